@@ -1,0 +1,5 @@
+"""`python -m evomerge_optuna` is the command line."""
+
+from evomerge_optuna.cli import main
+
+main()

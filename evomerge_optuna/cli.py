@@ -1,0 +1,347 @@
+"""The command line: parses, calls, prints. Everything else is imported when a command needs it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evomerge_optuna import __version__
+from evomerge_optuna.errors import EvomergeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evomerge_optuna.study.storage import Store
+    from evomerge_optuna.study.studies import MergeStudy
+
+
+class _Group(click.Group):
+    """Prints this program's own errors as one line; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EvomergeError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="evomerge-optuna")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Search for the recipe of a merged language model."""
+    # Progress bars and advice of the libraries would bury our own lines.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+storage_option = click.option(
+    "--storage",
+    envvar="EVOMERGE_STORAGE",
+    metavar="URL",
+    help="Database of the studies.  [default: a SQLite file under ./storage]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+trial_option = click.option(
+    "--trial", default="best", metavar="best|N", show_default=True, help="Which trial."
+)
+
+
+@main.group()
+def zoo() -> None:
+    """Tiny models to try things with."""
+
+
+@zoo.command("build")
+def zoo_build() -> None:
+    """Train the zoo's models, once."""
+    _build_zoo(_console())
+
+
+@main.group()
+def study() -> None:
+    """Create, run and look at studies."""
+
+
+@study.command("create")
+@click.argument("spec_file", type=click.Path(path_type=Path))
+@storage_option
+def study_create(spec_file: Path, storage: str | None) -> None:
+    """Check a spec and store its study without running it."""
+    from evomerge_optuna.spec import load_spec
+
+    spec = load_spec(spec_file)
+    created = _create(_store(storage), spec, _console())
+    click.echo(f"Created study {created.name}. Run it: evomerge-optuna study run {created.name}")
+
+
+@study.command("run")
+@click.argument("name_or_spec")
+@click.option("--trials", type=click.IntRange(1), help="Total wanted, with those already run.")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Stop after.")
+@storage_option
+def study_run(
+    name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
+) -> None:
+    """Run a study: created from a spec file, or resumed by its name."""
+    from evomerge_optuna.report.dashboard import describe_trial
+    from evomerge_optuna.study.runner import Interrupted, run_study
+    from evomerge_optuna.study.studies import check_models_unchanged
+
+    console = _console()
+    merge_study, wanted = _create_or_open(_store(storage), name_or_spec, console)
+    wanted = trials or wanted
+    check_models_unchanged(merge_study)
+    try:
+        with _progress(console, merge_study, wanted) as show:
+
+            def finished(trial: Any) -> None:
+                describe_trial(merge_study, trial)
+                show()
+
+            run_study(merge_study, wanted, timeout=timeout, on_trial=finished)
+    except Interrupted as error:
+        raise Interrupted(
+            f"stopped after {merge_study.finished()} trials; all are kept. "
+            f"Go on: evomerge-optuna study run {merge_study.name}"
+        ) from error
+    console.print(_outcome(merge_study, wanted), highlight=False)
+
+
+@study.command("list")
+@storage_option
+@json_option
+def study_list(storage: str | None, as_json: bool) -> None:
+    """List the studies."""
+    from evomerge_optuna.report.tables import studies_json, studies_table
+    from evomerge_optuna.study.studies import list_studies
+
+    summaries = list_studies(_store(storage))
+    _print(studies_json(summaries) if as_json else studies_table(summaries))
+
+
+@study.command("show")
+@click.argument("name")
+@storage_option
+@json_option
+def study_show(name: str, storage: str | None, as_json: bool) -> None:
+    """Show a study's best trials and final scores."""
+    from evomerge_optuna.report.tables import (
+        final_table,
+        state_counts,
+        study_json,
+        study_table,
+    )
+    from evomerge_optuna.study.final import stored_final_scores
+    from evomerge_optuna.study.studies import open_study
+
+    shown = open_study(_store(storage), name)
+    if as_json:
+        _print(study_json(shown))
+        return
+    counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
+    click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
+    best = shown.best()
+    if best is not None:
+        _print(study_table(shown))
+        if rows := stored_final_scores(shown, best):
+            _print(final_table(shown.spec, rows))
+
+
+@study.command("test")
+@click.argument("name")
+@trial_option
+@storage_option
+@json_option
+def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> None:
+    """Score sources, uniform merge and a trial on all splits."""
+    from evomerge_optuna.report.tables import final_json, final_table
+    from evomerge_optuna.study.final import choose_trial, final_scores
+    from evomerge_optuna.study.studies import check_models_unchanged, open_study
+
+    console = _console()
+    merge_study = open_study(_store(storage), name)
+    chosen = choose_trial(merge_study, trial)
+    check_models_unchanged(merge_study)
+    rows = final_scores(merge_study, chosen, say=lambda line: console.print(line, highlight=False))
+    spec = merge_study.spec
+    _print(final_json(spec, rows) if as_json else final_table(spec, rows))
+    if not as_json:
+        which = "" if trial == "best" else f" --trial {trial}"
+        click.echo(
+            "Look at the study: evomerge-optuna dashboard\n"
+            f"Keep the model:    evomerge-optuna study export {name}{which} OUT"
+        )
+
+
+@study.command("export")
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@trial_option
+@storage_option
+def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
+    """Write a trial's model to the new folder OUT."""
+    from evomerge_optuna.report.export import export
+    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(_store(storage), name)
+    chosen = choose_trial(merge_study, trial)
+    digest = export(merge_study, chosen, out)
+    click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
+
+
+@study.command("delete")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@storage_option
+def study_delete(name: str, yes: bool, storage: str | None) -> None:
+    """Delete a study, its trials and artifacts."""
+    from evomerge_optuna.study.studies import delete_study
+
+    if not yes:
+        click.confirm(f"Delete study {name} with all its trials?", abort=True)
+    delete_study(_store(storage), name)
+    click.echo(f"Deleted study {name}")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
+@storage_option
+def dashboard(host: str, port: int, storage: str | None) -> None:
+    """Serve optuna-dashboard on the same storage."""
+    from evomerge_optuna.report.dashboard import serve
+
+    try:
+        serve(
+            _store(storage),
+            host,
+            port,
+            on_ready=lambda url: click.echo(f"Dashboard at {url} (Ctrl-C stops it)"),
+        )
+    except KeyboardInterrupt:
+        click.echo("Stopped")
+
+
+def _store(url: str | None) -> "Store":
+    from evomerge_optuna.study.storage import open_store
+
+    return open_store(url)
+
+
+def _create_or_open(
+    store: "Store", name_or_spec: str, console: "Console"
+) -> tuple["MergeStudy", int]:
+    """The study, and how many trials its spec wants: that of the file where one is given."""
+    from evomerge_optuna.spec import load_spec
+    from evomerge_optuna.study.studies import check_spec_unchanged, exists, open_study
+
+    if not _is_spec_file(name_or_spec):
+        opened = open_study(store, name_or_spec)
+        return opened, opened.spec.trials
+    spec = load_spec(Path(name_or_spec))
+    if not exists(store, spec.study):
+        return _create(store, spec, console), spec.trials
+    opened = open_study(store, spec.study)
+    check_spec_unchanged(opened, spec)
+    return opened, spec.trials
+
+
+def _is_spec_file(text: str) -> bool:
+    return text.endswith((".yaml", ".yml")) or "/" in text
+
+
+def _create(store: "Store", spec: Any, console: "Console") -> "MergeStudy":
+    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+    from evomerge_optuna.report.dashboard import describe_study
+    from evomerge_optuna.study.studies import create_study
+
+    models = spec.model_ids()
+    for key, model in models.items():
+        check_exists(model, key)
+    if any(model.startswith(ZOO_PREFIX) for model in models.values()):
+        _build_zoo(console)
+    created = create_study(store, spec, say=lambda line: console.print(line, highlight=False))
+    describe_study(created)
+    return created
+
+
+def _console() -> "Console":
+    """Progress and remarks go to stderr; stdout has results alone."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print(result: Any) -> None:
+    """A table, or anything else as one JSON document."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if isinstance(result, Table):
+        # A pipe has no width of its own; a table must not be cut for it.
+        Console(width=None if sys.stdout.isatty() else 120).print(result)
+    else:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+
+
+def _build_zoo(console: "Console") -> None:
+    raise NotImplementedError
+
+
+@contextmanager
+def _progress(
+    console: "Console", merge_study: "MergeStudy", wanted: int
+) -> Iterator[Callable[[], None]]:
+    """A progress line with the best score so far; yields what moves it on."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[best]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(merge_study.name, total=wanted, best="")
+
+        def show() -> None:
+            progress.update(task, completed=merge_study.finished(), best=_best_line(merge_study))
+
+        show()
+        yield show
+
+
+def _best_line(merge_study: "MergeStudy") -> str:
+    best = merge_study.best()
+    if best is None:
+        return "no score yet"
+    return f"best {merge_study.spec.objective.target} {best.values[0]:.4g} (trial {best.number})"
+
+
+def _outcome(merge_study: "MergeStudy", wanted: int) -> str:
+    finished = merge_study.finished()
+    failed = sum("error" in trial.user_attrs for trial in merge_study.trials())
+    parts = [f"{merge_study.name}: {finished} trials", _best_line(merge_study)]
+    if failed:
+        parts.append(f"{failed} failed (evomerge-optuna study show {merge_study.name} --json)")
+    if finished < wanted:
+        parts.append(f"time is up; go on: evomerge-optuna study run {merge_study.name}")
+    return "; ".join(parts)

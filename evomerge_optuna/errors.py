@@ -1,0 +1,33 @@
+"""Every error a user can cause or cure; the command line prints its message as one line."""
+
+
+class EvomergeError(Exception):
+    """Something failed that is not a defect of this program. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(EvomergeError):
+    """The request itself is wrong: an option, a name, a URL. Exit code 2."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A spec says something that cannot be: a wrong key, type, range, model or data set."""
+
+
+class StorageError(EvomergeError):
+    """The database or the artifact store cannot be reached or used."""
+
+
+class StudyChangedError(UsageError):
+    """A study is resumed with a spec or with model files that are not those it began with."""
+
+
+class CandidateError(EvomergeError):
+    """A candidate cannot be built or scored; its trial fails and the study goes on."""
+
+
+class ExportError(EvomergeError):
+    """An export was given up; nothing was left at the destination."""

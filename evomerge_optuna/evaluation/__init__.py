@@ -1,0 +1,1 @@
+"""Evaluation: tasks, metrics and the text a model generates."""

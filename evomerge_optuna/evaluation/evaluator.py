@@ -1,0 +1,166 @@
+"""The evaluator: a model in, scores with intervals and every problem's outcome out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.evaluation.answers import last_number
+from evomerge_optuna.evaluation.data import Problem, load_problems
+from evomerge_optuna.evaluation.language import is_language
+from evomerge_optuna.evaluation.scores import Score, mean, proportion
+from evomerge_optuna.spec import GenerateTask, PerplexityTask, StudySpec
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One problem, what the model made of it, and how that counts."""
+
+    task: str
+    prompt: str
+    text: str
+    reference: str
+    number: str | None
+    number_right: bool
+    language_right: bool
+    right: bool
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One text and how likely the model finds it, in nats."""
+
+    task: str
+    text: str
+    negative_log_likelihood: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them."""
+
+    split: str
+    scores: dict[str, Score]
+    outcomes: tuple[Answer | Likelihood, ...] = field(repr=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The outcomes as JSON-serialisable rows, in the order of the data."""
+        return [asdict(outcome) for outcome in self.outcomes]
+
+
+class Evaluator:
+    """Scores models on the tasks of a spec; data is loaded once for each split."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._problems: dict[tuple[str, str], list[Problem]] = {}
+
+    def evaluate(self, model: Any, tokenizer: Any, split: str) -> Evaluation:
+        """Runs every task that has this split.
+
+        Raises:
+            CandidateError: a score is not a finite number, which no sampler can learn from.
+            SpecError: the data cannot be loaded.
+        """
+        scores: dict[str, Score] = {}
+        outcomes: list[Answer | Likelihood] = []
+        for name, task in self._spec.tasks.items():
+            if split not in task.data.sources():
+                continue
+            problems = self._load(name, task, split)
+            if isinstance(task, GenerateTask):
+                answers = self._generate(name, task, model, tokenizer, problems)
+                outcomes += answers
+                scores |= {f"{name}.{m}": s for m, s in answer_scores(task, answers).items()}
+            else:
+                texts = self._measure(name, task, model, tokenizer, problems)
+                outcomes += texts
+                scores[f"{name}.perplexity"] = perplexity(texts)
+        for metric, score in scores.items():
+            if not math.isfinite(score.value):
+                raise CandidateError(f"{metric} on {split} is {score.value}, not a finite number")
+        return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
+
+    def _load(self, name: str, task: GenerateTask | PerplexityTask, split: str) -> list[Problem]:
+        if (name, split) not in self._problems:
+            self._problems[name, split] = load_problems(task, split, f"tasks.{name}")
+        return self._problems[name, split]
+
+    def _generate(
+        self, name: str, task: GenerateTask, model: Any, tokenizer: Any, problems: list[Problem]
+    ) -> list[Answer]:
+        from evomerge_optuna.evaluation.generation import generate
+
+        prompts = [problem.text for problem in problems]
+        texts = generate(
+            model, tokenizer, prompts, task.max_new_tokens, self._spec.evaluation.batch_size
+        )
+        return [
+            judge(name, task, problem, text) for problem, text in zip(problems, texts, strict=True)
+        ]
+
+    def _measure(
+        self, name: str, task: PerplexityTask, model: Any, tokenizer: Any, problems: list[Problem]
+    ) -> list[Likelihood]:
+        from evomerge_optuna.evaluation.generation import negative_log_likelihoods
+
+        texts = [problem.text for problem in problems]
+        found = negative_log_likelihoods(model, tokenizer, texts, self._spec.evaluation.batch_size)
+        return [
+            Likelihood(name, text, nll, tokens)
+            for text, (nll, tokens) in zip(texts, found, strict=True)
+        ]
+
+
+def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
+    """The paper's rule: right when the last number is right and the text is in the language."""
+    number, wanted = last_number(text), last_number(problem.reference or "")
+    number_right = wanted is not None and number == wanted
+    language_right = task.language is None or is_language(text, task.language)
+    return Answer(
+        task=name,
+        prompt=problem.text,
+        text=text,
+        reference=problem.reference or "",
+        number=None if number is None else str(number),
+        number_right=number_right,
+        language_right=language_right,
+        right=number_right and language_right,
+    )
+
+
+def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Score]:
+    """Accuracy as the paper counts it, of the number alone, and the share in the language."""
+    scores = {
+        "accuracy": proportion([answer.right for answer in answers]),
+        "number_accuracy": proportion([answer.number_right for answer in answers]),
+        "language_share": proportion([answer.language_right for answer in answers]),
+    }
+    return {name: scores[name] for name in task.metrics}
+
+
+def perplexity(texts: Sequence[Likelihood]) -> Score:
+    """exp of the mean over texts of the negative log-likelihood per token."""
+    per_token = [text.negative_log_likelihood / max(text.tokens, 1) for text in texts]
+    return mean(per_token, _exp)
+
+
+def load_model(folder: Path, device: str) -> tuple[Any, Any]:
+    """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return model.to(device).eval(), tokenizer
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

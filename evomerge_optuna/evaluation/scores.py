@@ -1,0 +1,37 @@
+"""Scores: a mean over problems with its 95% interval."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over n problems and its 95% confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def proportion(outcomes: Sequence[bool]) -> Score:
+    """The share of true outcomes with Wilson's interval (Wilson 1927)."""
+    n = len(outcomes)
+    p = sum(outcomes) / n
+    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    # At p = 0 and p = 1 the bound is p itself but for rounding.
+    return Score(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
+
+
+def mean(values: Sequence[float], transform: Callable[[float], float] = lambda x: x) -> Score:
+    """The transformed mean of the values with the normal approximation's interval."""
+    n = len(values)
+    centre = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((x - centre) ** 2 for x in values) / max(n - 1, 1))
+    half = Z * spread / math.sqrt(n)
+    return Score(transform(centre), transform(centre - half), transform(centre + half), n)

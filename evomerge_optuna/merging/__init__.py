@@ -1,0 +1,1 @@
+"""Mergers: from a recipe to weights."""

@@ -1,0 +1,1 @@
+"""Recipes: the complete descriptions of merged models."""

@@ -1,0 +1,98 @@
+"""The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.report.tables import show_score
+from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
+from evomerge_optuna.study.final import recipe_of, stored_final_scores
+from evomerge_optuna.study.objective import SCORES
+from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy
+
+
+def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
+    """The README.md of an exported checkpoint."""
+    spec, recipe = merge_study.spec, recipe_of(trial)
+    front = yaml.safe_dump(_front_matter(spec), sort_keys=False, allow_unicode=True)
+    versions = merge_study.study.user_attrs[VERSIONS]
+    return f"""---
+{front}---
+
+# {spec.study}, trial {trial.number}
+
+A merge of {_listed(spec)} by `{spec.merge.method}`, found by
+evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
+of the study `{spec.study}` ({spec.objective.direction} `{spec.objective.target}`).
+
+## Scores
+
+With 95% intervals. The search saw the search split, so its score there flatters the model.
+
+{_score_table(merge_study, trial)}
+
+## Lineage
+
+{_lineage(merge_study)}
+
+SHA-256 over the merged tensors: `{digest}`
+
+## Recipe
+
+`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the same tensors
+(mergekit {versions["mergekit"]}, torch {versions["torch"]}).
+
+```yaml
+{recipe.to_yaml()}```
+"""
+
+
+def _front_matter(spec: StudySpec) -> dict[str, Any]:
+    languages = {t.language for t in spec.tasks.values() if isinstance(t, GenerateTask)}
+    return {
+        "base_model": list(dict.fromkeys(map(_shown, spec.model_ids().values()))),
+        "base_model_relation": "merge",
+        **({"language": sorted(filter(None, languages))} if any(languages) else {}),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["mergekit", "merge", "evomerge-optuna", spec.merge.method],
+    }
+
+
+def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
+    """Every stored score of this trial; its search score is always there."""
+    final = {row.name: row.scores for row in stored_final_scores(merge_study, trial)}
+    own = final.get(f"trial {trial.number}", {})
+    search = {metric: Score(**score) for metric, score in trial.user_attrs[SCORES].items()}
+    by_split = {"search": search, **own}
+    lines = ["| metric | split | n | score |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{metric}` | {split} | {score.n} | {show_score(score, metric)} |"
+        for split in SPLITS
+        for metric, score in by_split.get(split, {}).items()
+    ]
+    if "test" not in by_split:
+        lines += ["", f"Not scored on test; `evomerge-optuna study test {merge_study.name}` does."]
+    return "\n".join(lines)
+
+
+def _lineage(merge_study: MergeStudy) -> str:
+    fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    lines = ["| role | model | weights (sha256) |", "| --- | --- | --- |"]
+    lines += [
+        f"| {key} | {_shown(model)} | `{fingerprints[key]['weights'][:16]}` |"
+        for key, model in merge_study.spec.model_ids().items()
+    ]
+    return "\n".join(lines)
+
+
+def _listed(spec: StudySpec) -> str:
+    return ", ".join(_shown(model) for model in spec.models.values())
+
+
+def _shown(model: str) -> str:
+    """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
+    return Path(model).name if Path(model).is_absolute() else model

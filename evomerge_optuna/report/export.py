@@ -1,0 +1,69 @@
+"""Export: a trial's recipe as an ordinary checkpoint, checked against what was scored."""
+
+import os
+import shutil
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.errors import CandidateError, ExportError, UsageError
+from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.card import model_card
+from evomerge_optuna.study.final import recipe_of
+from evomerge_optuna.study.objective import DIGEST
+from evomerge_optuna.study.studies import MergeStudy
+
+RECIPE_FILE = "mergekit_config.yml"
+
+
+def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
+    """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
+
+    All is written to a temporary folder beside it, which takes its name at the end.
+
+    Returns:
+        SHA-256 over the exported tensors, which is that of the scored ones.
+
+    Raises:
+        UsageError: the folder exists; nothing is ever overwritten.
+        ExportError: the tensors are not those that were scored, or the disk is full.
+    """
+    folder = folder.absolute()
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
+    recipe = recipe_of(trial)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        digest = write_checkpoint(recipe, temporary)
+        scored = trial.user_attrs[DIGEST]
+        if digest != scored:
+            raise ExportError(
+                f"trial {trial.number}: the tensors to export (sha256 {digest[:12]}) are not those "
+                f"that were scored ({scored[:12]}); are the model files and package versions "
+                "still the same?"
+            )
+        (temporary / RECIPE_FILE).write_text(_mergekit_yaml(recipe), encoding="utf-8")
+        (temporary / "README.md").write_text(
+            model_card(merge_study, trial, digest), encoding="utf-8"
+        )
+        temporary.rename(folder)
+    except CandidateError as error:
+        raise ExportError(f"trial {trial.number}: {error}") from error
+    except OSError as error:
+        raise ExportError(
+            f"{error.filename or folder}: {error.strerror or error}; nothing was exported"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return digest
+
+
+def _mergekit_yaml(recipe: MergeRecipe) -> str:
+    located = recipe.located(lambda model: str(local_folder(model)))
+    return (
+        "# The same tensors again:\n"
+        f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n" + located.to_yaml()
+    )

@@ -1,0 +1,1 @@
+"""Search spaces: from an Optuna trial to a recipe."""

@@ -1,0 +1,1 @@
+"""Studies: storage, sampler, objective and the loop that runs trials."""

@@ -1,0 +1,161 @@
+"""The database and the artifact store: opened here, named without passwords, errors in words."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages import RDBStorage
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, make_url
+
+from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.home import home
+
+STORAGE_VARIABLE = "EVOMERGE_STORAGE"
+ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
+_SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where studies are kept: an RDB for trials, a folder for artifacts."""
+
+    url: URL
+    rdb: RDBStorage
+    artifacts: FileSystemArtifactStore
+    artifacts_folder: Path
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+
+def default_url() -> str:
+    """`$EVOMERGE_STORAGE`, else a SQLite file in the home folder."""
+    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{home() / 'evomerge.db'}"
+
+
+def parse_url(text: str) -> URL:
+    """A SQLAlchemy URL; `postgres://` and `postgresql://` mean psycopg 3.
+
+    Raises:
+        UsageError: not a database URL, or a database that is not supported.
+    """
+    try:
+        url = make_url(text)
+    except (exc.ArgumentError, ValueError) as error:
+        raise UsageError(
+            "the storage URL cannot be read; write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise UsageError(
+            f"storage '{url.drivername}' is not supported; write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
+    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UsageError("a study in memory could not be resumed; write sqlite:///FILE")
+    return url
+
+
+def shown(url: URL) -> str:
+    """The URL as it may be printed: without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def open_store(text: str | None = None) -> Store:
+    """Opens the storage, making the SQLite file or the tables where there are none.
+
+    Raises:
+        UsageError: the URL is wrong.
+        StorageError: the database or the artifacts folder cannot be used.
+    """
+    url = parse_url(text or default_url())
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder = artifacts_folder(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if url.drivername == "sqlite":
+            Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
+    with database_errors(url):
+        rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
+    return Store(url, rdb, FileSystemArtifactStore(str(folder)), folder)
+
+
+def artifacts_folder(url: URL) -> Path:
+    """`$EVOMERGE_ARTIFACTS`, else `artifacts` beside the SQLite file or in the home folder."""
+    if given := os.environ.get(ARTIFACTS_VARIABLE):
+        return Path(given).expanduser().absolute()
+    if url.drivername == "sqlite":
+        return Path(str(url.database)).expanduser().absolute().parent / "artifacts"
+    return home() / "artifacts"
+
+
+@contextmanager
+def database_errors(url: URL) -> Iterator[None]:
+    """Turns what a database driver raises into one line without a password.
+
+    Raises:
+        StorageError: what is wrong, where, and the cure.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise StorageError(
+            "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
+        ) from error
+    except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
+    except RuntimeError as error:
+        # Optuna raises it for tables of another version.
+        if "table" not in str(error) and "version" not in str(error):
+            raise
+        raise StorageError(
+            f"storage {shown(url)} was made by another version of Optuna: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _engine(url: URL) -> dict[str, object]:
+    if url.drivername == "sqlite":
+        return {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+
+
+def _reason(error: BaseException, url: URL) -> str:
+    """The driver's own first line, found under Optuna's and SQLAlchemy's wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    original = getattr(error, "orig", None) or error
+    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(original).__name__
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return reason + _cure(reason, url)
+
+
+def _cure(reason: str, url: URL) -> str:
+    if "password authentication failed" in reason:
+        return f"; correct the password in {STORAGE_VARIABLE} or --storage"
+    if "refused" in reason or "could not translate host" in reason or "resolve" in reason:
+        return "; is the server running, and are host and port right?"
+    if "does not exist" in reason:
+        return f"; create it: createdb {url.database}"
+    if "locked" in reason:
+        return "; another program holds it: wait, or use PostgreSQL for many workers"
+    if "disk" in reason and "full" in reason:
+        return "; free some space and run again: every finished trial is kept"
+    if "not a database" in reason:
+        return "; the file is damaged or something else; restore it or name another"
+    if "unable to open" in reason or "readonly" in reason:
+        return "; may this user write that file and its folder?"
+    return ""

@@ -1,0 +1,259 @@
+"""Studies in a store: made, opened, compared with their spec and models, listed, deleted."""
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
+from evomerge_optuna.evaluation.data import check_data
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.fingerprint import fingerprint
+from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spec import StudySpec, differences, parse_spec
+from evomerge_optuna.study.storage import Store, database_errors
+
+# Study attributes. The spec is written last: a study without it is a creation cut short.
+SPEC, VERSIONS, FINGERPRINTS, LAYERS = "spec", "versions", "fingerprints", "layers"
+# Trial attributes.
+INTERRUPTED = "interrupted"  # why a trial was given up; another trial repeats it
+ERROR = "error"  # why a candidate could not be built or scored
+
+ENGINES = (
+    "evomerge-optuna",
+    "optuna",
+    "cmaes",
+    "mergekit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+)
+
+
+@dataclass(frozen=True)
+class MergeStudy:
+    """An Optuna study together with the spec that is stored with it."""
+
+    store: Store
+    study: optuna.Study
+    spec: StudySpec
+    space: ParameterSpace
+
+    @property
+    def name(self) -> str:
+        return self.spec.study
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials but those that were interrupted, which others repeat."""
+        found = self.study.get_trials(deepcopy=False)
+        return [trial for trial in found if INTERRUPTED not in trial.user_attrs]
+
+    def finished(self) -> int:
+        """Trials that count: scored, or failed by their own fault."""
+        return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.trials())
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best objective; of equals the first. None before any is scored."""
+        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE]
+        sign = 1 if self.spec.objective.direction == "maximize" else -1
+        return max(scored, key=lambda t: (sign * float(t.values[0]), -t.number), default=None)
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """One line of `study list`."""
+
+    name: str
+    stage: str
+    objective: str
+    trials: int
+    wanted: int
+    best: float | None
+    started: datetime | None
+
+
+def create_study(
+    store: Store, spec: StudySpec, say: Callable[[str], None] = lambda _: None
+) -> MergeStudy:
+    """Makes a study: preflight, data check, fingerprints, then the rows in the database.
+
+    The uniform merge is its first trial.
+
+    Raises:
+        SpecError: models or data do not fit; nothing was stored.
+        UsageError: a study of this name exists.
+    """
+    if exists(store, spec.study):
+        raise UsageError(
+            f"study '{spec.study}' exists in {store}; resume it with study run {spec.study}, or "
+            "choose another name"
+        )
+    architecture = preflight(spec)
+    check_data(spec.tasks)
+    _check_languages(spec)
+    space = ParameterSpace.of(spec, architecture.layers)
+    if len(space.ranges()) < 2:
+        raise SpecError(
+            f"merge: the search space has {len(space.ranges())} parameter; CMA-ES needs two or "
+            "more: give a range [low, high] or smaller layer groups"
+        )
+    say(
+        f"{architecture.name}, {architecture.layers} layers, "
+        f"{architecture.parameters / 1e6:,.1f}M parameters; "
+        f"{len(space.ranges())} parameters to search"
+    )
+    fingerprints = model_fingerprints(spec)
+    with database_errors(store.url):
+        study = optuna.create_study(
+            storage=store.rdb,
+            study_name=spec.study,
+            direction=spec.objective.direction,
+            load_if_exists=True,  # a creation that was cut short is finished here
+        )
+        study.set_user_attr(VERSIONS, engine_versions())
+        study.set_user_attr(FINGERPRINTS, fingerprints)
+        study.set_user_attr(LAYERS, architecture.layers)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(dict(space.uniform()))
+        study.set_user_attr(SPEC, spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    return MergeStudy(store, study, spec, space)
+
+
+def open_study(store: Store, name: str) -> MergeStudy:
+    """Opens a study by its name alone; models are not touched.
+
+    Raises:
+        UsageError: there is no such study, or it was not made by this program.
+    """
+    with database_errors(store.url):
+        try:
+            study = optuna.load_study(study_name=name, storage=store.rdb)
+        except KeyError as error:
+            known = optuna.get_all_study_names(store.rdb)
+            raise UsageError(
+                f"there is no study '{name}' in {store}; "
+                + (f"studies are {', '.join(sorted(known))}" if known else "it has no studies yet")
+            ) from error
+        stored = study.user_attrs.get(SPEC)
+        layers = study.user_attrs.get(LAYERS)
+    if stored is None or layers is None:
+        raise UsageError(
+            f"study '{name}' has no spec: its creation was cut short, or another program made it; "
+            "run its spec file, or delete it"
+        )
+    spec = parse_spec(stored, origin=f"study {name}")
+    return MergeStudy(store, study, spec, ParameterSpace.of(spec, layers))
+
+
+def exists(store: Store, name: str) -> bool:
+    """Is there a complete study of this name?"""
+    with database_errors(store.url):
+        try:
+            study = optuna.load_study(study_name=name, storage=store.rdb)
+        except KeyError:
+            return False
+        return SPEC in study.user_attrs
+
+
+def check_spec_unchanged(stored: MergeStudy, given: StudySpec) -> None:
+    """A study is continued only with the spec it began with; `trials` alone may change.
+
+    Raises:
+        StudyChangedError: naming every key that differs.
+    """
+    changed = differences(stored.spec, given.model_copy(update={"trials": stored.spec.trials}))
+    if changed:
+        raise StudyChangedError(
+            f"study '{stored.name}' was begun with another spec ({'; '.join(changed)}); "
+            "put the old values back, or give the study a new name"
+        )
+
+
+def check_models_unchanged(stored: MergeStudy) -> None:
+    """A study is continued only with the model files it began with.
+
+    Raises:
+        StudyChangedError: naming every model whose config or weights differ.
+    """
+    before = stored.study.user_attrs[FINGERPRINTS]
+    now = model_fingerprints(stored.spec)
+    changed = [
+        f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
+        for key, model in stored.spec.model_ids().items()
+        for part in ("config", "weights")
+        if before[key][part] != now[key][part]
+    ]
+    if changed:
+        raise StudyChangedError(
+            f"study '{stored.name}' was begun with other model files ({'; '.join(changed)}); "
+            "put the old files back, or give the study a new name"
+        )
+
+
+def list_studies(store: Store) -> list[StudySummary]:
+    """All studies of this program in a store, by name."""
+    with database_errors(store.url):
+        names = sorted(optuna.get_all_study_names(store.rdb))
+        return [summarize(open_study(store, name)) for name in names if exists(store, name)]
+
+
+def summarize(merge_study: MergeStudy) -> StudySummary:
+    best = merge_study.best()
+    starts = [t.datetime_start for t in merge_study.trials() if t.datetime_start]
+    return StudySummary(
+        name=merge_study.name,
+        stage=merge_study.spec.stage,
+        objective=f"{merge_study.spec.objective.direction} {merge_study.spec.objective.target}",
+        trials=merge_study.finished(),
+        wanted=merge_study.spec.trials,
+        best=None if best is None else float(best.values[0]),
+        started=min(starts, default=None),
+    )
+
+
+def delete_study(store: Store, name: str) -> None:
+    """Deletes a study, its trials and its artifacts.
+
+    Raises:
+        UsageError: there is no such study.
+    """
+    with database_errors(store.url):
+        try:
+            study = optuna.load_study(study_name=name, storage=store.rdb)
+        except KeyError as error:
+            raise UsageError(f"there is no study '{name}' in {store}") from error
+        owners: list[Any] = [study, *study.get_trials(deepcopy=False)]
+        for owner in owners:
+            for meta in optuna.artifacts.get_all_artifact_meta(owner, storage=store.rdb):
+                store.artifacts.remove(meta.artifact_id)
+        optuna.delete_study(study_name=name, storage=store.rdb)
+
+
+def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
+    """Config and weight hashes of every model, by its key in the spec."""
+    return {
+        key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
+    }
+
+
+def engine_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a study computes."""
+    return {name: importlib.metadata.version(name) for name in ENGINES}
+
+
+def _check_languages(spec: StudySpec) -> None:
+    from evomerge_optuna.evaluation.language import known_languages
+
+    for name, task in spec.tasks.items():
+        language = getattr(task, "language", None)
+        if language is not None and language not in known_languages():
+            raise SpecError(
+                f"tasks.{name}.language: lid.176 does not know '{language}'; write an ISO 639 "
+                "code such as ja"
+            )
