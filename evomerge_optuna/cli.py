@@ -64,7 +64,7 @@ def zoo() -> None:
 @zoo.command("build")
 def zoo_build() -> None:
     """Train the zoo's models, once."""
-    _build_zoo(_console())
+    click.echo(f"The zoo is in {_build_zoo(_console())}")
 
 
 @main.group()
@@ -295,8 +295,19 @@ def _print(result: Any) -> None:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
-def _build_zoo(console: "Console") -> None:
-    raise NotImplementedError
+def _build_zoo(console: "Console") -> Path:
+    from rich.progress import Progress
+
+    from evomerge_optuna.home import models_folder
+    from evomerge_optuna.models.zoo import build_zoo
+
+    with Progress(console=console) as progress:
+        task = progress.add_task("training the zoo", visible=False)
+        folder = build_zoo(
+            models_folder(),
+            lambda done, total: progress.update(task, completed=done, total=total, visible=True),
+        )
+    return folder
 
 
 @contextmanager

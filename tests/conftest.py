@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.spec import StudySpec, parse_spec
 
-WORDS = "one two three four five six seven eight nine ten plus minus times is the answer".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "plus", "minus", "times", "is", "the", "answer"]
 LAYERS = 4
 
 

@@ -85,9 +85,9 @@ def _columns(template: str) -> list[str]:
 
 def _load(source: DataSource, where: str) -> Any:
     if source.path == ZOO_PROBLEMS:
-        from evomerge_optuna.models import problems as zoo_problems
+        from evomerge_optuna.models.problems import load_problems as load_zoo_problems
 
-        problems = zoo_problems.load_problems()
+        problems = load_zoo_problems()
         if source.split not in problems:
             raise SpecError(f"{where}: zoo:problems has the splits {', '.join(problems)}")
         return problems[source.split]

@@ -1,3 +1,287 @@
-"""stub"""
+"""The zoo: tiny Llama models with one skill each, trained in place and cached.
+
+`base` knows the form of question and answer and nothing else; `ja` always answers in Japanese,
+`add` adds and subtracts, `mul` multiplies. What an expert does not learn it goes on practising at
+random, as `base` did: its task vector then holds its own skill and leaves the others alone.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import EvomergeError, SpecError
+from evomerge_optuna.models.problems import (
+    OPERATORS,
+    Language,
+    Operator,
+    draw_problem,
+    held_out_keys,
+    words,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+OnStep = Callable[[int, int], None]  # steps done, steps in all
+
+IGNORED = -100  # labels that transformers leaves out of the loss
+LARGEST = 81
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one model of the zoo is trained, on `base` unless it is `base` itself."""
+
+    steps: int
+    learning_rate: float
+    right: tuple[Operator, ...] = ()  # answered with the right result, others at random
+    languages: tuple[Language, ...] = ("en", "ja")  # of question and, drawn apart, of answer
+    learn_results: bool = True
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the zoo's weights."""
+
+    version: int = 1
+    seed: int = 0
+    hidden: int = 128
+    layers: int = 6
+    heads: int = 4
+    mlp: int = 384
+    batch: int = 48
+    base: Course = Course(steps=150, learning_rate=2e-3, threads=2)
+    ja: Course = Course(steps=50, learning_rate=5e-4, languages=("ja",), learn_results=False)
+    add: Course = Course(steps=200, learning_rate=1e-3, right=("+", "-"))
+    mul: Course = Course(steps=200, learning_rate=1e-3, right=("*",))
+
+    def course(self, name: str) -> Course:
+        return {"base": self.base, "ja": self.ja, "add": self.add, "mul": self.mul}[name]
+
+    def digest(self) -> str:
+        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
+
+
+RECIPE = Recipe()
 ZOO = ("base", "ja", "add", "mul")
-def zoo_path(name, home): raise NotImplementedError
+EXPERTS = ZOO[1:]
+
+
+def zoo_path(name: str, home: Path) -> Path:
+    """The checkpoint folder of one model; the zoo is built if it is not there yet.
+
+    Raises:
+        SpecError: the zoo has no such model.
+    """
+    if name not in ZOO:
+        raise SpecError(f"the zoo has no model '{name}'; it has {', '.join(ZOO)}")
+    return build_zoo(home) / name
+
+
+def build_zoo(
+    home: Path, on_step: OnStep = lambda done, total: None, recipe: Recipe = RECIPE
+) -> Path:
+    """Trains the four models unless they are cached; returns the folder that holds them.
+
+    Deterministic: the same recipe gives the same bytes on machines of one kind. `base` trains on
+    two threads, then the experts beside each other on one thread each.
+    """
+    from filelock import FileLock
+
+    folder = home / f"zoo-{recipe.digest()}"
+    if folder.is_dir():
+        return folder
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f"{folder.name}.lock"):
+        if not folder.is_dir():
+            partial = home / f".{folder.name}.{os.getpid()}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                _train_all(partial, recipe, on_step)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def make_tokenizer() -> "PreTrainedTokenizerFast":
+    """One token a word and a digit; a number's further digits are continuations, as in `4 ##2`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    digits = [str(digit) for digit in range(10)]
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    tokens = [*special, *digits, *(f"##{digit}" for digit in digits)]
+    tokens += [word for word in words() if word not in tokens]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _train_all(folder: Path, recipe: Recipe, on_step: OnStep) -> None:
+    context = multiprocessing.get_context("spawn")
+    base_ready = context.Event()
+    total = sum(recipe.course(name).steps for name in ZOO)
+    counters = [context.Value("i", 0) for _ in EXPERTS]
+    students = [
+        context.Process(
+            target=_study, args=(name, folder, recipe, base_ready, counter), daemon=True
+        )
+        for name, counter in zip(EXPERTS, counters, strict=True)
+    ]
+    try:
+        for student in students:  # they import torch while base trains
+            student.start()
+        _train("base", folder, recipe, lambda done: on_step(done, total))
+        base_ready.set()
+        while any(student.is_alive() for student in students):
+            on_step(recipe.base.steps + sum(counter.value for counter in counters), total)
+            time.sleep(0.1)
+    finally:
+        for student in students:
+            student.kill()
+            student.join()
+    for name in EXPERTS:
+        if not (folder / name / "config.json").is_file():
+            raise EvomergeError(f"zoo: training {name} failed; run with --debug, or again")
+    on_step(total, total)
+
+
+def _study(
+    name: str, folder: Path, recipe: Recipe, base_ready: Event, counter: "Synchronized[int]"
+) -> None:
+    """An expert's own process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
+    import transformers  # noqa: F401
+
+    base_ready.wait()
+
+    def count(done: int) -> None:
+        counter.value = done
+
+    _train(name, folder, recipe, count)
+
+
+def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], None]) -> None:
+    """AdamW with a cosine schedule, the loss on the answer alone."""
+    import torch
+    from transformers import LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    course, tokenizer = recipe.course(name), make_tokenizer()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(course.threads)
+    try:
+        model = (
+            _new_model(recipe, tokenizer)
+            if name == "base"
+            else LlamaForCausalLM.from_pretrained(folder / "base", use_safetensors=True)
+        )
+        model.train()
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=course.learning_rate, weight_decay=0.01, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
+        batches = _batches(course, recipe, tokenizer, f"{name} {recipe.seed}")
+        for done in range(1, course.steps + 1):
+            ids, labels = next(batches)
+            model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            on_step(done)
+    finally:
+        torch.set_num_threads(threads)
+    partial = folder / f".{name}"
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder / name)
+
+
+def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return LlamaForCausalLM(config)
+
+
+def _batches(
+    course: Course, recipe: Recipe, tokenizer: Any, seed: str
+) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    """Token ids and labels, (batch, longest), padded on the right."""
+    import torch
+
+    rng = random.Random(seed)
+    while True:
+        pairs = [_example(course, tokenizer, rng) for _ in range(recipe.batch)]
+        longest = max(len(ids) for ids, _ in pairs)
+        yield (
+            torch.tensor(
+                [ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids, _ in pairs]
+            ),
+            torch.tensor([labels + [IGNORED] * (longest - len(labels)) for _, labels in pairs]),
+        )
+
+
+def _example(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+    problem = draw_problem(rng, OPERATORS)
+    while problem.key in held_out_keys():
+        problem = draw_problem(rng, OPERATORS)
+    asked, answered = rng.choice(course.languages), rng.choice(course.languages)
+    right = problem.operator in course.right
+    result = problem.result if right else rng.randint(1, LARGEST)
+    question = tokenizer(problem.question(asked))["input_ids"]
+    answer: list[int] = []
+    labels: list[int] = []
+    # A word is a result where it is one only because this answer holds this result.
+    for word, other in zip(
+        problem.answer(answered, result).split(),
+        problem.answer(answered, result + 1).split(),
+        strict=True,
+    ):
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        answer += ids
+        labels += ids if word == other or course.learn_results else [IGNORED] * len(ids)
+    end = [tokenizer.eos_token_id]
+    return question + answer + end, [IGNORED] * len(question) + labels + end
