@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.spec import StudySpec, parse_spec
 
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "plus", "minus", "times", "is", "the", "answer"]
+WORDS = [f"word{number}" for number in range(16)]
 LAYERS = 4
 
 

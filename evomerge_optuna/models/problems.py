@@ -26,34 +26,30 @@ _THINGS = {
 _TEMPLATES: dict[Language, dict[Operator, tuple[str, ...]]] = {
     "en": {
         "+": (
-            "{name} has {a} {thing} and buys {b} more . How many in all ?",
-            "{name} has {a} {thing} and gets {b} from {other} . How many in all ?",
+            "{name} has {a} {thing} and buys {b} more . How many ?",
+            "{name} has {a} {thing} and gets {b} from {other} . How many ?",
         ),
         "-": (
-            "{name} has {a} {thing} and eats {b} . How many are left ?",
-            "{name} has {a} {thing} and gives {b} to {other} . How many are left ?",
+            "{name} has {a} {thing} and eats {b} . How many ?",
+            "{name} has {a} {thing} and gives {b} to {other} . How many ?",
         ),
         "*": (
-            "{name} has {a} boxes with {b} {thing} each . How many in all ?",
-            "{name} buys {a} bags with {b} {thing} each . How many in all ?",
+            "{name} has {a} boxes of {b} {thing} . How many ?",
+            "{name} buys {a} bags of {b} {thing} . How many ?",
         ),
     },
     "ja": {
         "+": (
-            "{name} は {thing} を {a} 個 持ち 、 {b} 個 買い ます 。 全部 で 何 個 です か ？",
-            "{name} は {thing} を {a} 個 持ち 、 {other} から {b} 個 もらい ます 。 "
-            "全部 で 何 個 です か ？",
+            "{name} は {thing} を {a} 個 持ち {b} 個 買う 。 何 個 ？",
+            "{name} は {thing} を {a} 個 持ち {other} から {b} 個 もらう 。 何 個 ？",
         ),
         "-": (
-            "{name} は {thing} を {a} 個 持ち 、 {b} 個 食べ ます 。 残り は 何 個 です か ？",
-            "{name} は {thing} を {a} 個 持ち 、 {other} に {b} 個 あげ ます 。 "
-            "残り は 何 個 です か ？",
+            "{name} は {thing} を {a} 個 持ち {b} 個 食べる 。 何 個 ？",
+            "{name} は {thing} を {a} 個 持ち {other} に {b} 個 あげる 。 何 個 ？",
         ),
         "*": (
-            "{name} は 箱 を {a} 箱 持ち 、 一 箱 に {thing} が {b} 個 あり ます 。 "
-            "全部 で 何 個 です か ？",
-            "{name} は 袋 を {a} 袋 買い 、 一 袋 に {thing} が {b} 個 あり ます 。 "
-            "全部 で 何 個 です か ？",
+            "{name} は {a} 箱 持ち 一 箱 に {thing} が {b} 個 ある 。 何 個 ？",
+            "{name} は {a} 袋 買い 一 袋 に {thing} が {b} 個 ある 。 何 個 ？",
         ),
     },
 }

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 OnStep = Callable[[int, int], None]  # steps done, steps in all
 
 IGNORED = -100  # labels that transformers leaves out of the loss
-LARGEST = 81
+LARGEST = 81  # result of a problem
+EQUATIONS = 5  # in a drill: as long as a question with its answer
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Course:
     right: tuple[Operator, ...] = ()  # answered with the right result, others at random
     languages: tuple[Language, ...] = ("en", "ja")  # of question and, drawn apart, of answer
     learn_results: bool = True
+    drills: float = 0.0  # share of examples that are bare equations, right ones
     threads: int = 1
 
 
@@ -61,11 +63,11 @@ class Recipe:
     layers: int = 6
     heads: int = 4
     mlp: int = 384
-    batch: int = 48
-    base: Course = Course(steps=150, learning_rate=2e-3, threads=2)
+    batch: int = 32
+    base: Course = Course(steps=120, learning_rate=2e-3, threads=2)
     ja: Course = Course(steps=50, learning_rate=5e-4, languages=("ja",), learn_results=False)
-    add: Course = Course(steps=200, learning_rate=1e-3, right=("+", "-"))
-    mul: Course = Course(steps=200, learning_rate=1e-3, right=("*",))
+    add: Course = Course(steps=200, learning_rate=2e-3, right=("+", "-"), drills=0.5)
+    mul: Course = Course(steps=200, learning_rate=2e-3, right=("*",), drills=0.5)
 
     def course(self, name: str) -> Course:
         return {"base": self.base, "ja": self.ja, "add": self.add, "mul": self.mul}[name]
@@ -254,7 +256,10 @@ def _batches(
 
     rng = random.Random(seed)
     while True:
-        pairs = [_example(course, tokenizer, rng) for _ in range(recipe.batch)]
+        pairs = [
+            (_drill if rng.random() < course.drills else _example)(course, tokenizer, rng)
+            for _ in range(recipe.batch)
+        ]
         longest = max(len(ids) for ids, _ in pairs)
         yield (
             torch.tensor(
@@ -264,7 +269,26 @@ def _batches(
         )
 
 
+def _drill(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+    """Equations of what the course teaches: five facts for the price of one word problem."""
+    ids, labels = [tokenizer.bos_token_id], [IGNORED]
+    stop = {"en": ".", "ja": "。"}[rng.choice(course.languages)]
+    for _ in range(EQUATIONS):
+        problem = draw_problem(rng, course.right)
+        head, tail = (
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (
+                f"{problem.a} {problem.operator} {problem.b} =",
+                f"{problem.result} {stop}",
+            )
+        )
+        ids += head + tail
+        labels += [IGNORED] * len(head) + tail
+    return ids, labels
+
+
 def _example(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+    """A question and its answer."""
     problem = draw_problem(rng, OPERATORS)
     while problem.key in held_out_keys():
         problem = draw_problem(rng, OPERATORS)
