@@ -119,7 +119,7 @@ def _check_dtype(
 
 def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
     want, have = _tensor_shapes(a), _tensor_shapes(b)
-    for name in want.keys() | have.keys():
+    for name in {**want, **have}:
         x, y = want.get(name), have.get(name)
         same_but_rows = x is not None and y is not None and x[1:] == y[1:]
         if x != y and not (same_but_rows and a.vocab_size != b.vocab_size):

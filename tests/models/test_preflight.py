@@ -1,0 +1,102 @@
+"""Models that do not fit are named from their configs alone, before any weight is read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.preflight import preflight
+from tests.conftest import LAYERS, SpecMaker, save_tiny_model
+
+
+def test_models_that_fit(make_spec: SpecMaker) -> None:
+    found = preflight(make_spec())
+    assert (found.name, found.layers) == ("LlamaForCausalLM", LAYERS)
+    assert found.parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_hidden_layers": 3}, "models.b: layers 3, but base_model has 4"),
+        ({"hidden_size": 32}, "models.b: hidden size 32, but base_model has 16"),
+        ({"intermediate_size": 8}, "models.b: MLP size 8, but base_model has 32"),
+        ({"vocab_size": 40}, "models.b: vocabulary of 40 tokens, but base_model has 19; set merge"),
+        ({"dtype": "bfloat16"}, "models.b: dtype bfloat16, but base_model has float32; set merge"),
+        (
+            {"attention_bias": True},
+            "models.b: tensor model.layers.0.self_attn.q_proj.bias has shape (16,)",
+        ),
+    ],
+)
+def test_a_model_of_another_shape(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    other = save_tiny_model(tmp_path / "other", 9, **config)
+    for file in other.glob("*.safetensors"):
+        file.write_bytes(b"never read")
+    with pytest.raises(SpecError) as error:
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+    assert str(error.value).startswith(message)
+
+
+def test_another_tokenizer_of_the_same_size(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"word3"', '"wort3"'))
+    with pytest.raises(SpecError, match="first difference: 'word3'"):
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+
+
+def test_a_vocabulary_that_mergekit_is_told_to_match(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path
+) -> None:
+    other = save_tiny_model(tmp_path / "other", 9, vocab_size=40)
+    models = {"a": str(tiny / "a"), "b": str(other)}
+    preflight(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("/nowhere/at/all", "models.b: there is no folder /nowhere/at/all; correct the path"),
+        ("zoo:sub", "models.b: the zoo has no model 'zoo:sub'; it has zoo:base"),
+    ],
+)
+def test_a_missing_model(make_spec: SpecMaker, tiny: Path, model: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": model}))
+    assert str(error.value).startswith(message)
+
+
+def test_a_model_that_no_hub_gives(
+    make_spec: SpecMaker, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SpecError, match=r"^models\.b: 'nobody/nothing' is not a local folder"):
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": "nobody/nothing"}))
+
+
+def test_pickled_weights_are_refused(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    (other / "model.safetensors").rename(other / "pytorch_model.bin")
+    with pytest.raises(SpecError, match="pickled ones are refused"):
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+
+
+def test_a_corrupt_config(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    (other / "config.json").write_text('{"model_type": "lla')
+    with pytest.raises(SpecError, match="its configuration cannot be read") as error:
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+    assert "\n" not in str(error.value)
+
+
+def test_groups_that_match_nothing(make_spec: SpecMaker) -> None:
+    with pytest.raises(SpecError, match="no tensor's name contains 'attn2'"):
+        preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn2"]}))
+    with pytest.raises(SpecError, match="5 is more than the models' 4 layers"):
+        preflight(make_spec(merge={"method": "ties", "layer_group_size": 5}))

@@ -1,0 +1,127 @@
+"""The parameter space: readable names, and recipes that mean to mergekit what they say."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mergekit.config import ConfigReader, MergeConfiguration
+from mergekit.merge_methods import get as merge_method
+
+from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spec import SEARCHED_PARAMETERS, parse_spec
+from tests.conftest import LAYERS, SpecMaker
+
+
+def test_names_read_well(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(), LAYERS)
+    assert list(space.ranges()) == [
+        f"{alias}.{parameter}.{group}"
+        for group in ("g0", "g1")
+        for alias in "ab"
+        for parameter in ("weight", "density")
+    ]
+
+
+def test_a_fixed_value_is_no_parameter(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(merge={"method": "ties", "density": 0.5}), LAYERS)
+    assert list(space.ranges()) == ["a.weight.g0", "b.weight.g0"]
+    (part,) = space.recipe(space.uniform()).configuration["slices"]
+    assert part["sources"][1]["parameters"] == {"weight": 0.5, "density": 0.5}
+
+
+def test_uniform_merge_stays_in_range(make_spec: SpecMaker) -> None:
+    merge = {"method": "ties", "weight": [0.6, 2], "density": [0.1, 0.8]}
+    space = ParameterSpace.of(make_spec(merge=merge), LAYERS)
+    assert set(space.uniform().values()) == {0.6, 0.8}
+
+
+def test_the_last_group_takes_what_is_left(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(merge={"method": "ties", "layer_group_size": 3}), LAYERS)
+    assert [group.layers for group in space.groups] == [(0, 3), (3, 4)]
+
+
+def test_options_reach_mergekit(make_spec: SpecMaker) -> None:
+    merge = {
+        "method": "dare_ties",
+        "normalize": False,
+        "int8_mask": True,
+        "lambda": 0.7,
+        "dtype": "bfloat16",
+        "tokenizer_source": "base",
+    }
+    configuration = ParameterSpace.of(make_spec(merge=merge), LAYERS).recipe({}).configuration
+    assert configuration["parameters"] == {"normalize": False, "int8_mask": True, "lambda": 0.7}
+    assert configuration["dtype"] == "bfloat16"
+    assert configuration["tokenizer_source"] == "base"
+
+
+GROUPS: list[dict[str, Any]] = [
+    {},
+    {"layer_group_size": 1},
+    {"layer_group_size": 3},
+    {"layer_groups": ["self_attn", "mlp"]},
+]
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
+@pytest.mark.parametrize("method", SEARCHED_PARAMETERS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_mergekit_resolves_every_parameter_as_it_was_suggested(
+    spec_content: Callable[..., dict[str, Any]], groups: dict[str, Any], method: str, seed: int
+) -> None:
+    """Read back, through mergekit's own resolution, each source's value for each tensor."""
+    models = {"a": "model-a"} if method == "slerp" else {"a": "model-a", "b": "model-b"}
+    spec = parse_spec(
+        spec_content(base_model="base", models=models, merge={"method": method, **groups})
+    )
+    space = ParameterSpace.of(spec, LAYERS)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    configuration = MergeConfiguration.model_validate(space.suggest(trial).configuration)
+    for layer in range(LAYERS):
+        for tensor in (f"layers.{layer}.self_attn.q_proj", f"layers.{layer}.mlp.up_proj"):
+            for alias, model in models.items():
+                for parameter in SEARCHED_PARAMETERS[method]:
+                    wanted = trial.params[f"{alias}.{parameter}.{group_of(space, layer, tensor)}"]
+                    assert resolve(configuration, method, parameter, model, layer, tensor) == wanted
+
+
+def group_of(space: ParameterSpace, layer: int, tensor: str) -> str:
+    for group in space.groups:
+        if group.layers and group.layers[0] <= layer < group.layers[1]:
+            return group.name
+        if group.layers is None and (group.filter is None or group.filter in tensor):
+            return group.name
+    raise AssertionError(tensor)
+
+
+def resolve(
+    configuration: MergeConfiguration,
+    method: str,
+    parameter: str,
+    model: str,
+    layer: int,
+    tensor: str,
+) -> Any:
+    from mergekit.config import evaluate_setting
+
+    reader = ConfigReader(config=configuration, t=0)
+    sources: list[Any] = []
+    if configuration.slices:
+        for part in configuration.slices:
+            if part.sources[0].layer_range[0] <= layer < part.sources[0].layer_range[1]:
+                reader = reader.for_out_slice(part)
+                sources = part.sources
+    else:
+        sources = configuration.models or []
+    spec = next(p for p in merge_method(method).spec.parameters if p.name == parameter)
+    (source,) = [s for s in sources if str(s.model) == model]
+    settings = [source.parameters, *reader.parameter_sources(None)]
+    for found in settings:
+        if found and parameter in found:
+            return evaluate_setting(tensor, found[parameter], 0, validate=spec.validate)
+    raise AssertionError(parameter)

@@ -1,0 +1,180 @@
+"""Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.spec import Range, differences, load_spec, parse_spec
+
+STUDIES = Path(__file__).parent.parent / "studies"
+Content = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.name)
+def test_shipped_specs_are_valid(file: Path) -> None:
+    spec = load_spec(file)
+    assert parse_spec(yaml.safe_load(spec.to_yaml())) == spec
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"trails": 10}, "spec: trails: unknown key; did you mean 'trials'?"),
+        (
+            {"merge": {"method": "ties", "densty": [0, 1]}},
+            "spec: merge.densty: unknown key; did you mean 'density'?",
+        ),
+        ({"trials": "many"}, "spec: trials: should be a valid integer"),
+        ({"trials": 0}, "spec: trials: should be greater than or equal to 1, not 0"),
+        (
+            {"merge": {"method": "ties", "weight": [2, 1]}},
+            "spec: merge.weight: the range [2, 1] is empty; write [1, 2]",
+        ),
+        (
+            {"merge": {"method": "ties", "density": [0, 1.5]}},
+            "spec: merge.density: the range must lie within [0, 1]",
+        ),
+        (
+            {"merge": {"method": "ties", "weight": [0, float("nan")]}},
+            "spec: merge.weight: both ends must be finite",
+        ),
+        ({"merge": {"method": "ties", "weight": "high"}}, "merge.weight: write a number or"),
+        (
+            {"merge": {"method": "linear", "density": [0, 1]}},
+            "spec: merge: linear has no parameter 'density'; it has weight",
+        ),
+        (
+            {"merge": {"method": "slerp", "normalize": True}},
+            "spec: merge: slerp has no option 'normalize'; it has none",
+        ),
+        (
+            {"merge": {"method": "tise"}},
+            "spec: merge.method: should be 'linear', 'task_arithmetic'",
+        ),
+        ({"stage": "dfs"}, "spec: stage: should be 'ps', not 'dfs'"),
+        ({"base_model": None}, "spec: base_model: ties needs a base model; add base_model"),
+        ({"models": {}}, "spec: models: is empty"),
+        ({"models": {"a b": "x"}}, "spec: models: the name 'a b' may have only"),
+        (
+            {"objectives": [{"maximize": "words.accuracy"}]},
+            "objectives[0].maximize: task 'words' has no metric 'accuracy'; it has perplexity",
+        ),
+        (
+            {"objectives": [{"maximize": "maths.accuracy"}]},
+            "spec: objectives[0].maximize: there is no task 'maths'; tasks are words",
+        ),
+        ({"objectives": [{}]}, "spec: objectives[0]: write {maximize: TASK.METRIC}"),
+        ({"objectives": []}, "spec: objectives: stage ps takes exactly one objective, here are 0"),
+        (
+            {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
+            "spec: tasks.words: ",
+        ),
+        ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
+        (
+            {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{"}}},
+            "spec: tasks.words.text: is no template",
+        ),
+        (
+            {"tasks": {"words": {"type": "perplexity", "data": {"serach": {"path": "x"}}}}},
+            "spec: tasks.words.data.search: missing",
+        ),
+        ({"study": "a/b"}, "spec: study: a study's name has no '/'"),
+    ],
+)
+def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        parse_spec(spec_content(**parts))
+    assert str(error.value).startswith("spec: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_key(spec_content: Content) -> None:
+    content = spec_content()
+    del content["tasks"]
+    with pytest.raises(SpecError, match=r"^spec: tasks: missing; add it$"):
+        parse_spec(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("study: [", "is not valid YAML"),
+        ("- a\n- b", "a spec is a mapping of keys"),
+        ("study: a\nstudy: b", "the key 'study' is given twice"),
+    ],
+)
+def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=message):
+        load_spec(file)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        load_spec(tmp_path / "none.yaml")
+
+
+def test_local_paths_are_taken_from_the_specs_folder(
+    tmp_path: Path, spec_content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "a").mkdir(parents=True)
+    content = spec_content(
+        base_model="./base", models={"a": "models/a", "hub": "organisation/model", "z": "zoo:ja"}
+    )
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(content))
+    monkeypatch.chdir("/")
+    spec = load_spec(file)
+    assert spec.base_model == str(tmp_path / "base")
+    assert spec.models == {
+        "a": str(tmp_path / "models" / "a"),
+        "hub": "organisation/model",
+        "z": "zoo:ja",
+    }
+
+
+def test_differences_name_key_and_both_values(spec_content: Content) -> None:
+    old = parse_spec(spec_content())
+    new = parse_spec(spec_content(sampler={"seed": 2}))
+    assert differences(old, old) == []
+    assert differences(old, new) == ["sampler.population: 4 -> None", "sampler.seed: 1 -> 2"]
+
+
+@given(st.floats(-10, 10), st.floats(-10, 10))
+def test_a_range_survives_its_yaml_form(a: float, b: float) -> None:
+    found = Range(low=min(a, b), high=max(a, b))
+    assert Range.model_validate(yaml.safe_load(yaml.safe_dump(found.model_dump()))) == found
+    assert found.low <= found.clip(a + b) <= found.high
+
+
+yaml_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["models", "merge", "sampler", "tasks", "objectives", "study"]), yaml_values)
+def test_whatever_is_in_a_spec_the_error_is_ours(key: str, value: Any) -> None:
+    content = {
+        "study": "x",
+        "stage": "ps",
+        "base_model": "b",
+        "models": {"a": "m"},
+        "merge": {"method": "ties"},
+        "tasks": {"t": {"type": "perplexity", "data": "d"}},
+        "objectives": [{"minimize": "t.perplexity"}],
+        key: value,
+    }
+    try:
+        parse_spec(content)
+    except SpecError as error:
+        assert str(error)
