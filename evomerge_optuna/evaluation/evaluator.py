@@ -163,4 +163,7 @@ def load_model(folder: Path, device: str) -> tuple[Any, Any]:
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

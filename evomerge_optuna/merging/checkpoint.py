@@ -31,6 +31,7 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path) -> str:
         CandidateError: mergekit refuses the recipe, or a weight is NaN or infinite.
     """
     from mergekit.config import MergeConfiguration
+    from mergekit.io.tasks import LoaderCache
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
@@ -46,10 +47,12 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path) -> str:
         configuration = MergeConfiguration.model_validate(located.configuration)
         with _quiet():
             run_merge(configuration, str(folder), options)
-    except (MemoryError, OSError):
-        raise  # of the machine, not of the candidate
+    except OSError:
+        raise  # the machine's fault, not the candidate's
     except Exception as error:
         raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
+    finally:
+        LoaderCache().flush_all()  # it would go on reading files as they once were
     return digest_tensors(folder)
 
 

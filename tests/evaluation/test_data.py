@@ -1,0 +1,77 @@
+"""Problems from local files; what is missing or doubled is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.data import Problem, check_data, load_problems
+from evomerge_optuna.spec import parse_spec
+
+Content = Callable[..., dict[str, Any]]
+
+
+def task(spec_content: Content, **parts: Any) -> Any:
+    settings = {"type": "generate", "prompt": "Q: {question}", **parts}
+    spec = parse_spec(spec_content(tasks={"t": settings}, objectives=[{"maximize": "t.accuracy"}]))
+    return spec.tasks["t"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "source"),
+    [
+        ("data.tsv", "三たす五は？\t8\n十は？\t10\n", {"columns": ["question", "answer"]}),
+        ("data.csv", "question,answer\n三たす五は？,8\n十は？,10\n", {}),
+        ("data.jsonl", '{"question": "三たす五は？", "n": 8}\n{"question": "十は？", "n": 10}\n',
+         {"answer": "n"}),
+    ],
+)  # fmt: skip
+def test_local_files(
+    spec_content: Content, tmp_path: Path, name: str, text: str, source: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_text(text)
+    found = task(spec_content, data={"search": {"path": str(tmp_path / name), **source}})
+    assert load_problems(found, "search", "tasks.t") == [
+        Problem("Q: 三たす五は？", "8"),
+        Problem("Q: 十は？", "10"),
+    ]
+
+
+def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("question,answer\n" + "".join(f"q{i},{i}\n" for i in range(10)))
+    found = task(spec_content, data={"search": {"path": str(file), "split": "train[2:4]"}})
+    assert [p.reference for p in load_problems(found, "search", "tasks.t")] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"search": {"path": "/nowhere/x.csv"}}, "tasks.t.data.search: there is no file /nowhere"),
+        ({"search": {"path": "{root}/columns.csv"}}, "has no column 'question'; it has text"),
+        ({"search": {"path": "{root}/empty.csv"}}, "tasks.t.data.search: "),
+        ({"search": {"path": "zoo:problems", "split": "all"}}, "has the splits search, dev, test"),
+        ({"search": {"path": "{root}/words.csv"}}, "the answer 'eight' has no number"),
+        (
+            {"search": {"path": "{root}/a.csv"}, "test": {"path": "{root}/a.csv"}},
+            "a problem of search occurs again in test: 'Q: three?'; splits must not overlap",
+        ),
+    ],
+)
+def test_bad_data(
+    spec_content: Content, tmp_path: Path, data: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "columns.csv").write_text("text,answer\nx,1\n")
+    (tmp_path / "empty.csv").write_text("question,answer\n")
+    (tmp_path / "words.csv").write_text("question,answer\nthree plus five?,eight\n")
+    (tmp_path / "a.csv").write_text("question,answer\nthree?,3\n")
+    located = {
+        split: {**source, "path": source["path"].replace("{root}", str(tmp_path))}
+        for split, source in data.items()
+    }
+    with pytest.raises(SpecError) as error:
+        check_data({"t": task(spec_content, data=located)})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

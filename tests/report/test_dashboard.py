@@ -1,0 +1,68 @@
+"""What optuna-dashboard serves of a study: names, notes, artifacts."""
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, create_study
+from tests.conftest import SpecMaker
+
+
+@pytest.fixture
+def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
+    return create_study(open_store(), make_spec())
+
+
+@pytest.fixture
+def served(merge_study: MergeStudy) -> Iterator[str]:
+    """A running dashboard over three trials, and its address."""
+    describe_study(merge_study)
+    run_study(merge_study, 3, on_trial=lambda trial: describe_trial(merge_study, trial))
+    addresses: list[str] = []
+    ready = threading.Event()
+
+    def on_ready(address: str) -> None:
+        addresses.append(address)
+        ready.set()
+
+    threading.Thread(
+        target=serve, args=(merge_study.store, "127.0.0.1", 0, on_ready), daemon=True
+    ).start()
+    assert ready.wait(30)
+    yield addresses[0]
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return response.read()
+
+
+def test_the_dashboard_tells_what_happened(served: str, merge_study: MergeStudy) -> None:
+    study_id = merge_study.study._study_id
+    detail = json.loads(get(f"{served}api/studies/{study_id}?after=0"))
+    assert "words.perplexity" in json.dumps(detail.get("metric_names") or detail)
+    assert "study: tiny" in detail["note"]["body"]
+    notes = [trial["note"]["body"] for trial in detail["trials"]]
+    assert len(notes) == 3
+    assert all("merge_method: ties" in note for note in notes)
+    (artifact, *_) = detail["trials"][0]["artifacts"]
+    content = get(f"{served}artifacts/{study_id}/{detail['trials'][0]['trial_id']}/"
+                  f"{artifact['artifact_id']}")  # fmt: skip
+    rows = [json.loads(line) for line in content.decode().splitlines()]
+    assert len(rows) == 20
+    assert rows[0]["negative_log_likelihood"] > 0
+
+
+def test_a_taken_port(served: str, merge_study: MergeStudy) -> None:
+    port = int(served.rstrip("/").rpartition(":")[2])
+    with pytest.raises(EvomergeError, match="choose another --port"):
+        serve(merge_study.store, "127.0.0.1", port)

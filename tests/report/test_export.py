@@ -1,0 +1,94 @@
+"""An export is the scored model, whole or not there, and anyone can make it again."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evomerge_optuna.errors import ExportError, UsageError
+from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.report.export import export
+from evomerge_optuna.study.final import choose_trial, final_scores
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, create_study
+from tests.conftest import SpecMaker, save_tiny_model
+
+
+@pytest.fixture
+def finished(make_spec: SpecMaker, tmp_path: Path, home: Path) -> Iterator[MergeStudy]:
+    """A short DARE study over models of its own."""
+    base = save_tiny_model(tmp_path / "base", 0)
+    models = {
+        name: str(save_tiny_model(tmp_path / name, i, base)) for i, name in enumerate("ab", 1)
+    }
+    spec = make_spec(
+        base_model=str(base), models=models, merge={"method": "dare_ties", "layer_group_size": 2}
+    )
+    merge_study = create_study(open_store(), spec)
+    run_study(merge_study, 4)
+    yield merge_study
+
+
+def test_export(finished: MergeStudy, tmp_path: Path) -> None:
+    best = choose_trial(finished, "best")
+    scores = final_scores(finished, best)[-1].scores
+    out = tmp_path / "new" / "model"
+    digest = export(finished, best, out)
+    assert digest == best.user_attrs["sha256"] == digest_tensors(out)
+
+    # Plain transformers gives the scores that were printed.
+    model = AutoModelForCausalLM.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    for split in ("search", "dev", "test"):
+        assert Evaluator(finished.spec).evaluate(model, tokenizer, split).scores == scores[split]
+
+    # Plain mergekit gives the same tensors.
+    seed = finished.spec.sampler.seed
+    subprocess.run(
+        [Path(sys.executable).with_name("mergekit-yaml"), "--random-seed", str(seed),
+         "--no-write-model-card", "--quiet", out / "mergekit_config.yml", tmp_path / "again"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert digest_tensors(tmp_path / "again") == digest
+
+    front, _, body = (out / "README.md").read_text().removeprefix("---\n").partition("---\n")
+    assert yaml.safe_load(front)["tags"] == ["mergekit", "merge", "evomerge-optuna", "dare_ties"]
+    assert yaml.safe_load(front)["base_model"] == ["base", "a", "b"]
+    assert digest in body
+    assert f"{scores['test']['words.perplexity'].value:.3f}" in body
+    assert [p.name for p in out.parent.iterdir()] == ["model"]
+
+
+def test_nothing_is_overwritten(finished: MergeStudy, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UsageError, match="never overwrites"):
+        export(finished, choose_trial(finished, "best"), out)
+    assert not list(out.iterdir())
+
+
+def test_a_changed_model_is_not_exported(finished: MergeStudy, tmp_path: Path) -> None:
+    file = tmp_path / "a" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="are not those that were scored"):
+        export(finished, choose_trial(finished, "best"), tmp_path / "out")
+    assert not [p for p in tmp_path.iterdir() if "out" in p.name]
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [("99", "has no trial 99"), ("-1", "not '-1'"), ("worst", "not 'worst'"), ("²", "not '²'")],
+)
+def test_choosing_a_trial_that_is_not_there(finished: MergeStudy, which: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose_trial(finished, which)
+    assert choose_trial(finished, "2").number == 2

@@ -1,0 +1,109 @@
+"""A bad candidate fails its trial and nothing else; what is not its fault stops the run."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.study import objective
+from evomerge_optuna.study.final import choose_trial, final_scores, stored_final_scores
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
+from tests.conftest import SpecMaker
+
+
+@pytest.fixture
+def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
+    return create_study(open_store(), make_spec())
+
+
+def test_total_trials_not_extra_ones(merge_study: MergeStudy) -> None:
+    seen: list[int] = []
+    run_study(merge_study, 3, on_trial=lambda trial: seen.append(trial.number))
+    run_study(merge_study, 5, on_trial=lambda trial: seen.append(trial.number))
+    run_study(merge_study, 5, on_trial=lambda trial: seen.append(trial.number))
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_the_first_trial_is_the_uniform_merge(merge_study: MergeStudy) -> None:
+    run_study(merge_study, 1)
+    (trial,) = merge_study.trials()
+    assert trial.params == merge_study.space.uniform()
+    assert trial.user_attrs["recipe"] == merge_study.space.recipe(trial.params).model_dump()
+
+
+def test_timeout(merge_study: MergeStudy) -> None:
+    run_study(merge_study, 5, timeout=0)
+    assert merge_study.finished() == 0
+
+
+def test_overflowing_candidates_fail_and_the_study_goes_on(
+    make_spec: SpecMaker, home: Path
+) -> None:
+    spec = make_spec(merge={"method": "task_arithmetic", "layer_group_size": 2,
+                            "weight": [0, 1e39]})  # fmt: skip
+    merge_study = create_study(open_store(), spec)
+    run_study(merge_study, 4)
+    states = [trial.state for trial in merge_study.trials()]
+    assert states[0] is TrialState.COMPLETE  # the uniform merge
+    assert states[1:] == [TrialState.FAIL] * 3
+    assert "NaN or infinite" in merge_study.trials()[1].user_attrs["error"]
+
+
+@pytest.mark.parametrize("error", [MemoryError("17 GB"), RuntimeError("CUDA out of memory")])
+def test_an_exception_fails_the_trial(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(objective, "load_model", lambda *_: (_ for _ in ()).throw(error))
+        run_study(merge_study, 2)
+    run_study(merge_study, 4)
+    states = [trial.state for trial in merge_study.trials()]
+    assert states == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
+    assert str(error) in merge_study.trials()[0].user_attrs["error"]
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(merge_study, 2)
+    with monkeypatch.context() as broken:
+        full = OSError(errno.ENOSPC, "No space left on device", "/data/scratch")
+        broken.setattr(objective, "write_checkpoint", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(EvomergeError, match="/data/scratch: no space left"):
+            run_study(merge_study, 4)
+    assert merge_study.finished() == 2
+    run_study(merge_study, 4)
+    assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 4
+
+
+def test_answers_of_the_best_trials_are_kept(merge_study: MergeStudy) -> None:
+    run_study(merge_study, 6)
+    best_so_far, improvements = float("inf"), 0
+    for trial in merge_study.trials():
+        if trial.values[0] < best_so_far:
+            best_so_far, improvements = trial.values[0], improvements + 1
+    files = list(merge_study.store.artifacts_folder.iterdir())
+    assert len(files) == improvements
+    assert all(len([json.loads(x) for x in f.read_text().splitlines()]) == 20 for f in files)
+
+
+def test_final_scores_are_computed_once(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(merge_study, 4)
+    best = choose_trial(merge_study, "best")
+    rows = final_scores(merge_study, best)
+    assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
+    assert list(rows[0].scores) == ["search", "dev", "test"]
+    target = merge_study.spec.objective.target
+    assert rows[-1].scores["search"][target].value == best.values[0]
+    said: list[str] = []
+    again = open_study(open_store(), "tiny")
+    assert final_scores(again, best, said.append) == rows
+    assert said == []
+    assert stored_final_scores(again, best) == rows

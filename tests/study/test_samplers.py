@@ -1,0 +1,49 @@
+"""A sampler made anew for every trial is a sampler that never forgets."""
+
+import optuna
+import pytest
+
+from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.study.samplers import make_sampler
+
+NAMES = ("x", "y", "z")
+
+
+def run(spec: SamplerSpec, trials: int, interrupted: frozenset[int] = frozenset()) -> list[object]:
+    """Parameters by position; at the given positions a trial is lost and its position repeated."""
+    study = optuna.create_study()
+    found: list[object] = []
+    while len(found) < trials:
+        position = len(found)
+        trial = study.ask()
+        study.sampler = make_sampler(spec, position)
+        values = [trial.suggest_float(name, -1, 1) for name in NAMES]
+        if position in interrupted:
+            interrupted -= {position}
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        study.tell(trial, sum((value - 0.3) ** 2 for value in values))
+        found.append(values)
+    return found
+
+
+def test_interrupted_trials_change_nothing() -> None:
+    spec = SamplerSpec(seed=3, population=5)
+    whole = run(spec, 30)
+    assert run(spec, 30) == whole
+    assert run(spec, 30, interrupted=frozenset({0, 4, 5, 6, 20, 29})) == whole
+    assert run(SamplerSpec(seed=4, population=5), 30) != whole
+
+
+def test_no_two_trials_are_alike() -> None:
+    found = run(SamplerSpec(seed=0), 60)
+    assert len({tuple(values) for values in found}) == 60  # type: ignore[arg-type]
+
+
+def test_it_optimizes() -> None:
+    study_values = [
+        sum((value - 0.3) ** 2 for value in values)  # type: ignore[attr-defined]
+        for values in run(SamplerSpec(seed=0, population=8), 200)
+    ]
+    assert min(study_values[-20:]) < 0.01 * min(study_values[:8])
+    assert study_values[-1] == pytest.approx(0, abs=1e-2)

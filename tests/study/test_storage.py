@@ -1,0 +1,83 @@
+"""Storage URLs: what is taken, what is refused, and no password in any message."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
+from evomerge_optuna.study.storage import open_store, parse_url, shown
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgres_by_any_name_is_psycopg_3(scheme: str) -> None:
+    url = parse_url(f"{scheme}://me:secret@host/db")
+    assert url.drivername == "postgresql+psycopg"
+    assert shown(url) == "postgresql+psycopg://me:***@host/db"
+
+
+@pytest.mark.parametrize(
+    "text", ["mysql://me:secret@host/db", "secret", "sqlite://", "sqlite:///:memory:", "://", ""]
+)
+def test_what_is_no_storage(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_url(text)
+    assert "secret" not in str(error.value)
+
+
+@given(st.text())
+def test_any_text_is_a_url_or_a_usage_error(text: str) -> None:
+    for candidate in (text, f"sqlite:///{text}", f"postgresql://{text}"):
+        try:
+            parse_url(candidate)
+        except UsageError as error:
+            assert "write sqlite:///FILE" in str(error)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(StorageError, match="is the server running") as error:
+        open_store("postgresql://me:secret@127.0.0.1:1/db")
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    file.write_text("not a database, by far " * 100)
+    with pytest.raises(StorageError, match="the file is damaged or something else"):
+        open_store(f"sqlite:///{file}")
+    assert file.read_text().startswith("not a database")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EvomergeError, match="cannot be made"):
+        open_store(f"sqlite:///{tmp_path}/file/below/studies.db")
+
+
+@pytest.fixture
+def guarded(postgres: str) -> str:
+    """The server's URL for a user whose password is asked for over TCP."""
+    url = sqlalchemy.make_url(postgres).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("DROP ROLE IF EXISTS guarded"))
+        connection.execute(sqlalchemy.text("CREATE ROLE guarded LOGIN PASSWORD 'right'"))
+        file = Path(str(connection.scalar(sqlalchemy.text("SHOW hba_file"))))
+        rule = "local all guarded scram-sha-256\nhost all guarded all scram-sha-256\n"
+        if rule not in (rules := file.read_text()):
+            file.write_text(rule + rules)
+        connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+    engine.dispose()
+    return url.set(drivername="postgresql", username="guarded", password="wrong-secret") \
+        .render_as_string(hide_password=False)  # fmt: skip
+
+
+def test_a_wrong_password(guarded: str) -> None:
+    with pytest.raises(StorageError) as error:
+        open_store(guarded)
+    assert "password authentication failed" in str(error.value)
+    assert "correct the password" in str(error.value)
+    assert "wrong-secret" not in str(error.value)
+    assert "\n" not in str(error.value)

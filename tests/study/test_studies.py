@@ -1,0 +1,121 @@
+"""A study is created whole or not at all, and continued only as it was begun."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
+from evomerge_optuna.study import studies
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import (
+    check_models_unchanged,
+    check_spec_unchanged,
+    create_study,
+    delete_study,
+    exists,
+    list_studies,
+    open_study,
+)
+from tests.conftest import SpecMaker, save_tiny_model
+
+
+def test_a_study_is_its_spec_and_needs_nothing_else(make_spec: SpecMaker, home: Path) -> None:
+    created = create_study(open_store(), make_spec())
+    opened = open_study(open_store(), "tiny")
+    assert opened.spec == created.spec
+    assert opened.space == created.space
+    assert opened.study.user_attrs["versions"]["mergekit"] == "0.1.5"
+    (summary,) = list_studies(open_store())
+    assert (summary.name, summary.trials, summary.wanted, summary.best) == ("tiny", 0, 10, None)
+
+
+def test_a_creation_cut_short_is_finished_by_the_next(
+    make_spec: SpecMaker, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            optuna.Study, "enqueue_trial", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            create_study(store, make_spec())
+    assert not exists(store, "tiny")
+    with pytest.raises(UsageError, match="its creation was cut short"):
+        open_study(store, "tiny")
+    created = create_study(store, make_spec())
+    assert len(created.trials()) == 1
+
+
+def test_a_spec_that_fails_leaves_nothing_behind(
+    make_spec: SpecMaker, home: Path, tiny: Path
+) -> None:
+    store = open_store()
+    with pytest.raises(SpecError):
+        create_study(store, make_spec(models={"a": str(tiny / "none")}))
+    with pytest.raises(SpecError, match="the search space has 1 parameter; CMA-ES needs two"):
+        create_study(
+            store,
+            make_spec(models={"a": str(tiny / "a")}, merge={"method": "ties", "density": 0.5}),
+        )
+    assert list_studies(store) == []
+    assert not optuna.get_all_study_names(store.rdb)
+
+
+def test_an_unknown_language(make_spec: SpecMaker, home: Path, tiny: Path) -> None:
+    task = {
+        "type": "generate",
+        "data": {"search": {"path": str(tiny / "search.jsonl"), "answer": "text"}},
+        "prompt": "{text}",
+        "language": "jp",
+    }
+    spec = make_spec(tasks={"t": task}, objectives=[{"maximize": "t.accuracy"}])
+    with pytest.raises(SpecError, match=r"tasks\.t\.language: lid\.176 does not know 'jp'"):
+        create_study(open_store(), spec)
+
+
+def test_a_changed_spec_is_refused(make_spec: SpecMaker, home: Path) -> None:
+    created = create_study(open_store(), make_spec())
+    check_spec_unchanged(created, make_spec(trials=500))
+    with pytest.raises(StudyChangedError, match=r"merge\.weight: \[0\.0, 2\.0\] -> \[0\.0, 1\.0\]"):
+        check_spec_unchanged(
+            created,
+            make_spec(merge={"method": "ties", "layer_group_size": 2, "weight": [0, 1]}),
+        )
+
+
+def test_changed_model_files_are_refused(make_spec: SpecMaker, home: Path, tmp_path: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", 0)
+    models = {
+        name: str(save_tiny_model(tmp_path / name, i, base)) for i, name in enumerate("ab", 1)
+    }
+    created = create_study(open_store(), make_spec(base_model=str(base), models=models))
+    check_models_unchanged(created)
+    save_tiny_model(tmp_path / "b", 7, base)
+    with pytest.raises(StudyChangedError, match=r"models\.b .*: weights sha256"):
+        check_models_unchanged(created)
+
+
+def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:
+    from evomerge_optuna.study.runner import run_study
+
+    store = open_store()
+    run_study(create_study(store, make_spec()), 2)
+    assert list(store.artifacts_folder.iterdir())
+    delete_study(store, "tiny")
+    assert list_studies(store) == []
+    assert not list(store.artifacts_folder.iterdir())
+    with pytest.raises(UsageError, match="there is no study 'tiny'"):
+        delete_study(store, "tiny")
+
+
+def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
+    store = open_store()
+    optuna.create_study(storage=store.rdb, study_name="someone else's")
+    assert list_studies(store) == []
+    with pytest.raises(UsageError, match="has no spec"):
+        open_study(store, "someone else's")
+    assert (
+        studies.SPEC
+        not in optuna.load_study(study_name="someone else's", storage=store.rdb).user_attrs
+    )
