@@ -1,0 +1,96 @@
+"""The command line as its users meet it: one line for each mistake, JSON that parses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import CommandLine, save_tiny_model
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+    def write(**parts: Any) -> str:
+        file = tmp_path / "tiny.yaml"
+        file.write_text(yaml.safe_dump(spec_content(**parts)))
+        return str(file)
+
+    return write
+
+
+def fails(command_line: CommandLine, code: int, *arguments: str) -> str:
+    """The one line a failing command prints."""
+    out, err = command_line.run(*arguments, code=code)
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_the_way_of_a_study(command_line: CommandLine, write_spec: Callable[..., str]) -> None:
+    spec = write_spec(trials=3)
+    out, _ = command_line.run("study", "create", spec)
+    assert "evomerge-optuna study run tiny" in out
+    command_line.run("study", "run", "tiny")
+    command_line.run("study", "run", spec, "--trials", "5")
+    shown = command_line.show("tiny")
+    assert shown["states"] == {
+        "complete": 5, "fail": 0, "running": 0, "waiting": 0, "interrupted": 0,
+    }  # fmt: skip
+    assert len(shown["trials_by_number"]) == 5
+    assert len(shown["trials_by_number"][0]["parameters"]) == 8
+
+    tested = json.loads(command_line.run("study", "test", "tiny", "--json")[0])
+    assert list(tested["scores"]) == ["a", "b", "uniform merge", f"trial {shown['best_trial']}"]
+    table, said = command_line.run("study", "test", "tiny")
+    assert "uniform merge" in table and "study export tiny OUT" in table
+    assert said == ""  # nothing scored again
+    (listed,) = json.loads(command_line.run("study", "list", "--json")[0])
+    assert (listed["name"], listed["trials"]) == ("tiny", 5)
+    assert "tiny" in command_line.run("study", "list")[0]
+
+    command_line.run("study", "export", "tiny", "out")
+    assert (command_line.folder / "out" / "model.safetensors").is_file()
+    assert "never overwrites" in fails(command_line, 2, "study", "export", "tiny", "out")
+    assert "exists in" in fails(command_line, 2, "study", "create", spec)
+    changed = write_spec(trials=3, sampler={"seed": 5})
+    assert "sampler.seed: 1 -> 5" in fails(command_line, 2, "study", "run", changed)
+    command_line.run("study", "delete", "tiny", "--yes")
+    assert command_line.run("study", "list", "--json")[0] == "[]\n"
+
+
+def test_mistakes(
+    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    typo = write_spec(trails=3)
+    assert "trails: unknown key; did you mean 'trials'?" in fails(
+        command_line, 2, "study", "run", typo
+    )
+    missing = write_spec(models={"a": str(tiny / "a"), "b": "/nowhere/model"})
+    assert "models.b: there is no folder /nowhere/model" in fails(
+        command_line, 2, "study", "run", missing
+    )
+    other = save_tiny_model(tmp_path / "other", 1, hidden_size=32)
+    shape = write_spec(models={"a": str(tiny / "a"), "b": str(other)})
+    assert "models.b: hidden size 32, but base_model has 16" in fails(
+        command_line, 2, "study", "run", shape
+    )
+    password = "postgresql://me:very-secret@127.0.0.1:1/studies"
+    said = fails(command_line, 1, "study", "run", write_spec(), "--storage", password)
+    assert "me:***@127.0.0.1:1" in said and "very-secret" not in said
+    assert "there is no study 'none'" in fails(command_line, 2, "study", "show", "none")
+
+
+def test_debug_shows_the_traceback(command_line: CommandLine) -> None:
+    _, err = command_line.run("--debug", "study", "show", "none", code=1)
+    assert "Traceback" in err
+
+
+def test_help_and_version(command_line: CommandLine) -> None:
+    assert "evomerge-optuna, version " in command_line.run("--version")[0]
+    out, _ = command_line.run("study", "--help")
+    for command in ("create", "run", "list", "show", "test", "export", "delete"):
+        assert f"  {command} " in out
