@@ -16,6 +16,7 @@ from evomerge_optuna.errors import EvomergeError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from evomerge_optuna.spec import StudySpec
     from evomerge_optuna.study.storage import Store
     from evomerge_optuna.study.studies import MergeStudy
 
@@ -246,14 +247,16 @@ def _create_or_open(
     from evomerge_optuna.spec import load_spec
     from evomerge_optuna.study.studies import check_spec_unchanged, exists, open_study
 
-    if not _is_spec_file(name_or_spec):
+    if _is_spec_file(name_or_spec):
+        spec = load_spec(Path(name_or_spec))
+        if not exists(store, spec.study):
+            return _create(store, spec, console), spec.trials
+        opened = open_study(store, spec.study)
+        check_spec_unchanged(opened, spec)
+    else:
         opened = open_study(store, name_or_spec)
-        return opened, opened.spec.trials
-    spec = load_spec(Path(name_or_spec))
-    if not exists(store, spec.study):
-        return _create(store, spec, console), spec.trials
-    opened = open_study(store, spec.study)
-    check_spec_unchanged(opened, spec)
+        spec = opened.spec
+    _prepare_models(spec, console)
     return opened, spec.trials
 
 
@@ -261,19 +264,25 @@ def _is_spec_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text
 
 
-def _create(store: "Store", spec: Any, console: "Console") -> "MergeStudy":
-    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+def _create(store: "Store", spec: "StudySpec", console: "Console") -> "MergeStudy":
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.study.studies import create_study
+
+    _prepare_models(spec, console)
+    created = create_study(store, spec, say=lambda line: console.print(line, highlight=False))
+    describe_study(created)
+    return created
+
+
+def _prepare_models(spec: "StudySpec", console: "Console") -> None:
+    """Names a missing model at once; trains the zoo under a progress bar where it is used."""
+    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
 
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
     if any(model.startswith(ZOO_PREFIX) for model in models.values()):
         _build_zoo(console)
-    created = create_study(store, spec, say=lambda line: console.print(line, highlight=False))
-    describe_study(created)
-    return created
 
 
 def _console() -> "Console":

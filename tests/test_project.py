@@ -1,6 +1,8 @@
 """What stands beside the code keeps its promises."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_compose_file() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec", str(ROOT / "docker-compose.yml")]
+    subprocess.run([Path(sys.executable).with_name("check-jsonschema"), *schema], check=True)
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     services = compose["services"]
     assert set(services) == {"postgres", "dashboard", "worker"}

@@ -1,0 +1,58 @@
+"""Where the time of a trial goes: merging, loading, scoring, and all the rest.
+
+    python benchmarks/trial.py [--trials 20] [--json PATH]
+
+Runs the quickstart's search for a few trials in a folder of its own and prints each part's median
+and its share of the trial, all from one run. The zoo is taken from the home folder.
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import click
+
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.spec import load_spec
+from evomerge_optuna.study.objective import SECONDS
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import create_study
+
+QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"
+PARTS = ("merge", "load", "score")
+
+
+@click.command()
+@click.option("--trials", default=20, show_default=True, type=click.IntRange(2))
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(trials: int, json_file: Path | None) -> None:
+    """Print the parts of a trial."""
+    spec = load_spec(QUICKSTART)
+    for model in spec.model_ids().values():
+        local_folder(model)
+    with tempfile.TemporaryDirectory() as folder:
+        merge_study = create_study(open_store(f"sqlite:///{folder}/studies.db"), spec)
+        run_study(merge_study, trials + 1)
+        # The first trial loads the data and the language model.
+        found = [trial for trial in merge_study.trials() if trial.number > 0]
+    wholes = [trial.duration.total_seconds() for trial in found if trial.duration]
+    medians = {
+        part: statistics.median(trial.user_attrs[SECONDS][part] for trial in found)
+        for part in PARTS
+    }
+    whole = statistics.median(wholes)
+    medians["sampling and storing"] = statistics.median(
+        duration - sum(trial.user_attrs[SECONDS][part] for part in PARTS)
+        for duration, trial in zip(wholes, found, strict=True)
+    )
+    for part, seconds in medians.items():
+        click.echo(f"{part:<22}{1000 * seconds:8.0f} ms{100 * seconds / whole:6.0f}%")
+    click.echo(f"{'trial':<22}{1000 * whole:8.0f} ms")
+    if json_file:
+        json_file.write_text(json.dumps({"trials": trials, "medians": medians, "trial": whole}))
+
+
+if __name__ == "__main__":
+    main()
