@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import re
 from pathlib import Path
 from string import Formatter
@@ -13,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
     model_serializer,
@@ -48,6 +50,10 @@ TASK_METRICS = {
 }
 SPLITS = ("search", "dev", "test")
 
+# Strict, for true and false are no numbers.
+Integer = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+
 
 class Strict(BaseModel):
     """A part of the spec: immutable, and an unknown key is an error."""
@@ -58,8 +64,8 @@ class Strict(BaseModel):
 class Range(Strict):
     """What a parameter may be: `[low, high]` is searched, a single number is fixed."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
 
     @model_validator(mode="before")
     @classmethod
@@ -107,11 +113,11 @@ class MergeSpec(Strict):
     weight: Range = Range(low=0.0, high=1.0)
     density: Range = Range(low=0.1, high=1.0)
     t: Range = Range(low=0.0, high=1.0)
-    layer_group_size: Annotated[int, Field(ge=1)] | None = None
+    layer_group_size: Annotated[Integer, Field(ge=1)] | None = None
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     normalize: bool | None = None
     int8_mask: bool | None = None
-    lambda_: float | None = Field(default=None, alias="lambda")
+    lambda_: Number | None = Field(default=None, alias="lambda")
     dtype: DTypeName | None = None
     tokenizer_source: Literal["base", "union"] | None = None
 
@@ -154,6 +160,12 @@ class MergeSpec(Strict):
                 known = ", ".join(MERGE_OPTIONS[self.method]) or "none"
                 raise ValueError(f"{self.method} has no option '{name}'; it has {known}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_foreign_parameters(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out what the method does not have, since a spec that gives it is refused."""
+        foreign = {"weight", "density", "t"} - set(self.searched)
+        return {name: value for name, value in dump(self).items() if name not in foreign}
 
     @property
     def searched(self) -> tuple[str, ...]:
@@ -202,12 +214,15 @@ class TaskData(Strict):
 
 def _check_template(text: str) -> str:
     try:
-        fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+        parts = list(Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces") from error
-    for name in fields:
+    fields = [(name, how, to) for _, name, how, to in parts if name is not None]
+    for name, format_spec, conversion in fields:
         if not name.isidentifier():
             raise ValueError(f"'{{{name}}}' names no column; write {{column}}, {{{{ for a brace")
+        if format_spec or conversion:
+            raise ValueError(f"column '{name}' has a format or conversion; write plain {{{name}}}")
     if not fields:
         raise ValueError("names no column, so all problems are alike; write {column}")
     return text
@@ -224,7 +239,7 @@ class GenerateTask(Strict):
     prompt: Template = "{question}"
     answer: str = "answer"
     language: str | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -233,7 +248,10 @@ class GenerateTask(Strict):
 
 
 class PerplexityTask(Strict):
-    """Perplexity per token of a text, exp of the mean negative log-likelihood."""
+    """Perplexity: exp of the mean, over texts, of a text's negative log-likelihood per token.
+
+    A text's first token is given, not predicted; a text of one token is left out.
+    """
 
     type: Literal["perplexity"]
     data: TaskData
@@ -281,14 +299,14 @@ class SamplerSpec(Strict):
     """CMA-ES as Optuna has it: mean at mid-range, sigma one sixth of the range."""
 
     name: Literal["cmaes"] = "cmaes"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    population: Annotated[int, Field(ge=2)] | None = None  # 4 + floor(3 ln n)
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
+    population: Annotated[Integer, Field(ge=2)] | None = None  # 4 + floor(3 ln n)
 
 
 class EvaluationSpec(Strict):
     """How candidates are run; changes speed, not what is searched."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[Integer, Field(ge=1)] = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -301,7 +319,7 @@ class StudySpec(Strict):
     models: dict[str, str]
     merge: MergeSpec
     sampler: SamplerSpec = SamplerSpec()
-    trials: Annotated[int, Field(ge=1)] = 1000
+    trials: Annotated[Integer, Field(ge=1)] = 1000
     tasks: dict[str, Task]
     objectives: tuple[Objective, ...]
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -311,6 +329,8 @@ class StudySpec(Strict):
     def _not_a_path(cls, value: str) -> str:
         if re.search(r"[/\\\x00-\x1f]", value) or value.endswith((".yaml", ".yml")):
             raise ValueError("a study's name has no '/' and does not end in .yaml")
+        if value.startswith("-") or value != value.strip():
+            raise ValueError("a study's name begins with no '-' and has no blanks at its ends")
         return value
 
     @field_validator("models", "tasks")
@@ -376,7 +396,7 @@ class StudySpec(Strict):
     def to_yaml(self) -> str:
         """The spec as a user would write it, without what is left at its default."""
         return yaml.safe_dump(
-            self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True),
+            self.model_dump(mode="json", by_alias=True, exclude_defaults=True),
             sort_keys=False,
             allow_unicode=True,
         )
@@ -395,7 +415,7 @@ def load_spec(path: Path) -> StudySpec:
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: is not UTF-8 text") from error
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
+        content = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SpecError(f"{path}: is not valid YAML: {_one_line(error)}") from error
     if not isinstance(content, dict):
@@ -425,8 +445,23 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
     ]
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would silently keep the last."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML would keep the last, and what contains itself.
+
+    Refuses characters, too, that neither a path nor a database can hold.
+    """
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        self.deep_construct = True  # PyYAML's own check for recursion needs it
+        return super().construct_document(node)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a null or surrogate character is no text", node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -451,8 +486,9 @@ def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any
     """Models and data given as existing local paths become absolute; ids stay as they are."""
 
     def absolute(text: str) -> str:
-        if text.startswith(("./", "../", "~", "/")) or (folder / text).exists():
-            return str((folder / Path(text).expanduser()).resolve())
+        # os.path, since pathlib raises for an unknown user and for a name that is too long.
+        if text.startswith(("./", "../", "~", "/")) or os.path.exists(folder / text):
+            return os.path.realpath(folder / os.path.expanduser(text))
         return text
 
     def walk(value: Any, names_path: bool) -> Any:

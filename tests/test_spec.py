@@ -1,5 +1,7 @@
 """Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.spec import Range, differences, load_spec, parse_spec
+from evomerge_optuna.spec import (
+    MERGE_OPTIONS,
+    SEARCHED_PARAMETERS,
+    Range,
+    differences,
+    load_spec,
+    parse_spec,
+)
 
 STUDIES = Path(__file__).parent.parent / "studies"
 Content = Callable[..., dict[str, Any]]
@@ -20,6 +29,64 @@ Content = Callable[..., dict[str, Any]]
 def test_shipped_specs_are_valid(file: Path) -> None:
     spec = load_spec(file)
     assert parse_spec(yaml.safe_load(spec.to_yaml())) == spec
+    stored = parse_spec(json.loads(json.dumps(spec.model_dump(mode="json", by_alias=True))))
+    assert stored == spec
+    assert stored.to_yaml() == spec.to_yaml()
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> dict[str, Any]:
+    """Specs of every method, with any of its parts given or left out."""
+
+    def some(**parts: st.SearchStrategy[Any]) -> dict[str, Any]:
+        return draw(st.fixed_dictionaries({}, optional=parts))
+
+    unit = st.floats(0, 1) | st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)).map(list)
+    method = draw(st.sampled_from(sorted(SEARCHED_PARAMETERS)))
+    options = {"normalize": st.booleans(), "int8_mask": st.booleans(), "lambda": st.floats(0, 2)}
+    merge = some(
+        dtype=st.sampled_from(["float32", "bfloat16"]),
+        tokenizer_source=st.sampled_from(["base", "union"]),
+        **dict.fromkeys(SEARCHED_PARAMETERS[method], unit),
+        **{name: options[name] for name in MERGE_OPTIONS[method]},
+    )
+    groups = some(layer_groups=st.just(["mlp"])) or some(layer_group_size=st.integers(1, 9))
+    source = st.fixed_dictionaries({"path": st.just("x")}, optional={"columns": st.just(["text"])})
+    perplexity = some(text=st.just("{text}\n"))
+    generate = some(prompt=st.just("{q}"), language=st.just("ja"), max_new_tokens=st.just(9))
+    return {
+        "study": "x",
+        "stage": "ps",
+        "base_model": "m",
+        "models": {"a": "m1"} if method == "slerp" else {"a": "m1", "b": "m2"},
+        "merge": {"method": method, **merge, **groups},
+        "tasks": {
+            "p": {"type": "perplexity", "data": {"search": draw(source)}, **perplexity},
+            "g": {"type": "generate", "data": "hub/data", **generate},
+        },
+        "objectives": [draw(st.sampled_from([{"minimize": "p.perplexity"},
+                                             {"maximize": "g.accuracy"}]))],
+        **some(
+            trials=st.integers(1, 9),
+            sampler=st.fixed_dictionaries({}, optional={"seed": st.integers(0, 9)}),
+            evaluation=st.just({"device": "cpu"}),
+        ),
+    }  # fmt: skip
+
+
+@given(contents())
+def test_a_spec_survives_its_full_dump(content: dict[str, Any]) -> None:
+    spec = parse_spec(content)
+    stored = parse_spec(json.loads(json.dumps(spec.model_dump(mode="json", by_alias=True))))
+    assert stored == spec
+    assert stored.to_yaml() == spec.to_yaml()
+    assert parse_spec(yaml.safe_load(stored.to_yaml())) == spec
+
+
+def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
+    content = spec_content()
+    stored = parse_spec(parse_spec(content).model_dump(mode="json", by_alias=True))
+    assert yaml.safe_load(stored.to_yaml()) == content
 
 
 @pytest.mark.parametrize(
@@ -84,7 +151,28 @@ def test_shipped_specs_are_valid(file: Path) -> None:
             {"tasks": {"words": {"type": "perplexity", "data": {"serach": {"path": "x"}}}}},
             "spec: tasks.words.data.search: missing",
         ),
+        (
+            {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{text:d}"}}},
+            "spec: tasks.words.text: column 'text' has a format or conversion; write plain {text}",
+        ),
+        (
+            {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{text!z}"}}},
+            "spec: tasks.words.text: column 'text' has a format or conversion; write plain {text}",
+        ),
         ({"study": "a/b"}, "spec: study: a study's name has no '/'"),
+        ({"study": "-a"}, "spec: study: a study's name begins with no '-'"),
+        ({"study": " "}, "spec: study: a study's name begins with no '-' and has no blanks"),
+        ({"study": "a\u3000"}, "spec: study: a study's name begins with no '-' and has no blanks"),
+        ({"trials": True}, "spec: trials: should be a valid integer, not True"),
+        ({"sampler": {"seed": False}}, "spec: sampler.seed: should be a valid integer, not False"),
+        (
+            {"merge": {"method": "ties", "lambda": True}},
+            "spec: merge.lambda: should be a valid number, not True",
+        ),
+        (
+            {"merge": {"method": "ties", "layer_group_size": True}},
+            "spec: merge.layer_group_size: should be a valid integer, not True",
+        ),
     ],
 )
 def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) -> None:
@@ -108,6 +196,9 @@ def test_missing_key(spec_content: Content) -> None:
         ("study: [", "is not valid YAML"),
         ("- a\n- b", "a spec is a mapping of keys"),
         ("study: a\nstudy: b", "the key 'study' is given twice"),
+        ("a: &a [*a]", "found unconstructable recursive node"),
+        ("a: &a {b: *a}", "found unconstructable recursive node"),
+        ('base_model: "./a\\0b"', "a null or surrogate character is no text"),
     ],
 )
 def test_bad_file(tmp_path: Path, text: str, message: str) -> None:
@@ -139,6 +230,13 @@ def test_local_paths_are_taken_from_the_specs_folder(
         "hub": "organisation/model",
         "z": "zoo:ja",
     }
+
+
+@pytest.mark.parametrize("model", ["~nosuchuser/x", "x" * 5000, "./" + "x" * 5000])
+def test_a_path_that_cannot_be(tmp_path: Path, spec_content: Content, model: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec_content(base_model=model)))
+    assert load_spec(file).base_model in (model, os.path.normpath(tmp_path / model))
 
 
 def test_differences_name_key_and_both_values(spec_content: Content) -> None:
