@@ -2,9 +2,12 @@
 
 import json
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 
 
 class _Group(click.Group):
-    """Prints this program's own errors as one line; `--debug` shows the traceback."""
+    """Prints errors that a user can cure as one line; `--debug` shows the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; the same command again goes on", err=True)
+            ctx.exit(130)
         except EvomergeError as error:
             if ctx.params.get("debug"):
                 raise
@@ -43,6 +49,7 @@ def main(debug: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 
 storage_option = click.option(
@@ -96,12 +103,13 @@ def study_run(
     """Run a study: created from a spec file, or resumed by its name."""
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.study.runner import Interrupted, run_study
-    from evomerge_optuna.study.studies import check_models_unchanged
+    from evomerge_optuna.study.studies import check_files_unchanged
 
     console = _console()
-    merge_study, wanted = _create_or_open(_store(storage), name_or_spec, console)
-    wanted = trials or wanted
-    check_models_unchanged(merge_study)
+    merge_study = _create_or_open(_store(storage), name_or_spec, console)
+    wanted = trials or merge_study.spec.trials
+    check_files_unchanged(merge_study)
+    _warn_of_versions(merge_study, console)
     try:
         with _progress(console, merge_study, wanted) as show:
 
@@ -113,9 +121,9 @@ def study_run(
     except Interrupted as error:
         raise Interrupted(
             f"stopped after {merge_study.finished()} trials; all are kept. "
-            f"Go on: evomerge-optuna study run {merge_study.name}"
+            f"Go on: {_command(merge_study, trials)}"
         ) from error
-    console.print(_outcome(merge_study, wanted), highlight=False)
+    _say(console, _outcome(merge_study, wanted, _command(merge_study, trials)))
 
 
 @study.command("list")
@@ -167,13 +175,14 @@ def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> Non
     """Score sources, uniform merge and a trial on all splits."""
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.study.final import choose_trial, final_scores
-    from evomerge_optuna.study.studies import check_models_unchanged, open_study
+    from evomerge_optuna.study.studies import check_files_unchanged, open_study
 
     console = _console()
     merge_study = open_study(_store(storage), name)
     chosen = choose_trial(merge_study, trial)
-    check_models_unchanged(merge_study)
-    rows = final_scores(merge_study, chosen, say=lambda line: console.print(line, highlight=False))
+    check_files_unchanged(merge_study)
+    _warn_of_versions(merge_study, console)
+    rows = final_scores(merge_study, chosen, say=partial(_say, console))
     spec = merge_study.spec
     _print(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
@@ -235,29 +244,27 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
 
 
 def _store(url: str | None) -> "Store":
-    from evomerge_optuna.study.storage import open_store
+    """Opens the storage; whatever its database does until the command ends is told in words."""
+    from evomerge_optuna.study.storage import database_errors, open_store
 
-    return open_store(url)
+    store = open_store(url)
+    click.get_current_context().with_resource(database_errors(store.url))
+    return store
 
 
-def _create_or_open(
-    store: "Store", name_or_spec: str, console: "Console"
-) -> tuple["MergeStudy", int]:
-    """The study, and how many trials its spec wants: that of the file where one is given."""
+def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "MergeStudy":
     from evomerge_optuna.spec import load_spec
-    from evomerge_optuna.study.studies import check_spec_unchanged, exists, open_study
+    from evomerge_optuna.study.studies import continue_with, exists, open_study
 
     if _is_spec_file(name_or_spec):
         spec = load_spec(Path(name_or_spec))
         if not exists(store, spec.study):
-            return _create(store, spec, console), spec.trials
-        opened = open_study(store, spec.study)
-        check_spec_unchanged(opened, spec)
+            return _create(store, spec, console)
+        opened = continue_with(open_study(store, spec.study), spec)
     else:
         opened = open_study(store, name_or_spec)
-        spec = opened.spec
-    _prepare_models(spec, console)
-    return opened, spec.trials
+    _prepare_models(opened.spec, console)
+    return opened
 
 
 def _is_spec_file(text: str) -> bool:
@@ -269,7 +276,7 @@ def _create(store: "Store", spec: "StudySpec", console: "Console") -> "MergeStud
     from evomerge_optuna.study.studies import create_study
 
     _prepare_models(spec, console)
-    created = create_study(store, spec, say=lambda line: console.print(line, highlight=False))
+    created = create_study(store, spec, say=partial(_say, console))
     describe_study(created)
     return created
 
@@ -290,6 +297,27 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def _say(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _warn_of_versions(merge_study: "MergeStudy", console: "Console") -> None:
+    from evomerge_optuna.study.studies import changed_versions
+
+    if changed := changed_versions(merge_study):
+        _say(
+            console,
+            f"Warning: other versions than when the study was created ({', '.join(changed)}); "
+            "scores may differ in their last digits",
+        )
+
+
+def _command(merge_study: "MergeStudy", trials: int | None) -> str:
+    """What goes on with a study that was stopped."""
+    option = f" --trials {trials}" if trials else ""
+    return f"evomerge-optuna study run {shlex.quote(merge_study.name)}{option}"
 
 
 def _print(result: Any) -> None:
@@ -356,12 +384,23 @@ def _best_line(merge_study: "MergeStudy") -> str:
     return f"best {merge_study.spec.objective.target} {best.values[0]:.4g} (trial {best.number})"
 
 
-def _outcome(merge_study: "MergeStudy", wanted: int) -> str:
+def _outcome(merge_study: "MergeStudy", wanted: int, command: str) -> str:
+    """What a run came to, in one line.
+
+    Raises:
+        EvomergeError: all wanted trials are done, and none has a score.
+    """
     finished = merge_study.finished()
-    failed = sum("error" in trial.user_attrs for trial in merge_study.trials())
+    errors = [t.user_attrs["error"] for t in merge_study.trials() if "error" in t.user_attrs]
+    if finished >= wanted and len(errors) == finished:
+        raise EvomergeError(
+            f"{merge_study.name}: none of {finished} candidates could be scored; "
+            f"the last one: {errors[-1]}"
+        )
     parts = [f"{merge_study.name}: {finished} trials", _best_line(merge_study)]
-    if failed:
-        parts.append(f"{failed} failed (evomerge-optuna study show {merge_study.name} --json)")
+    if errors:
+        name = shlex.quote(merge_study.name)
+        parts.append(f"{len(errors)} failed (evomerge-optuna study show {name} --json)")
     if finished < wanted:
-        parts.append(f"time is up; go on: evomerge-optuna study run {merge_study.name}")
+        parts.append(f"time is up; go on: {command}")
     return "; ".join(parts)

@@ -21,12 +21,20 @@ class StorageError(EvomergeError):
     """The database or the artifact store cannot be reached or used."""
 
 
+class StudyBusyError(EvomergeError):
+    """Another process runs the study; a study has one worker at a time."""
+
+
 class StudyChangedError(UsageError):
     """A study is resumed with a spec or with model files that are not those it began with."""
 
 
 class CandidateError(EvomergeError):
     """A candidate cannot be built or scored; its trial fails and the study goes on."""
+
+
+class NotFiniteError(CandidateError):
+    """A candidate has a weight or a score that is NaN or infinite: the truth about its recipe."""
 
 
 class ExportError(EvomergeError):

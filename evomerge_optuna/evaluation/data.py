@@ -1,5 +1,7 @@
 """Problems: rows of a `datasets` data set, from the hub, a local file or the zoo."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -77,6 +79,24 @@ def check_data(tasks: dict[str, Task]) -> None:
                         f"tasks.{name}.data.{split}: the answer {problem.reference[:40]!r} has no "
                         "number; name the right column as answer"
                     )
+
+
+def fingerprint_data(tasks: dict[str, Task]) -> dict[str, str]:
+    """SHA-256 of the problems of every split, by its place in the spec.
+
+    Raises:
+        SpecError: a split cannot be loaded.
+    """
+    return {
+        f"tasks.{name}.data.{split}": _sha256(load_problems(task, split, f"tasks.{name}"))
+        for name, task in tasks.items()
+        for split in task.data.sources()
+    }
+
+
+def _sha256(problems: list[Problem]) -> str:
+    rows = [[problem.text, problem.reference] for problem in problems]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _columns(template: str) -> list[str]:

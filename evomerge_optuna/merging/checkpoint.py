@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shutil
 import socket
 import warnings
@@ -29,6 +30,7 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path) -> str:
 
     Raises:
         CandidateError: mergekit refuses the recipe, or a weight is NaN or infinite.
+        OSError: the machine's fault: a file cannot be read or written.
     """
     from mergekit.config import MergeConfiguration
     from mergekit.io.tasks import LoaderCache
@@ -50,6 +52,10 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path) -> str:
     except OSError:
         raise  # the machine's fault, not the candidate's
     except Exception as error:
+        # safetensors reports a full disk as an error of its own.
+        if system := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(system[1])
+            raise OSError(number, os.strerror(number), str(folder)) from error
         raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
     finally:
         LoaderCache().flush_all()  # it would go on reading files as they once were
@@ -72,9 +78,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _remove_leftovers(root: Path) -> None:
-    for folder in root.glob(f"{socket.gethostname()}-*"):
-        owner = folder.name.rpartition("-")[2]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+    for folder in root.iterdir():
+        host, _, owner = folder.name.rpartition("-")
+        if host == socket.gethostname() and owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

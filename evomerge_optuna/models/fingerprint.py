@@ -3,11 +3,12 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.errors import EvomergeError, NotFiniteError
 from evomerge_optuna.home import home
 
 if TYPE_CHECKING:
@@ -16,10 +17,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """SHA-256 of a checkpoint's config.json and of its safetensors files, in order of name."""
+    """SHA-256 of a checkpoint's files: config.json, weights, and what turns text into tokens."""
 
     config: str
     weights: str
+    tokenizer: str
+
+
+# What beside the weights decides how a text is read and where an answer ends.
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -29,12 +46,10 @@ def fingerprint(folder: Path) -> Fingerprint:
         EvomergeError: a file cannot be read.
     """
     try:
-        weights = hashlib.sha256()
-        for file in sorted(folder.glob("*.safetensors")):
-            weights.update(f"{file.name}:{_cached_sha256(file)}\n".encode())
         return Fingerprint(
             config=_sha256(folder / "config.json"),
-            weights=weights.hexdigest(),
+            weights=_together(sorted(folder.glob("*.safetensors"))),
+            tokenizer=_together([f for n in _TOKENIZER_FILES if (f := folder / n).is_file()]),
         )
     except OSError as error:
         raise EvomergeError(f"{error.filename}: cannot be read: {error.strerror}") from error
@@ -46,7 +61,7 @@ def digest_tensors(folder: Path) -> str:
     The order and the sharding of the files make no difference.
 
     Raises:
-        CandidateError: a tensor has a NaN or an infinite value.
+        NotFiniteError: a tensor has a NaN or an infinite value.
     """
     from safetensors import safe_open
 
@@ -59,7 +74,7 @@ def digest_tensors(folder: Path) -> str:
         with safe_open(files[name], framework="pt") as opened:
             tensor = opened.get_tensor(name)
         if not tensor.isfinite().all():
-            raise CandidateError(f"tensor {name} has NaN or infinite values")
+            raise NotFiniteError(f"tensor {name} has NaN or infinite values")
         header = [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
         digest.update(json.dumps(header).encode())
         digest.update(_bytes_of(tensor))
@@ -72,6 +87,11 @@ def _bytes_of(tensor: "torch.Tensor") -> memoryview:
     flat = tensor.contiguous().view(-1) if math.prod(tensor.shape) else tensor.reshape(0)
     raw: memoryview = flat.view(torch.uint8).numpy().data
     return raw
+
+
+def _together(files: Sequence[Path]) -> str:
+    lines = [f"{file.name}:{_cached_sha256(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -64,8 +64,8 @@ def parse_url(text: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The URL as it may be printed: without its password."""
-    return url.render_as_string(hide_password=True)
+    """The URL as it may be printed: without its password, nor its query, which may hold one."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def open_store(text: str | None = None) -> Store:
@@ -138,8 +138,9 @@ def _reason(error: BaseException, url: URL) -> str:
     original = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(original).splitlines() if line.strip()]
     reason = lines[0] if lines else type(original).__name__
-    if url.password:
-        reason = reason.replace(str(url.password), "***")
+    for secret in (url.password, url.query.get("password"), url.query.get("sslpassword")):
+        if secret:
+            reason = reason.replace(str(secret), "***")
     return reason + _cure(reason, url)
 
 

@@ -2,26 +2,30 @@
 
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
-from evomerge_optuna.evaluation.data import check_data
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spec import StudySpec, differences, parse_spec
-from evomerge_optuna.study.storage import Store, database_errors
+from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.storage import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
-SPEC, VERSIONS, FINGERPRINTS, LAYERS = "spec", "versions", "fingerprints", "layers"
+SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
+FINGERPRINTS, DATA = "fingerprints", "data"
 # Trial attributes.
-INTERRUPTED = "interrupted"  # why a trial was given up; another trial repeats it
+REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
 ERROR = "error"  # why a candidate could not be built or scored
 
 ENGINES = (
@@ -50,9 +54,15 @@ class MergeStudy:
         return self.spec.study
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials but those that were interrupted, which others repeat."""
+        """All trials but those that others repeat."""
+        repeated = self.repeated()
         found = self.study.get_trials(deepcopy=False)
-        return [trial for trial in found if INTERRUPTED not in trial.user_attrs]
+        return [trial for trial in found if trial.number not in repeated]
+
+    def repeated(self) -> set[int]:
+        """Numbers of the trials that were cut short and queued again."""
+        found = self.study.get_trials(deepcopy=False)
+        return {t.user_attrs[REPEATS] for t in found if REPEATS in t.user_attrs}
 
     def finished(self) -> int:
         """Trials that count: scored, or failed by their own fault."""
@@ -108,20 +118,21 @@ def create_study(
         f"{architecture.parameters / 1e6:,.1f}M parameters; "
         f"{len(space.ranges())} parameters to search"
     )
-    fingerprints = model_fingerprints(spec)
-    with database_errors(store.url):
+    attributes = {
+        VERSIONS: engine_versions(),
+        FINGERPRINTS: model_fingerprints(spec),
+        DATA: fingerprint_data(spec.tasks),
+        LAYERS: architecture.layers,
+    }
+    with hold(store, spec.study):
+        _remove_unfinished_creation(store, spec.study)
         study = optuna.create_study(
-            storage=store.rdb,
-            study_name=spec.study,
-            direction=spec.objective.direction,
-            load_if_exists=True,  # a creation that was cut short is finished here
+            storage=store.rdb, study_name=spec.study, direction=spec.objective.direction
         )
-        study.set_user_attr(VERSIONS, engine_versions())
-        study.set_user_attr(FINGERPRINTS, fingerprints)
-        study.set_user_attr(LAYERS, architecture.layers)
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(dict(space.uniform()))
-        study.set_user_attr(SPEC, spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        for name, value in attributes.items():
+            study.set_user_attr(name, value)
+        study.enqueue_trial(dict(space.uniform()))
+        _store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
 
 
@@ -131,17 +142,16 @@ def open_study(store: Store, name: str) -> MergeStudy:
     Raises:
         UsageError: there is no such study, or it was not made by this program.
     """
-    with database_errors(store.url):
-        try:
-            study = optuna.load_study(study_name=name, storage=store.rdb)
-        except KeyError as error:
-            known = optuna.get_all_study_names(store.rdb)
-            raise UsageError(
-                f"there is no study '{name}' in {store}; "
-                + (f"studies are {', '.join(sorted(known))}" if known else "it has no studies yet")
-            ) from error
-        stored = study.user_attrs.get(SPEC)
-        layers = study.user_attrs.get(LAYERS)
+    try:
+        study = optuna.load_study(study_name=name, storage=store.rdb)
+    except KeyError as error:
+        known = optuna.get_all_study_names(store.rdb)
+        raise UsageError(
+            f"there is no study '{name}' in {store}; "
+            + (f"studies are {', '.join(sorted(known))}" if known else "it has no studies yet")
+        ) from error
+    stored = study.user_attrs.get(SPEC)
+    layers = study.user_attrs.get(LAYERS)
     if stored is None or layers is None:
         raise UsageError(
             f"study '{name}' has no spec: its creation was cut short, or another program made it; "
@@ -153,54 +163,69 @@ def open_study(store: Store, name: str) -> MergeStudy:
 
 def exists(store: Store, name: str) -> bool:
     """Is there a complete study of this name?"""
-    with database_errors(store.url):
-        try:
-            study = optuna.load_study(study_name=name, storage=store.rdb)
-        except KeyError:
-            return False
-        return SPEC in study.user_attrs
+    try:
+        study = optuna.load_study(study_name=name, storage=store.rdb)
+    except KeyError:
+        return False
+    return SPEC in study.user_attrs
 
 
-def check_spec_unchanged(stored: MergeStudy, given: StudySpec) -> None:
-    """A study is continued only with the spec it began with; `trials` alone may change.
+def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
+    """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
+
+    They decide how long and how fast a study runs, not what it searches; the new values are stored.
 
     Raises:
-        StudyChangedError: naming every key that differs.
+        StudyChangedError: naming every other key that differs.
     """
-    changed = differences(stored.spec, given.model_copy(update={"trials": stored.spec.trials}))
+    free = {"trials": given.trials, "evaluation": given.evaluation}
+    changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(
             f"study '{stored.name}' was begun with another spec ({'; '.join(changed)}); "
             "put the old values back, or give the study a new name"
         )
+    if differences(stored.spec, given):
+        _store_spec(stored.study, given)
+    return replace(stored, spec=given)
 
 
-def check_models_unchanged(stored: MergeStudy) -> None:
-    """A study is continued only with the model files it began with.
+def check_files_unchanged(stored: MergeStudy) -> None:
+    """A study is continued only with the model files and the problems it began with.
 
     Raises:
-        StudyChangedError: naming every model whose config or weights differ.
+        StudyChangedError: naming every model and data split that differs.
     """
-    before = stored.study.user_attrs[FINGERPRINTS]
-    now = model_fingerprints(stored.spec)
+    before, now = stored.study.user_attrs[FINGERPRINTS], model_fingerprints(stored.spec)
     changed = [
         f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
         for key, model in stored.spec.model_ids().items()
-        for part in ("config", "weights")
+        for part in before[key]
         if before[key][part] != now[key][part]
+    ]
+    data_before, data_now = stored.study.user_attrs[DATA], fingerprint_data(stored.spec.tasks)
+    changed += [
+        f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
+        for split in data_before
+        if data_before[split] != data_now[split]
     ]
     if changed:
         raise StudyChangedError(
-            f"study '{stored.name}' was begun with other model files ({'; '.join(changed)}); "
-            "put the old files back, or give the study a new name"
+            f"study '{stored.name}' was begun with other files ({'; '.join(changed)}); "
+            "put the old ones back, or give the study a new name"
         )
+
+
+def changed_versions(stored: MergeStudy) -> list[str]:
+    """The packages that have another version than when the study was created."""
+    before, now = stored.study.user_attrs[VERSIONS], engine_versions()
+    return [f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
 
 
 def list_studies(store: Store) -> list[StudySummary]:
     """All studies of this program in a store, by name."""
-    with database_errors(store.url):
-        names = sorted(optuna.get_all_study_names(store.rdb))
-        return [summarize(open_study(store, name)) for name in names if exists(store, name)]
+    names = sorted(optuna.get_all_study_names(store.rdb))
+    return [summarize(open_study(store, name)) for name in names if exists(store, name)]
 
 
 def summarize(merge_study: MergeStudy) -> StudySummary:
@@ -222,8 +247,9 @@ def delete_study(store: Store, name: str) -> None:
 
     Raises:
         UsageError: there is no such study.
+        StudyBusyError: a process runs it.
     """
-    with database_errors(store.url):
+    with hold(store, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)
         except KeyError as error:
@@ -231,12 +257,13 @@ def delete_study(store: Store, name: str) -> None:
         owners: list[Any] = [study, *study.get_trials(deepcopy=False)]
         for owner in owners:
             for meta in optuna.artifacts.get_all_artifact_meta(owner, storage=store.rdb):
-                store.artifacts.remove(meta.artifact_id)
+                with suppress(ArtifactNotFound):
+                    store.artifacts.remove(meta.artifact_id)
         optuna.delete_study(study_name=name, storage=store.rdb)
 
 
 def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
-    """Config and weight hashes of every model, by its key in the spec."""
+    """Hashes of every model's files, by its key in the spec."""
     return {
         key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
     }
@@ -245,6 +272,31 @@ def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
 def engine_versions() -> dict[str, str]:
     """Versions of the packages that decide what a study computes."""
     return {name: importlib.metadata.version(name) for name in ENGINES}
+
+
+def _store_spec(study: optuna.Study, spec: StudySpec) -> None:
+    """Whole, so that a later version's other defaults do not change a study that exists."""
+    study.set_user_attr(SPEC, spec.model_dump(mode="json", by_alias=True))
+
+
+def _remove_unfinished_creation(store: Store, name: str) -> None:
+    """Removes what a creation that was cut short left, to begin again.
+
+    Raises:
+        UsageError: a study of this name exists, made here or by another program.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=store.rdb)
+    except KeyError:
+        return
+    begun = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
+    if SPEC in study.user_attrs or begun:
+        raise UsageError(
+            f"study '{name}' exists in {store}"
+            + ("" if SPEC in study.user_attrs else ", made by another program")
+            + "; choose another name"
+        )
+    optuna.delete_study(study_name=name, storage=store.rdb)
 
 
 def _check_languages(spec: StudySpec) -> None:

@@ -1,5 +1,6 @@
 """What the merger writes is, bit for bit, what mergekit writes from the recipe's YAML."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from evomerge_optuna.errors import CandidateError
@@ -83,13 +85,26 @@ def test_what_mergekit_refuses_is_the_candidates_fault(tiny: Path, tmp_path: Pat
         write_checkpoint(recipe, tmp_path / "out")
 
 
+def test_a_full_disk_is_not_the_candidates_fault(
+    spec_content: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr("mergekit.merge.run_merge", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_checkpoint(a_recipe(spec_content(), seed=0), tmp_path / "out")
+    assert raised.value.errno == errno.ENOSPC
+
+
 def test_scratch_is_removed_with_the_leftovers_of_dead_workers(home: Path) -> None:
     with scratch_folder() as folder:
         host = folder.name.rpartition("-")[0]
         dead, alive = (folder.parent / f"{host}-{pid}" for pid in (2**22 + 1, 1))
-        dead.mkdir()
-        alive.mkdir()
+        neighbour = folder.parent / f"{host}-2-{2**22 + 1}"  # of the host "HOST-2"
+        for other in (dead, alive, neighbour):
+            other.mkdir()
         (folder / "file").touch()
     assert not folder.exists()
     with scratch_folder():
-        assert alive.exists() and not dead.exists()
+        assert alive.exists() and neighbour.exists() and not dead.exists()

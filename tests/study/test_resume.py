@@ -11,8 +11,9 @@ import optuna
 import pytest
 import yaml
 
+from evomerge_optuna.study.requeue import INTERRUPTED
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import INTERRUPTED, open_study
+from evomerge_optuna.study.studies import REPEATS, open_study
 from tests.conftest import CommandLine
 
 TRIALS = 14
@@ -72,7 +73,7 @@ def test_resumed_study_equals_the_one_never_stopped(
 
     trials = open_study(open_store(storage_url), "tiny").study.get_trials()
     interrupted = [t.number for t in trials if INTERRUPTED in t.user_attrs]
-    repeats = [t.user_attrs["repeats"] for t in trials if "repeats" in t.user_attrs]
+    repeats = [t.user_attrs[REPEATS] for t in trials if REPEATS in t.user_attrs]
     assert repeats == interrupted
     assert not [t for t in trials if not t.state.is_finished()]
 

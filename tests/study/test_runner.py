@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import choose_trial, final_scores, stored_final_scores
 from evomerge_optuna.study.runner import run_study
@@ -65,6 +66,28 @@ def test_an_exception_fails_the_trial(
     states = [trial.state for trial in merge_study.trials()]
     assert states == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert str(error) in merge_study.trials()[0].user_attrs["error"]
+
+
+def test_a_fault_of_all_candidates_stops_the_run_and_they_are_repeated(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(merge_study, 1)
+    with monkeypatch.context() as broken:
+        error = RuntimeError("no CUDA-capable device is detected")
+        broken.setattr(objective, "load_model", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(EvomergeError, match=r"5 candidates all failed alike: .*CUDA"):
+            run_study(merge_study, 9)
+    assert merge_study.finished() == 1
+    run_study(merge_study, 9)
+    assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 9
+
+    whole = create_study(merge_study.store, make_other(merge_study))
+    run_study(whole, 9)
+    assert [t.params for t in whole.trials()] == [t.params for t in merge_study.trials()]
+
+
+def make_other(merge_study: MergeStudy) -> StudySpec:
+    return merge_study.spec.model_copy(update={"study": "never stopped"})
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(

@@ -1,5 +1,6 @@
 """A study is created whole or not at all, and continued only as it was begun."""
 
+import shutil
 from pathlib import Path
 
 import optuna
@@ -7,10 +8,12 @@ import pytest
 
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
 from evomerge_optuna.study import studies
+from evomerge_optuna.study.requeue import requeue_running
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import (
-    check_models_unchanged,
-    check_spec_unchanged,
+    changed_versions,
+    check_files_unchanged,
+    continue_with,
     create_study,
     delete_study,
     exists,
@@ -76,9 +79,11 @@ def test_an_unknown_language(make_spec: SpecMaker, home: Path, tiny: Path) -> No
 
 def test_a_changed_spec_is_refused(make_spec: SpecMaker, home: Path) -> None:
     created = create_study(open_store(), make_spec())
-    check_spec_unchanged(created, make_spec(trials=500))
+    faster = make_spec(trials=500, evaluation={"batch_size": 2})
+    assert continue_with(created, faster).spec == faster
+    assert open_study(created.store, "tiny").spec == faster
     with pytest.raises(StudyChangedError, match=r"merge\.weight: \[0\.0, 2\.0\] -> \[0\.0, 1\.0\]"):
-        check_spec_unchanged(
+        continue_with(
             created,
             make_spec(merge={"method": "ties", "layer_group_size": 2, "weight": [0, 1]}),
         )
@@ -90,10 +95,34 @@ def test_changed_model_files_are_refused(make_spec: SpecMaker, home: Path, tmp_p
         name: str(save_tiny_model(tmp_path / name, i, base)) for i, name in enumerate("ab", 1)
     }
     created = create_study(open_store(), make_spec(base_model=str(base), models=models))
-    check_models_unchanged(created)
+    check_files_unchanged(created)
     save_tiny_model(tmp_path / "b", 7, base)
     with pytest.raises(StudyChangedError, match=r"models\.b .*: weights sha256"):
-        check_models_unchanged(created)
+        check_files_unchanged(created)
+
+
+def test_changed_tokenizers_and_problems_are_refused(
+    make_spec: SpecMaker, home: Path, tmp_path: Path, tiny: Path
+) -> None:
+    base = Path(shutil.copytree(tiny / "base", tmp_path / "base"))
+    search = Path(shutil.copy(tiny / "search.jsonl", tmp_path))
+    task = {"type": "perplexity", "data": {"search": {"path": str(search)}}}
+    created = create_study(open_store(), make_spec(base_model=str(base), tasks={"words": task}))
+    settings = base / "tokenizer_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    search.write_text(search.read_text() + '{"text": "word1"}\n')
+    with pytest.raises(StudyChangedError) as raised:
+        check_files_unchanged(created)
+    assert "base_model" in str(raised.value) and "tokenizer sha256" in str(raised.value)
+    assert "tasks.words.data.search: sha256" in str(raised.value)
+
+
+def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
+    created = create_study(open_store(), make_spec())
+    assert changed_versions(created) == []
+    versions = created.study.user_attrs[studies.VERSIONS]
+    created.study.set_user_attr(studies.VERSIONS, versions | {"mergekit": "0.1.4"})
+    assert changed_versions(created) == ["mergekit 0.1.4 -> 0.1.5"]
 
 
 def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:
@@ -109,8 +138,24 @@ def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> 
         delete_study(store, "tiny")
 
 
+def test_delete_of_a_trial_cut_short_after_its_artifact(make_spec: SpecMaker, home: Path) -> None:
+    from optuna.artifacts import upload_artifact
+
+    created = create_study(open_store(), make_spec())
+    trial = created.study.ask()
+    upload_artifact(
+        artifact_store=created.store.artifacts, file_path=__file__, study_or_trial=trial
+    )
+    assert requeue_running(created, "its worker died") == 1
+    delete_study(created.store, "tiny")
+    assert not list(created.store.artifacts_folder.iterdir())
+
+
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
     store = open_store()
+    optuna.create_study(storage=store.rdb, study_name="tiny").ask()
+    with pytest.raises(UsageError, match="made by another program; choose another name"):
+        create_study(store, make_spec())
     optuna.create_study(storage=store.rdb, study_name="someone else's")
     assert list_studies(store) == []
     with pytest.raises(UsageError, match="has no spec"):
