@@ -1,7 +1,10 @@
 """Problems: rows of a `datasets` data set, from the hub, a local file or the zoo."""
 
+import csv
+import glob
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -115,15 +118,21 @@ def _load(source: DataSource, where: str) -> Any:
 
     datasets.disable_progress_bars()
     path = Path(source.path)
+    found = os.path.exists(path)  # pathlib raises for a name that is too long
     try:
-        if path.suffix in _BUILDERS and (path.is_absolute() or path.exists()):
-            if not path.exists():
+        if path.suffix in _BUILDERS and (path.is_absolute() or found):
+            if not found:
                 raise SpecError(f"{where}: there is no file {path}; correct the path")
-            options: dict[str, Any] = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+            options: dict[str, Any] = {}
+            if path.suffix == ".tsv":
+                options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
             if source.columns is not None:
                 options["column_names"] = list(source.columns)
             return datasets.load_dataset(
-                _BUILDERS[path.suffix], data_files=str(path), split=source.split, **options
+                _BUILDERS[path.suffix],
+                data_files=glob.escape(str(path)),
+                split=source.split,
+                **options,
             )
         return datasets.load_dataset(source.path, source.name, split=source.split)
     except SpecError:
@@ -132,6 +141,6 @@ def _load(source: DataSource, where: str) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SpecError(
             f"{where}: '{source.path}' is not a local file and the hub does not give it: {first}"
-            if not path.exists()
+            if not found
             else f"{where}: {source.path} [{source.split}] cannot be read: {first}"
         ) from error

@@ -23,6 +23,7 @@ def task(spec_content: Content, **parts: Any) -> Any:
     ("name", "text", "source"),
     [
         ("data.tsv", "三たす五は？\t8\n十は？\t10\n", {"columns": ["question", "answer"]}),
+        ("[a]*?.tsv", "question\tanswer\n三たす五は？\t8\n十は？\t10\n", {}),
         ("data.csv", "question,answer\n三たす五は？,8\n十は？,10\n", {}),
         ("data.jsonl", '{"question": "三たす五は？", "n": 8}\n{"question": "十は？", "n": 10}\n',
          {"answer": "n"}),
@@ -39,6 +40,17 @@ def test_local_files(
     ]
 
 
+def test_a_quote_in_a_tsv_file_is_a_character(spec_content: Content, tmp_path: Path) -> None:
+    file = tmp_path / "data.tsv"
+    file.write_text('question\tanswer\n"Two\t2\nthree\t3\nfour"\t4\n')
+    found = task(spec_content, data={"search": {"path": str(file)}})
+    assert load_problems(found, "search", "tasks.t") == [
+        Problem('Q: "Two', "2"),
+        Problem("Q: three", "3"),
+        Problem('Q: four"', "4"),
+    ]
+
+
 def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("question,answer\n" + "".join(f"q{i},{i}\n" for i in range(10)))
@@ -50,6 +62,7 @@ def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
     ("data", "message"),
     [
         ({"search": {"path": "/nowhere/x.csv"}}, "tasks.t.data.search: there is no file /nowhere"),
+        ({"search": {"path": "/" + "x" * 5000}}, "is not a local file"),
         ({"search": {"path": "{root}/columns.csv"}}, "has no column 'question'; it has text"),
         ({"search": {"path": "{root}/empty.csv"}}, "tasks.t.data.search: "),
         ({"search": {"path": "zoo:problems", "split": "all"}}, "has the splits search, dev, test"),
