@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 
 @torch.inference_mode()
@@ -13,10 +14,18 @@ def generate(
     """Greedy continuations of the prompts, without the prompts and without special tokens.
 
     Prompts are padded on the left, so that each continues at its own last token; they are batched
-    by length to pad little, and answered in the order given.
+    by length to pad little, and answered in the order given. The model keeps a generation config
+    that is greedy and nothing more.
     """
     tokenizer.padding_side = "left"
-    pad_token = _pad_token(tokenizer)
+    # On the model, since generate fills in from there what the config it is given leaves open.
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=_pad_token(tokenizer),
+        bos_token_id=model.generation_config.bos_token_id,
+        eos_token_id=model.generation_config.eos_token_id,
+    )
     encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]), reverse=True)
     answers = [""] * len(encoded)
@@ -28,13 +37,7 @@ def generate(
         output = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad_token,
+            generation_config=model.generation_config,
         )
         new = output[:, batch["input_ids"].shape[1] :]
         for i, text in zip(
@@ -48,13 +51,19 @@ def generate(
 def negative_log_likelihoods(
     model: Any, tokenizer: Any, texts: Sequence[str], batch_size: int
 ) -> list[tuple[float, int]]:
-    """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted."""
+    """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted.
+
+    A text of one token, which has nothing before it, counts none.
+    """
     tokenizer.padding_side = "right"
     _pad_token(tokenizer)
-    results = []
-    for start in range(0, len(texts), batch_size):
-        batch = tokenizer(
-            list(texts[start : start + batch_size]), padding=True, return_tensors="pt"
+    encoded = [tokenizer(text)["input_ids"] for text in texts]
+    measured = [i for i, ids in enumerate(encoded) if len(ids) > 1]
+    results = [(0.0, 0)] * len(encoded)
+    for start in range(0, len(measured), batch_size):
+        chosen = measured[start : start + batch_size]
+        batch = tokenizer.pad(
+            {"input_ids": [encoded[i] for i in chosen]}, padding=True, return_tensors="pt"
         ).to(model.device)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
@@ -63,7 +72,10 @@ def negative_log_likelihoods(
         )
         counted = mask[:, 1:].bool()
         sums = (losses * counted).sum(dim=1)
-        results += list(zip(sums.tolist(), counted.sum(dim=1).tolist(), strict=True))
+        for i, total, tokens in zip(
+            chosen, sums.tolist(), counted.sum(dim=1).tolist(), strict=True
+        ):
+            results[i] = (total, tokens)
     return results
 
 
