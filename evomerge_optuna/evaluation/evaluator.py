@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.errors import CandidateError, NotFiniteError, SpecError
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.data import Problem, load_problems
 from evomerge_optuna.evaluation.language import is_language
@@ -50,6 +50,18 @@ class Evaluation:
         """The outcomes as JSON-serialisable rows, in the order of the data."""
         return [asdict(outcome) for outcome in self.outcomes]
 
+    def require_finite(self) -> None:
+        """Refuses what no sampler can learn from.
+
+        Raises:
+            NotFiniteError: a score is NaN or infinite.
+        """
+        for metric, score in self.scores.items():
+            if not math.isfinite(score.value):
+                raise NotFiniteError(
+                    f"{metric} on {self.split} is {score.value}, not a finite number"
+                )
+
 
 class Evaluator:
     """Scores models on the tasks of a spec; data is loaded once for each split."""
@@ -59,10 +71,10 @@ class Evaluator:
         self._problems: dict[tuple[str, str], list[Problem]] = {}
 
     def evaluate(self, model: Any, tokenizer: Any, split: str) -> Evaluation:
-        """Runs every task that has this split.
+        """Runs every task that has this split; a score may be NaN or infinite.
 
         Raises:
-            CandidateError: a score is not a finite number, which no sampler can learn from.
+            CandidateError: no text of a perplexity task has anything to predict.
             SpecError: the data cannot be loaded.
         """
         scores: dict[str, Score] = {}
@@ -78,10 +90,7 @@ class Evaluator:
             else:
                 texts = self._measure(name, task, model, tokenizer, problems)
                 outcomes += texts
-                scores[f"{name}.perplexity"] = perplexity(texts)
-        for metric, score in scores.items():
-            if not math.isfinite(score.value):
-                raise CandidateError(f"{metric} on {split} is {score.value}, not a finite number")
+                scores[f"{name}.perplexity"] = perplexity(texts, f"tasks.{name}.data.{split}")
         return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
 
     def _load(self, name: str, task: GenerateTask | PerplexityTask, split: str) -> list[Problem]:
@@ -142,19 +151,42 @@ def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Sc
     return {name: scores[name] for name in task.metrics}
 
 
-def perplexity(texts: Sequence[Likelihood]) -> Score:
-    """exp of the mean over texts of the negative log-likelihood per token."""
-    per_token = [text.negative_log_likelihood / max(text.tokens, 1) for text in texts]
+def perplexity(texts: Sequence[Likelihood], where: str) -> Score:
+    """exp of the mean over texts of the negative log-likelihood per token; see PerplexityTask.
+
+    Raises:
+        CandidateError: to this model's tokenizer no text has more than one token.
+    """
+    per_token = [text.negative_log_likelihood / text.tokens for text in texts if text.tokens]
+    if not per_token:
+        raise CandidateError(f"{where}: no text has more than one token; give longer texts")
     return mean(per_token, _exp)
 
 
-def load_model(folder: Path, device: str) -> tuple[Any, Any]:
-    """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code."""
+def torch_device(name: str) -> str:
+    """cpu or cuda for a spec's `evaluation.device`.
+
+    Raises:
+        SpecError: cuda is asked for where there is none.
+    """
     import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SpecError("evaluation.device: torch finds no CUDA device; write cpu or auto")
+    return name
+
+
+def load_model(folder: Path, device: str) -> tuple[Any, Any]:
+    """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code.
+
+    Raises:
+        SpecError: the device is not there.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device(device)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", use_safetensors=True, trust_remote_code=False
     )

@@ -1,12 +1,21 @@
 """The paper's rule, and a model's scores from its outcomes."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.errors import CandidateError, NotFiniteError
 from evomerge_optuna.evaluation.data import Problem
-from evomerge_optuna.evaluation.evaluator import Evaluator, answer_scores, judge, load_model
+from evomerge_optuna.evaluation.evaluator import (
+    Evaluator,
+    Likelihood,
+    answer_scores,
+    judge,
+    load_model,
+    perplexity,
+)
 from evomerge_optuna.spec import GenerateTask
 from tests.conftest import SpecMaker
 
@@ -41,6 +50,7 @@ def test_scores_of_a_task_without_language() -> None:
 def test_evaluation_keeps_every_outcome(make_spec: SpecMaker, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     evaluation = Evaluator(make_spec()).evaluate(model, tokenizer, "dev")
+    evaluation.require_finite()
     score = evaluation.scores["words.perplexity"]
     assert 1 < score.low < score.value < score.high
     assert score.n == len(evaluation.rows()) == 20
@@ -49,5 +59,23 @@ def test_evaluation_keeps_every_outcome(make_spec: SpecMaker, tiny: Path) -> Non
 def test_a_score_that_is_not_a_number(make_spec: SpecMaker, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(CandidateError, match=r"words\.perplexity on search is nan"):
-        Evaluator(make_spec()).evaluate(model, tokenizer, "search")
+    evaluation = Evaluator(make_spec()).evaluate(model, tokenizer, "search")
+    assert math.isnan(evaluation.scores["words.perplexity"].value)
+    with pytest.raises(NotFiniteError, match=r"words\.perplexity on search is nan"):
+        evaluation.require_finite()
+
+
+def likelihoods(*found: tuple[float, int]) -> Sequence[Likelihood]:
+    return [Likelihood("t", "text", nll, tokens) for nll, tokens in found]
+
+
+def test_perplexity_is_exp_of_the_mean_over_texts() -> None:
+    score = perplexity(likelihoods((2.0, 2), (9.0, 3), (0.0, 0)), "tasks.t")
+    assert score.value == pytest.approx(math.exp((2 / 2 + 9 / 3) / 2))
+    assert score.n == 2
+    assert perplexity(likelihoods((1e6, 1)), "tasks.t").value == math.inf
+
+
+def test_texts_with_nothing_to_predict() -> None:
+    with pytest.raises(CandidateError, match=r"^tasks\.t: no text has more than one token"):
+        perplexity(likelihoods((0.0, 0)), "tasks.t")
