@@ -1,5 +1,6 @@
-"""Where a model comes from: a hub id, a local folder, or `zoo:NAME`."""
+"""Where a model comes from: a hub id with or without `@REVISION`, a local folder, `zoo:NAME`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,30 @@ def check_exists(model: str, key: str) -> None:
                 + ", ".join(ZOO_PREFIX + name for name in ZOO)
             )
     elif _is_path(model):
-        folder = Path(model)
-        if not folder.is_dir():
+        folder = os.path.expanduser(model)
+        if not os.path.isdir(folder):
             raise SpecError(f"{key}: there is no folder {model}; correct the path")
-        if not (folder / "config.json").is_file():
-            raise SpecError(f"{key}: {model} has no config.json, so it is no checkpoint")
-        if not list(folder.glob("*.safetensors")):
-            raise SpecError(
-                f"{key}: {model} has no *.safetensors weights; pickled ones are refused because "
-                "they can run code. Convert them with save_pretrained"
-            )
+        _check_files(Path(folder), f"{key}: {model}")
+
+
+def is_on_hub(model: str) -> bool:
+    """Is it a hub id, which is the same on every machine?"""
+    return not (model.startswith(ZOO_PREFIX) or _is_path(model))
+
+
+def source_of(model: str) -> tuple[str, str | None]:
+    """A model as transformers loads it: a folder or hub repository, and a revision of the latter.
+
+    Example:
+        >>> source_of("organisation/model@v1")
+        ('organisation/model', 'v1')
+    """
+    if model.startswith(ZOO_PREFIX):
+        return str(zoo_path(model.removeprefix(ZOO_PREFIX), models_folder())), None
+    if _is_path(model):
+        return os.path.expanduser(model), None
+    repository, _, revision = model.partition("@")
+    return repository, revision or None
 
 
 def load_config(model: str, key: str) -> "PretrainedConfig":
@@ -50,14 +65,15 @@ def load_config(model: str, key: str) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     check_exists(model, key)
+    name, revision = source_of(model)
     try:
-        return AutoConfig.from_pretrained(_path_or_id(model), trust_remote_code=False)
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
         # A corrupt file, an unknown architecture and an absent repository raise alike here.
         raise SpecError(f"{key}: {_why_unreadable(model, error)}") from error
 
 
-def load_tokenizer(model: str) -> Any:
+def load_tokenizer(model: str, key: str) -> Any:
     """The model's tokenizer, from its own files.
 
     Raises:
@@ -65,10 +81,18 @@ def load_tokenizer(model: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    name, revision = source_of(model)
+    cure = "name a model with its tokenizer files, such as tokenizer.json"
     try:
-        return AutoTokenizer.from_pretrained(_path_or_id(model), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
-        raise SpecError(f"{model}: its tokenizer cannot be read: {_first_line(error)}") from error
+        raise SpecError(
+            f"{key}: the tokenizer of {model} cannot be read: {_first_line(error)}; {cure}"
+        ) from error
+    # Where there are no files, some classes make a tokenizer of special tokens alone.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise SpecError(f"{key}: {model} has no tokenizer; {cure}")
+    return tokenizer
 
 
 def local_folder(model: str) -> Path:
@@ -78,33 +102,36 @@ def local_folder(model: str) -> Path:
         SpecError: the model cannot be had, or has no safetensors weights.
     """
     check_exists(model, model)
-    if model.startswith(ZOO_PREFIX) or _is_path(model):
-        return Path(_path_or_id(model))
+    name, revision = source_of(model)
+    if not is_on_hub(model):
+        return Path(name)
     from huggingface_hub import snapshot_download
 
-    repository, _, revision = model.partition("@")
     try:
-        folder = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=_DOWNLOADED)
-        )
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
     except Exception as error:
         raise SpecError(_why_unreadable(model, error)) from error
-    check_exists(str(folder), model)
+    _check_files(folder, model)
     return folder
 
 
 def _is_path(model: str) -> bool:
-    return model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
+    # os.path, since pathlib raises for a name that is too long.
+    return model.startswith(("/", "./", "../", "~")) or os.path.isdir(model)
 
 
-def _path_or_id(model: str) -> str:
-    if model.startswith(ZOO_PREFIX):
-        return str(zoo_path(model.removeprefix(ZOO_PREFIX), models_folder()))
-    return str(Path(model).expanduser()) if _is_path(model) else model
+def _check_files(folder: Path, model: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise SpecError(f"{model} has no config.json, so it is no checkpoint")
+    if not list(folder.glob("*.safetensors")):
+        raise SpecError(
+            f"{model} has no *.safetensors weights; pickled ones are refused because they can run "
+            "code. Convert them with save_pretrained"
+        )
 
 
 def _why_unreadable(model: str, error: Exception) -> str:
-    if _is_path(model) or model.startswith(ZOO_PREFIX):
+    if not is_on_hub(model):
         return f"{model}: its configuration cannot be read: {_first_line(error)}"
     return (
         f"'{model}' is not a local folder, not zoo:NAME, and the hub does not give it: "
@@ -114,4 +141,4 @@ def _why_unreadable(model: str, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(":") if lines else type(error).__name__

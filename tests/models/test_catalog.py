@@ -1,0 +1,74 @@
+"""Hub ids, folders and zoo names; the hub itself is stood in for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.catalog import (
+    check_exists,
+    is_on_hub,
+    load_config,
+    load_tokenizer,
+    local_folder,
+    source_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("organisation/model", ("organisation/model", None)),
+        ("organisation/model@v1.0", ("organisation/model", "v1.0")),
+        ("/models/a@b", ("/models/a@b", None)),
+        ("~nosuchuser/a", ("~nosuchuser/a", None)),
+    ],
+)
+def test_source_of(model: str, source: tuple[str, str | None]) -> None:
+    assert source_of(model) == source
+    assert is_on_hub(model) is model.startswith("organisation")
+
+
+def test_a_revision_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def give(result: Any) -> Any:
+        def from_hub(name: str, *, revision: str, **_: Any) -> Any:
+            asked.append((name, revision))
+            return result
+
+        return from_hub
+
+    tokenizer = load_tokenizer(str(tiny / "a"), "models.a")
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", give("config"))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", give(tokenizer))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", give(str(tiny / "a")))
+    assert load_config("o/m@v1", "models.a") == "config"
+    assert load_tokenizer("o/m@v1", "models.a") is tokenizer
+    assert local_folder("o/m@v1") == tiny / "a"
+    assert asked == [("o/m", "v1")] * 3
+
+
+def test_pickled_weights_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(SpecError, match=r"^o/m has no \*\.safetensors .*with save_pretrained$"):
+        local_folder("o/m")
+
+
+@pytest.mark.parametrize("model", ["~nosuchuser/x", "/" + "x" * 5000])
+def test_a_path_that_cannot_be(model: str) -> None:
+    with pytest.raises(SpecError, match=r"^models\.a: there is no folder"):
+        check_exists(model, "models.a")
+
+
+def test_a_name_too_long_for_a_path_may_be_a_hub_id() -> None:
+    assert is_on_hub("x" * 5000)
+
+
+def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path) -> None:
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(SpecError, match=r"^models\.a: .* has no tokenizer; name a model with"):
+        load_tokenizer(str(tmp_path), "models.a")
