@@ -1,9 +1,10 @@
-"""Do the models of a spec fit together? Asked of their configs alone, before any weight loads."""
+"""Can this spec's models be merged, and run here? Asked before any weight is loaded."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.evaluator import torch_device
 from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
 from evomerge_optuna.spec import StudySpec
 
@@ -18,6 +19,7 @@ _COMPARED = (
     ("num_attention_heads", "attention heads"),
     ("num_key_value_heads", "key/value heads"),
 )
+_MATCH = "set merge.tokenizer_source to base or union and mergekit matches them token by token"
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,24 @@ class Architecture:
 
 
 def preflight(spec: StudySpec) -> Architecture:
-    """Checks that every model exists and can be merged with the first one.
+    """Checks that every model exists and can be merged with the first one, and run here.
 
     Raises:
         SpecError: naming the model's key, what differs, and the cure.
     """
+    torch_device(spec.evaluation.device)
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
     configs = {key: load_config(model, key) for key, model in models.items()}
+    for key, config in configs.items():
+        _check_causal(config, key)
     first, *others = configs
+    tokenizer = _merged_tokenizer(models[first], first)
     for key in others:
         _check_architecture(configs[first], configs[key], first, key)
         _check_vocabulary(spec, configs[first], configs[key], first, key)
+        _check_tokenizer(spec, tokenizer, first, key)
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
     config = configs[first]
@@ -53,16 +60,52 @@ def preflight(spec: StudySpec) -> Architecture:
             f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
             "leave it out for one group"
         )
-    shapes = _tensor_shapes(config)
+    shapes = _tensor_shapes(config, first)
+    _check_layer_groups(spec, shapes)
+    count = sum(_product(shape) for shape in shapes.values())
+    return Architecture(name=config.architectures[0], layers=layers, parameters=count)
+
+
+def _check_causal(config: "PretrainedConfig", key: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    names = config.architectures or []
+    # Where text is one modality of several, the layers are those of a part of the model.
+    layers = getattr(config, "num_hidden_layers", None)
+    causal = len(names) == 1 and names[0] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if not causal or not isinstance(layers, int) or layers < 1:
+        raise SpecError(
+            f"{key}: {', '.join(names) or config.model_type} is no causal language model of text "
+            "alone; only such models can be merged"
+        )
+
+
+def _merged_tokenizer(model: str, key: str) -> Any:
+    """The first model's tokenizer, which every merged model takes over."""
+    tokenizer = load_tokenizer(model, key)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise SpecError(
+            f"{key}: the tokenizer of {model} has neither a padding nor an end-of-sequence token, "
+            "so it makes no batches; set one in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def _check_layer_groups(spec: StudySpec, shapes: dict[str, tuple[int, ...]]) -> None:
+    taken: set[str] = set()
     for text in spec.merge.layer_groups or ():
-        if not any(text in name for name in shapes):
+        matching = {name for name in shapes if text in name}
+        if not matching:
             raise SpecError(
                 f"merge.layer_groups: no tensor's name contains '{text}'; names look like "
                 f"{_example_name(shapes)}"
             )
-    architecture = (config.architectures or [type(config).__name__])[0]
-    count = sum(_product(shape) for shape in shapes.values())
-    return Architecture(name=architecture, layers=layers, parameters=count)
+        if matching <= taken:
+            raise SpecError(
+                f"merge.layer_groups: every tensor that '{text}' matches is taken by an earlier "
+                "filter; write it before that one, or leave it out"
+            )
+        taken |= matching
 
 
 def _check_architecture(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
@@ -85,25 +128,24 @@ def _check_vocabulary(
 ) -> None:
     if spec.merge.tokenizer_source is not None:
         return
-    cure = "set merge.tokenizer_source to base or union and mergekit matches them token by token"
     if a.vocab_size != b.vocab_size:
         raise SpecError(
-            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; {cure}"
+            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; {_MATCH}"
         )
-    vocabularies = []
-    for model in (spec.model_ids()[first], spec.model_ids()[key]):
-        try:
-            vocabularies.append(load_tokenizer(model).get_vocab())
-        except SpecError:
-            return  # a source without a tokenizer takes that of the base model
-    if vocabularies[0] != vocabularies[1]:
-        token = next(
-            token
-            for token in sorted(vocabularies[0].keys() | vocabularies[1].keys())
-            if vocabularies[0].get(token) != vocabularies[1].get(token)
-        )
+
+
+def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> None:
+    if spec.merge.tokenizer_source is not None:
+        return
+    try:
+        other = load_tokenizer(spec.model_ids()[key], key)
+    except SpecError:
+        return  # a source without a tokenizer takes that of the first model
+    want, have = tokenizer.get_vocab(), other.get_vocab()
+    if want != have:
+        token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
         raise SpecError(
-            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); {cure}"
+            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); {_MATCH}"
         )
 
 
@@ -118,7 +160,7 @@ def _check_dtype(
 
 
 def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
-    want, have = _tensor_shapes(a), _tensor_shapes(b)
+    want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
     for name in {**want, **have}:
         x, y = want.get(name), have.get(name)
         same_but_rows = x is not None and y is not None and x[1:] == y[1:]
@@ -129,13 +171,20 @@ def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key:
             )
 
 
-def _tensor_shapes(config: "PretrainedConfig") -> dict[str, tuple[int, ...]]:
+def _tensor_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[int, ...]]:
     """Every parameter's shape, from a model on the meta device: nothing is allocated."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        # Every architecture has its own demands on a configuration, and its own errors.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SpecError(
+            f"{key}: its configuration gives no model: {reason}; correct its config.json"
+        ) from error
     return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import BertConfig, Gemma3Config, LlamaConfig, T5Config
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.preflight import preflight
@@ -95,8 +96,72 @@ def test_a_corrupt_config(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> N
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "architecture"),
+    [
+        (T5Config(), "T5ForConditionalGeneration"),
+        (Gemma3Config(), "Gemma3ForConditionalGeneration"),
+        (BertConfig(), "BertForMaskedLM"),
+        (LlamaConfig(num_hidden_layers=0), "LlamaForCausalLM"),
+        (LlamaConfig(), None),
+    ],
+    ids=["encoder-decoder", "several modalities", "encoder", "no layers", "no architecture"],
+)
+def test_what_is_no_causal_language_model(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path, config: Any, architecture: str | None
+) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    config.architectures = architecture and [architecture]
+    config.save_pretrained(other)
+    with pytest.raises(SpecError) as error:
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+    assert str(error.value) == (
+        f"models.b: {architecture or 'llama'} is no causal language model of text alone; "
+        "only such models can be merged"
+    )
+
+
+def test_a_config_that_gives_no_model(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    file = other / "config.json"
+    file.write_text(file.read_text().replace('"silu"', '"slu"'))
+    with pytest.raises(SpecError, match=r"^models\.b: its configuration gives no model: .*slu"):
+        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+
+
+def test_a_device_that_is_not_there(make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SpecError, match=r"^evaluation\.device: .*; write cpu or auto$"):
+        preflight(make_spec(evaluation={"device": "cuda"}))
+
+
+def test_only_the_first_model_needs_a_tokenizer(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path
+) -> None:
+    bare = save_tiny_model(tmp_path / "bare", 9)
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    models = {"a": str(tiny / "a"), "bare": str(bare)}
+    preflight(make_spec(models=models))
+    with pytest.raises(SpecError, match=r"^base_model: the tokenizer of .* cannot be read"):
+        preflight(make_spec(base_model=str(bare), models={"a": str(tiny / "a")}))
+    turned = dict(reversed(models.items()))
+    with pytest.raises(SpecError, match=r"^models\.bare: the tokenizer of .* cannot be read"):
+        preflight(make_spec(base_model=None, models=turned, merge={"method": "linear"}))
+
+
+def test_a_tokenizer_that_cannot_pad(make_spec: SpecMaker, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", 9)
+    (other / "tokenizer_config.json").unlink()
+    with pytest.raises(SpecError, match=r"^base_model: .* has neither a padding nor an end-of"):
+        preflight(make_spec(base_model=str(other)))
+
+
 def test_groups_that_match_nothing(make_spec: SpecMaker) -> None:
     with pytest.raises(SpecError, match="no tensor's name contains 'attn2'"):
         preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn2"]}))
+    with pytest.raises(SpecError, match="'self_attn' matches is taken by an earlier filter"):
+        preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn", "self_attn"]}))
+    preflight(make_spec(merge={"method": "ties", "layer_groups": ["q_proj", "self_attn"]}))
     with pytest.raises(SpecError, match="5 is more than the models' 4 layers"):
         preflight(make_spec(merge={"method": "ties", "layer_group_size": 5}))
