@@ -46,7 +46,7 @@ SHA-256 over the merged tensors: `{digest}`
 (mergekit {versions["mergekit"]}, torch {versions["torch"]}).
 
 ```yaml
-{recipe.to_yaml()}```
+{recipe.located(_shown).to_yaml()}```
 """
 
 

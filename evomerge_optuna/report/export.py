@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError, UsageError
 from evomerge_optuna.merging.checkpoint import write_checkpoint
-from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.catalog import is_on_hub, local_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.study.final import recipe_of
@@ -45,7 +45,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
                 f"that were scored ({scored[:12]}); are the model files and package versions "
                 "still the same?"
             )
-        (temporary / RECIPE_FILE).write_text(_mergekit_yaml(recipe), encoding="utf-8")
+        (temporary / RECIPE_FILE).write_text(mergekit_yaml(recipe), encoding="utf-8")
         (temporary / "README.md").write_text(
             model_card(merge_study, trial, digest), encoding="utf-8"
         )
@@ -61,8 +61,9 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     return digest
 
 
-def _mergekit_yaml(recipe: MergeRecipe) -> str:
-    located = recipe.located(lambda model: str(local_folder(model)))
+def mergekit_yaml(recipe: MergeRecipe) -> str:
+    """The recipe for plain mergekit, which knows hub ids, but neither the zoo nor `~`."""
+    located = recipe.located(lambda m: m if is_on_hub(m) else str(local_folder(m)))
     return (
         "# The same tensors again:\n"
         f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n" + located.to_yaml()

@@ -1,5 +1,6 @@
 """Tables for the terminal, and the same content as JSON."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -56,7 +57,7 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
         "objective": spec.objective.target,
         "scores": {
             row.name: {
-                split: {metric: asdict(score) for metric, score in scores.items()}
+                split: {metric: _score_json(score) for metric, score in scores.items()}
                 for split, scores in row.scores.items()
             }
             for row in rows
@@ -133,7 +134,14 @@ def _best_trials(merge_study: MergeStudy) -> list[Any]:
     return sorted(scored, key=lambda t: (sign * t.values[0], t.number))[:SHOWN_TRIALS]
 
 
+def _score_json(score: Score) -> dict[str, float | None]:
+    """JSON has neither NaN nor infinity; null stands for them."""
+    return {name: x if math.isfinite(x) else None for name, x in asdict(score).items()}
+
+
 def _number(value: float, metric: str) -> str:
+    if not math.isfinite(value):
+        return str(value)
     return f"{value:.3f}" if metric.endswith("perplexity") else f"{100 * value:.1f}%"
 
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.fingerprint import digest_tensors
-from evomerge_optuna.report.export import export
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.export import export, mergekit_yaml
 from evomerge_optuna.study.final import choose_trial, final_scores
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -63,7 +64,20 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     assert yaml.safe_load(front)["base_model"] == ["base", "a", "b"]
     assert digest in body
     assert f"{scores['test']['words.perplexity'].value:.3f}" in body
+    assert "- model: a\n" in body
     assert [p.name for p in out.parent.iterdir()] == ["model"]
+
+    # Only plain mergekit needs to know where the models lie on this machine.
+    private = str(tmp_path).encode()
+    assert [p.name for p in out.iterdir() if private in p.read_bytes()] == ["mergekit_config.yml"]
+
+
+def test_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
+    local = str(save_tiny_model(tmp_path / "local", 0))
+    sources = [{"model": "organisation/model@v1"}, {"model": local}]
+    recipe = MergeRecipe(configuration={"base_model": "o/base", "models": sources}, seed=3)
+    assert yaml.safe_load(mergekit_yaml(recipe)) == recipe.configuration
+    assert "--random-seed 3" in mergekit_yaml(recipe)
 
 
 def test_nothing_is_overwritten(finished: MergeStudy, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Tables and JSON of scores, the odd ones too."""
+
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.report.tables import final_json, final_table, show_score
+from evomerge_optuna.study.final import FinalScores
+from tests.conftest import SpecMaker
+
+
+@pytest.mark.parametrize(
+    ("score", "metric", "text"),
+    [
+        (None, "t.accuracy", "-"),
+        (Score(0.692, 0.65, 0.731, 500), "t.accuracy", "69.2% (65.0 to 73.1)"),
+        (Score(3.0, 2.5, math.inf, 9), "t.perplexity", "3.000 (2.500 to inf)"),
+        (Score(math.nan, math.nan, math.nan, 9), "t.perplexity", "nan (nan to nan)"),
+        (Score(math.nan, math.nan, math.nan, 9), "t.accuracy", "nan (nan to nan)"),
+    ],
+)
+def test_show_score(score: Score | None, metric: str, text: str) -> None:
+    assert show_score(score, metric) == text
+
+
+def test_a_score_that_is_not_finite(make_spec: SpecMaker) -> None:
+    score = Score(math.nan, 2.0, math.inf, 9)
+    rows = [FinalScores("a", {"dev": {"words.perplexity": score}})]
+    found = json.loads(json.dumps(final_json(make_spec(), rows), allow_nan=False))
+    assert found["scores"]["a"]["dev"] == {
+        "words.perplexity": {"value": None, "low": 2.0, "high": None, "n": 9}
+    }
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(final_table(make_spec(), rows))
+    assert "nan (2.000 to inf)" in capture.get()
