@@ -93,6 +93,7 @@ def build_and_score(
         model, tokenizer = load_model(folder, device)
     loaded = time.perf_counter()
     evaluation = evaluator.evaluate(model, tokenizer, split)
+    evaluation.require_finite()
     scored = time.perf_counter()
     seconds = {"merge": merged - start, "load": loaded - merged, "score": scored - loaded}
     return Candidate(digest, evaluation, {name: round(s, 4) for name, s in seconds.items()})
