@@ -33,6 +33,11 @@ def check_exists(model: str, key: str) -> None:
         folder = os.path.expanduser(model)
         if not os.path.isdir(folder):
             raise SpecError(f"{key}: there is no folder {model}; correct the path")
+        if "@" in folder or "+" in folder:
+            raise SpecError(
+                f"{key}: {model}: mergekit takes what follows '@' or '+' for a revision or an "
+                "adapter; rename the folder"
+            )
         _check_files(Path(folder), f"{key}: {model}")
 
 

@@ -1,5 +1,6 @@
 """Hub ids, folders and zoo names; the hub itself is stood in for."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,12 @@ def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(SpecError, match=r"^models\.a: .* has no tokenizer; name a model with"):
         load_tokenizer(str(tmp_path), "models.a")
+
+
+@pytest.mark.parametrize("name", ["a@b", "a+b"])
+def test_a_folder_that_mergekit_would_read_as_something_else(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(tiny / "a", tmp_path / name))
+    with pytest.raises(SpecError, match=r"models\.a: .* rename the folder"):
+        check_exists(str(folder), "models.a")
