@@ -59,6 +59,25 @@ _ANSWERS: dict[Language, str] = {
 }
 
 
+def calculate(a: int, operator: Operator, b: int) -> int:
+    if operator == "+":
+        return a + b
+    return a - b if operator == "-" else a * b
+
+
+@cache
+def facts(operators: tuple[Operator, ...]) -> tuple[tuple[int, Operator, int], ...]:
+    """All (a, operator, b) that a problem can ask for: 81 sums, 36 differences, 81 products."""
+    numbers = range(1, 10)
+    return tuple(
+        (a, operator, b)
+        for operator in operators
+        for a in numbers
+        for b in numbers
+        if operator != "-" or a > b
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One word problem, in no language yet: names and things are places in their lists."""
@@ -73,9 +92,7 @@ class Problem:
 
     @property
     def result(self) -> int:
-        if self.operator == "+":
-            return self.a + self.b
-        return self.a - self.b if self.operator == "-" else self.a * self.b
+        return calculate(self.a, self.operator, self.b)
 
     @property
     def key(self) -> tuple[str, int, int, int, int, int]:

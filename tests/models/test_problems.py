@@ -6,7 +6,9 @@ from collections import Counter
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.language import is_language
 from evomerge_optuna.models.problems import (
+    OPERATORS,
     draw_problem,
+    facts,
     held_out,
     held_out_keys,
     load_problems,
@@ -42,3 +44,10 @@ def test_english_is_not_taken_for_japanese() -> None:
         assert not is_language(problem.answer("en"), "ja")
         assert last_number(problem.answer("en")) == problem.result
         assert problem.result >= 1
+
+
+def test_facts_are_all_that_a_problem_can_ask_for() -> None:
+    rng = random.Random(0)
+    drawn = {(p.a, p.operator, p.b) for p in (draw_problem(rng) for _ in range(5000))}
+    assert drawn == set(facts(OPERATORS))
+    assert Counter(operator for _, operator, _ in facts(OPERATORS)) == {"+": 81, "-": 36, "*": 81}
