@@ -84,8 +84,13 @@ def open_store(text: str | None = None) -> Store:
             Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
-    with database_errors(url):
-        rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
+    try:
+        with database_errors(url):
+            rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
+    except ImportError as error:
+        raise StorageError(
+            "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
+        ) from error
     return Store(url, rdb, FileSystemArtifactStore(str(folder)), folder)
 
 
@@ -107,12 +112,6 @@ def database_errors(url: URL) -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        if error.name != "psycopg":
-            raise
-        raise StorageError(
-            "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
-        ) from error
     except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
     except RuntimeError as error:

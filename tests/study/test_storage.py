@@ -1,5 +1,6 @@
 """Storage URLs: what is taken, what is refused, and no password in any message."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(StorageError, match="is the server running") as error:
         open_store("postgresql://me:secret@127.0.0.1:1/db")
     assert "secret" not in str(error.value)
+
+
+def test_postgres_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # what import sees where it is not installed
+    with pytest.raises(StorageError, match=r"pip install 'evomerge-optuna\[postgres\]'"):
+        open_store("postgresql://me:secret@127.0.0.1:1/db")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
