@@ -21,7 +21,7 @@ from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import create_study
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"
-PARTS = ("merge", "load", "score")
+PARTS = ("merge", "score")
 
 
 @click.command()

@@ -117,7 +117,13 @@ def study_run(
                 describe_trial(merge_study, trial)
                 show()
 
-            run_study(merge_study, wanted, timeout=timeout, on_trial=finished)
+            run_study(
+                merge_study,
+                wanted,
+                timeout=timeout,
+                on_trial=finished,
+                say=partial(_say, console),
+            )
     except Interrupted as error:
         raise Interrupted(
             f"stopped after {merge_study.finished()} trials; all are kept. "

@@ -12,6 +12,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -308,6 +309,8 @@ class EvaluationSpec(Strict):
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    merger: Literal["resident", "checkpoint"] = "resident"
+    memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None  # as 16GB; of the resident merger
 
 
 class StudySpec(Strict):

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.errors import CandidateError, NotFiniteError, SpecError
+from evomerge_optuna.errors import CandidateError, NotFiniteError
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.data import Problem, load_problems
 from evomerge_optuna.evaluation.language import is_language
@@ -161,37 +160,6 @@ def perplexity(texts: Sequence[Likelihood], where: str) -> Score:
     if not per_token:
         raise CandidateError(f"{where}: no text has more than one token; give longer texts")
     return mean(per_token, _exp)
-
-
-def torch_device(name: str) -> str:
-    """cpu or cuda for a spec's `evaluation.device`.
-
-    Raises:
-        SpecError: cuda is asked for where there is none.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SpecError("evaluation.device: torch finds no CUDA device; write cpu or auto")
-    return name
-
-
-def load_model(folder: Path, device: str) -> tuple[Any, Any]:
-    """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code.
-
-    Raises:
-        SpecError: the device is not there.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    device = torch_device(device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return model.to(device).eval(), tokenizer
 
 
 def _exp(value: float) -> float:

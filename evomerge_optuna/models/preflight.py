@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.evaluator import torch_device
 from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
+from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:

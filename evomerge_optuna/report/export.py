@@ -7,7 +7,6 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError, UsageError
-from evomerge_optuna.merging.checkpoint import write_checkpoint
 from evomerge_optuna.models.catalog import is_on_hub, local_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import model_card
@@ -30,6 +29,8 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: the tensors are not those that were scored, or the disk is full.
     """
+    from evomerge_optuna.merging.checkpoint import write_checkpoint  # imports mergekit
+
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
@@ -37,7 +38,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
-        digest = write_checkpoint(recipe, temporary)
+        digest = write_checkpoint(recipe, temporary, merge_study.spec.evaluation.device)
         scored = trial.user_attrs[DIGEST]
         if digest != scored:
             raise ExportError(

@@ -7,10 +7,11 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, UsageError
-from evomerge_optuna.evaluation.evaluator import Evaluator, load_model
+from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
+from evomerge_optuna.merging.merger import Merger, make_merger
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.objective import DIGEST, RECIPE
@@ -68,7 +69,7 @@ def final_scores(
         for split in SPLITS
         if any(split in task.data.sources() for task in merge_study.spec.tasks.values())
     ]
-    evaluator = Evaluator(merge_study.spec)
+    evaluator, merger = Evaluator(merge_study.spec), make_merger(merge_study.spec.evaluation)
     table = []
     for contestant in contestants(merge_study, trial):
         stored = _stored(merge_study, contestant)
@@ -76,7 +77,7 @@ def final_scores(
         if missing:
             say(f"scoring {contestant.name} on {', '.join(missing)}")
             expected = trial.user_attrs[DIGEST] if contestant.recipe == recipe_of(trial) else None
-            stored |= _score(merge_study, contestant, evaluator, missing, expected)
+            stored |= _score(merge_study, contestant, merger, evaluator, missing, expected)
             _store(merge_study, contestant, stored)
         table.append(FinalScores(contestant.name, {split: stored[split] for split in splits}))
     return table
@@ -117,24 +118,24 @@ def recipe_of(trial: FrozenTrial) -> MergeRecipe:
 def _score(
     merge_study: MergeStudy,
     contestant: Contestant,
+    merger: Merger,
     evaluator: Evaluator,
     splits: list[str],
     expected: str | None,
 ) -> dict[str, dict[str, Score]]:
-    device = merge_study.spec.evaluation.device
     if contestant.recipe is None:
         assert contestant.model is not None
+        device = merge_study.spec.evaluation.device
         model, tokenizer = load_model(local_folder(contestant.model), device)
     else:
-        with scratch_folder() as folder:
-            digest = write_checkpoint(contestant.recipe, folder)
-            if expected is not None and digest != expected:
-                raise EvomergeError(
-                    f"{contestant.name}: its recipe now gives other tensors (sha256 {digest[:12]}) "
-                    f"than when it was scored ({expected[:12]}); are the package versions those "
-                    "stored with the study?"
-                )
-            model, tokenizer = load_model(folder, device)
+        merged = merger.merge(contestant.recipe)
+        if expected is not None and merged.digest != expected:
+            raise EvomergeError(
+                f"{contestant.name}: its recipe now gives other tensors "
+                f"(sha256 {merged.digest[:12]}) than when it was scored ({expected[:12]}); are "
+                "the package versions those stored with the study?"
+            )
+        model, tokenizer = merged.model, merged.tokenizer
     return {split: evaluator.evaluate(model, tokenizer, split).scores for split in splits}
 
 

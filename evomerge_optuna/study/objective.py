@@ -3,20 +3,23 @@
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import upload_artifact
+from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator, load_model
-from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
+from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.merging.merger import Merger, make_merger
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.study.studies import MergeStudy
 
 # Trial attributes that the objective records.
 RECIPE, DIGEST, SCORES, SECONDS = "recipe", "sha256", "scores", "seconds"
+SAME_AS = "same_as"  # the number of the trial whose recipe, and so whose scores, this one repeats
 PROBLEMS_FILE = "problems.jsonl"
 
 
@@ -32,8 +35,11 @@ class Candidate:
 class Objective:
     """Builds and scores the recipe of a trial, and records both with it."""
 
-    def __init__(self, merge_study: MergeStudy) -> None:
+    def __init__(
+        self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._study = merge_study
+        self._merger = make_merger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -44,7 +50,9 @@ class Objective:
         """
         recipe = self._study.space.suggest(trial)
         trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
-        candidate = build_and_score(recipe, self._evaluator, "search", self._device)
+        if (alike := self._scored_alike(recipe)) is not None:
+            return _copied(trial, alike)
+        candidate = build_and_score(recipe, self._merger, self._evaluator, "search")
         trial.set_user_attr(DIGEST, candidate.digest)
         trial.set_user_attr(
             SCORES, {name: asdict(score) for name, score in candidate.evaluation.scores.items()}
@@ -55,9 +63,11 @@ class Objective:
             self._keep_outcomes(trial, candidate.evaluation)
         return value
 
-    @property
-    def _device(self) -> str:
-        return self._study.spec.evaluation.device
+    def _scored_alike(self, recipe: MergeRecipe) -> FrozenTrial | None:
+        """A scored trial of the same recipe: the same weights, so the same scores."""
+        dumped = recipe.model_dump(mode="json")
+        scored = self._study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
 
     def _is_best(self, value: float) -> bool:
         best = self._study.best()
@@ -79,24 +89,29 @@ class Objective:
 
 
 def build_and_score(
-    recipe: MergeRecipe, evaluator: Evaluator, split: str, device: str
+    recipe: MergeRecipe, merger: Merger, evaluator: Evaluator, split: str
 ) -> Candidate:
-    """Writes the recipe's checkpoint, loads it and scores it on one split.
+    """Builds the recipe's model and scores it on one split.
 
     Raises:
         CandidateError: the candidate cannot be built or scored.
     """
     start = time.perf_counter()
-    with scratch_folder() as folder:
-        digest = write_checkpoint(recipe, folder)
-        merged = time.perf_counter()
-        model, tokenizer = load_model(folder, device)
-    loaded = time.perf_counter()
-    evaluation = evaluator.evaluate(model, tokenizer, split)
+    merged = merger.merge(recipe)
+    built = time.perf_counter()
+    evaluation = evaluator.evaluate(merged.model, merged.tokenizer, split)
     evaluation.require_finite()
     scored = time.perf_counter()
-    seconds = {"merge": merged - start, "load": loaded - merged, "score": scored - loaded}
-    return Candidate(digest, evaluation, {name: round(s, 4) for name, s in seconds.items()})
+    seconds = {"merge": round(built - start, 4), "score": round(scored - built, 4)}
+    return Candidate(merged.digest, evaluation, seconds)
+
+
+def _copied(trial: optuna.Trial, scored: FrozenTrial) -> float:
+    """Answers a trial from the history: what the scored one recorded, and which that is."""
+    trial.set_user_attr(SAME_AS, scored.number)
+    for name in (DIGEST, SCORES):
+        trial.set_user_attr(name, scored.user_attrs[name])
+    return float(scored.values[0])
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:

@@ -43,6 +43,7 @@ def run_study(
     *,
     timeout: float | None = None,
     on_trial: OnTrial = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Runs trials until the study has `trials` finished ones in all, or `timeout` seconds passed.
 
@@ -52,6 +53,7 @@ def run_study(
     Args:
         trials: the total wanted, with those of earlier runs.
         on_trial: called with each finished trial.
+        say: told in a line what the run keeps in memory.
 
     Raises:
         Interrupted: by Ctrl-C.
@@ -63,7 +65,7 @@ def run_study(
     with database_errors(merge_study.store.url), hold(merge_study.store, merge_study.name):
         requeue_running(merge_study, "its worker died")
         try:
-            objective = Objective(merge_study)
+            objective = Objective(merge_study, say)
             while merge_study.finished() < trials:
                 if deadline is not None and time.monotonic() >= deadline:
                     return

@@ -91,7 +91,7 @@ class StudySummary:
 def create_study(
     store: Store, spec: StudySpec, say: Callable[[str], None] = lambda _: None
 ) -> MergeStudy:
-    """Makes a study: preflight, data check, fingerprints, then the rows in the database.
+    """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
     The uniform merge is its first trial.
 
@@ -107,6 +107,7 @@ def create_study(
     architecture = preflight(spec)
     check_data(spec.tasks)
     _check_languages(spec)
+    _check_weights(spec)
     space = ParameterSpace.of(spec, architecture.layers)
     if len(space.ranges()) < 2:
         raise SpecError(
@@ -297,6 +298,12 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
             + "; choose another name"
         )
     optuna.delete_study(study_name=name, storage=store.rdb)
+
+
+def _check_weights(spec: StudySpec) -> None:
+    from evomerge_optuna.models.weights import check_weights  # imports torch
+
+    check_weights(spec)
 
 
 def _check_languages(spec: StudySpec) -> None:

@@ -13,9 +13,9 @@ from evomerge_optuna.evaluation.evaluator import (
     Likelihood,
     answer_scores,
     judge,
-    load_model,
     perplexity,
 )
+from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import GenerateTask
 from tests.conftest import SpecMaker
 

@@ -46,9 +46,9 @@ def test_equal_to_mergekit_and_the_same_twice(
     models = {"a": str(tiny / "a")} | ({} if method == "slerp" else {"b": str(tiny / "b")})
     content = spec_content(models=models, merge={"method": method, **groups})
     recipe = a_recipe(content, seed=3)
-    digest = write_checkpoint(recipe, tmp_path / "ours")
+    digest = write_checkpoint(recipe, tmp_path / "ours", "cpu")
     torch.rand(5)  # the seed, not the state of the generator, decides
-    assert write_checkpoint(recipe, tmp_path / "again") == digest
+    assert write_checkpoint(recipe, tmp_path / "again", "cpu") == digest
 
     configuration = MergeConfiguration.model_validate(recipe.configuration)
     options = MergeOptions(random_seed=recipe.seed, write_model_card=False, quiet=True)
@@ -66,7 +66,9 @@ def test_the_seed_decides_the_masks(
 ) -> None:
     recipe = a_recipe(spec_content(merge={"method": "dare_ties"}), seed=3)
     other = recipe.model_copy(update={"seed": recipe.seed + 1})
-    assert write_checkpoint(recipe, tmp_path / "a") != write_checkpoint(other, tmp_path / "b")
+    assert write_checkpoint(recipe, tmp_path / "a", "cpu") != write_checkpoint(
+        other, tmp_path / "b", "cpu"
+    )
 
 
 def test_a_merge_that_overflows_is_the_candidates_fault(
@@ -74,7 +76,7 @@ def test_a_merge_that_overflows_is_the_candidates_fault(
 ) -> None:
     merge = {"method": "task_arithmetic", "weight": 1e39}
     with pytest.raises(CandidateError, match="NaN or infinite"):
-        write_checkpoint(a_recipe(spec_content(merge=merge), seed=0), tmp_path / "out")
+        write_checkpoint(a_recipe(spec_content(merge=merge), seed=0), tmp_path / "out", "cpu")
 
 
 def test_what_mergekit_refuses_is_the_candidates_fault(tiny: Path, tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_what_mergekit_refuses_is_the_candidates_fault(tiny: Path, tmp_path: Pat
         configuration={"merge_method": "no_such", "models": [{"model": str(tiny / "a")}]}, seed=0
     )
     with pytest.raises(CandidateError, match="mergekit cannot build it"):
-        write_checkpoint(recipe, tmp_path / "out")
+        write_checkpoint(recipe, tmp_path / "out", "cpu")
 
 
 def test_a_full_disk_is_not_the_candidates_fault(
@@ -91,9 +93,9 @@ def test_a_full_disk_is_not_the_candidates_fault(
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: No space left on device (os error 28)")
 
-    monkeypatch.setattr("mergekit.merge.run_merge", full)
+    monkeypatch.setattr("evomerge_optuna.merging.checkpoint.run_merge", full)
     with pytest.raises(OSError, match="No space left on device") as raised:
-        write_checkpoint(a_recipe(spec_content(), seed=0), tmp_path / "out")
+        write_checkpoint(a_recipe(spec_content(), seed=0), tmp_path / "out", "cpu")
     assert raised.value.errno == errno.ENOSPC
 
 

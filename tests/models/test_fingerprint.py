@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.models.fingerprint import digest_tensors, fingerprint
+from evomerge_optuna.models.fingerprint import digest_files, fingerprint
 from tests.conftest import save_tiny_model
 
 TENSORS = {
@@ -29,7 +29,7 @@ def folder_of(root: Path, name: str, *shards: dict[str, torch.Tensor]) -> Path:
 def test_sharding_makes_no_difference(tmp_path: Path) -> None:
     whole = folder_of(tmp_path, "whole", TENSORS)
     split = folder_of(tmp_path, "split", *({name: TENSORS[name]} for name in reversed(TENSORS)))
-    assert digest_tensors(whole) == digest_tensors(split)
+    assert digest_files(whole) == digest_files(split)
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,15 @@ def test_sharding_makes_no_difference(tmp_path: Path) -> None:
     ],
 )
 def test_shape_dtype_and_value_count(tmp_path: Path, change: dict[str, torch.Tensor]) -> None:
-    before = digest_tensors(folder_of(tmp_path, "before", TENSORS))
-    assert digest_tensors(folder_of(tmp_path, "after", TENSORS | change)) != before
+    before = digest_files(folder_of(tmp_path, "before", TENSORS))
+    assert digest_files(folder_of(tmp_path, "after", TENSORS | change)) != before
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
     folder = folder_of(tmp_path, "bad", TENSORS | {"a": torch.tensor([0.0, value])})
     with pytest.raises(CandidateError, match="tensor a has NaN or infinite values"):
-        digest_tensors(folder)
+        digest_files(folder)
 
 
 def test_a_changed_weight_or_config_is_seen(tmp_path: Path, home: Path) -> None:

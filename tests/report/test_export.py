@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.export import export, mergekit_yaml
 from evomerge_optuna.study.final import choose_trial, final_scores
@@ -42,7 +42,7 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     scores = final_scores(finished, best)[-1].scores
     out = tmp_path / "new" / "model"
     digest = export(finished, best, out)
-    assert digest == best.user_attrs["sha256"] == digest_tensors(out)
+    assert digest == best.user_attrs["sha256"] == digest_files(out)
 
     # Plain transformers gives the scores that were printed.
     model = AutoModelForCausalLM.from_pretrained(out)
@@ -57,7 +57,7 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
          "--no-write-model-card", "--quiet", out / "mergekit_config.yml", tmp_path / "again"],
         check=True, capture_output=True,
     )  # fmt: skip
-    assert digest_tensors(tmp_path / "again") == digest
+    assert digest_files(tmp_path / "again") == digest
 
     front, _, body = (out / "README.md").read_text().removeprefix("---\n").partition("---\n")
     assert yaml.safe_load(front)["tags"] == ["mergekit", "merge", "evomerge-optuna", "dare_ties"]

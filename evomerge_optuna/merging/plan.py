@@ -1,0 +1,186 @@
+"""mergekit's own plan of a merge: which tensor is made how, from which, and in which order."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mergekit.architecture import ModelArchitecture, get_architecture_info
+from mergekit.common import dtype_from_name
+from mergekit.config import MergeConfiguration
+from mergekit.graph import Executor, Task
+from mergekit.io.tasks import LoaderCache, SaveTensor
+
+# mergekit's own mergekit-evolve takes the output configuration from this private name, too.
+from mergekit.merge import (
+    _copy_tokenizer,
+    _model_out_config,
+    _set_chat_template,
+    _update_config_vocab,
+)
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
+from mergekit.tokenizer import BuildTokenizer
+
+from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.recipes.merge import MergeRecipe
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor of the merged checkpoint, and mergekit's task that computes it."""
+
+    name: str
+    task: ExecuteMergeMethodTask
+    dtype: Any  # torch.dtype of the checkpoint; None: as computed
+    optional: bool
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """All that mergekit makes of a recipe, before any tensor is read."""
+
+    tensors: dict[str, TensorPlan]
+    configuration: MergeConfiguration
+    architecture: ModelArchitecture
+    config: Any  # transformers.PretrainedConfig of the merged model
+    tokenizer_task: BuildTokenizer | None
+    options: MergeOptions
+    targets: list[Task]
+
+    def order(self) -> tuple[str, ...]:
+        """Names of the tensors as `run_merge` takes them, on which random masks depend.
+
+        The same for all recipes of one `structure`.
+        """
+        names = {id(plan.task): name for name, plan in self.tensors.items()}
+        scheduled = [handle.task() for handle in Executor(self.targets).schedule.tasks]
+        return tuple(names[id(task)] for task in scheduled if id(task) in names)
+
+    def write_config_and_tokenizer(self, folder: Path) -> None:
+        """Everything of the checkpoint but its weights, as `run_merge` writes it."""
+        if self.tokenizer_task is None:
+            _copy_tokenizer(self.configuration, str(folder), options=self.options)
+        else:
+            ((_, built),) = Executor([self.tokenizer_task]).run(quiet=True)
+            given = self.configuration.tokenizer
+            multiple = given.pad_to_multiple_of if given else None
+            _update_config_vocab(self.config, self.architecture, built.tokenizer, multiple)
+            _set_chat_template(built.tokenizer, self.configuration)
+            built.tokenizer.save_pretrained(folder)
+        self.config.save_pretrained(folder)
+
+
+def plan_merge(recipe: MergeRecipe) -> MergePlan:
+    """mergekit's plan of a recipe; of the models only configurations and file indexes are read."""
+    configuration = MergeConfiguration.model_validate(located(recipe).configuration)
+    options = merge_options(recipe)
+    architecture = get_architecture_info(configuration, options)
+    LoaderCache().setup(options=options)
+    config = _model_out_config(configuration, architecture)
+    planner = MergePlanner(configuration, architecture, options, config)
+    targets = planner.plan_to_disk(out_path="")  # a name in the plan; nothing is written
+    tensors = {
+        target.tensor_name: TensorPlan(
+            name=target.tensor_name,
+            task=target.tensor_task,
+            dtype=dtype_from_name(target.dtype),
+            optional=target.optional,
+        )
+        for target in targets
+        if isinstance(target, SaveTensor)
+    }
+    tokenizers = [target for target in targets if isinstance(target, BuildTokenizer)]
+    return MergePlan(
+        tensors=tensors,
+        configuration=configuration,
+        architecture=architecture,
+        config=config,
+        tokenizer_task=tokenizers[0] if tokenizers else None,
+        options=options,
+        targets=targets,
+    )
+
+
+def structure(recipe: MergeRecipe) -> str:
+    """What of a recipe decides its plan but for the parameters: equal text means equal inputs."""
+
+    def without_parameters(part: Any) -> Any:
+        if isinstance(part, list):
+            return [without_parameters(item) for item in part]
+        if isinstance(part, dict):
+            return {k: without_parameters(v) for k, v in part.items() if k != "parameters"}
+        return part
+
+    return json.dumps([without_parameters(recipe.configuration), recipe.seed], sort_keys=True)
+
+
+def located(recipe: MergeRecipe) -> MergeRecipe:
+    """The recipe with a local folder for every model."""
+    return recipe.located(lambda model: str(local_folder(model)))
+
+
+def merge_options(recipe: MergeRecipe, device: str = "cpu") -> MergeOptions:
+    """How mergekit runs: the recipe's seed, safetensors, no remote code."""
+    return MergeOptions(
+        random_seed=recipe.seed,
+        safe_serialization=True,
+        trust_remote_code=False,
+        write_model_card=False,
+        quiet=True,
+        device=device,
+    )
+
+
+@contextmanager
+def mergekit_errors(place: Path | None = None) -> Iterator[None]:
+    """What goes wrong inside mergekit, in our terms; its logs and warnings are kept quiet.
+
+    Args:
+        place: where it writes, for the message of a full disk.
+
+    Raises:
+        CandidateError: mergekit refuses the recipe.
+        OSError: the machine's fault: a file cannot be read or written.
+    """
+    try:
+        with _quiet():
+            yield
+    except (OSError, CandidateError, MemoryError):
+        raise  # the machine's fault, or already told
+    except Exception as error:
+        # safetensors reports a full disk as an error of its own.
+        if system := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(system[1])
+            raise OSError(number, os.strerror(number), str(place) if place else None) from error
+        raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
+    finally:
+        LoaderCache().flush_all()  # it would go on reading files as they once were
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """mergekit logs and warns at every merge; a study merges a thousand times."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

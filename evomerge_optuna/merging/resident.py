@@ -1,0 +1,193 @@
+"""Resident merger: the models stay in memory, and each candidate is put into one model in place."""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from mergekit.graph import Executor, Task
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+
+from evomerge_optuna.merging.kernels import GeneralKernel, Inputs, Kernel, Shared, choose_kernel
+from evomerge_optuna.merging.memory import Budget, Scratch, size_of
+from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.plan import (
+    MergePlan,
+    TensorPlan,
+    mergekit_errors,
+    plan_merge,
+    structure,
+)
+from evomerge_optuna.merging.uniforms import Uniforms
+from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.loading import model_of, torch_device
+from evomerge_optuna.recipes.merge import MergeRecipe
+
+
+class ResidentMerger:
+    """Builds merged models in memory, bit for bit as `run_merge` writes them.
+
+    mergekit plans every merge. What the plans of all recipes of one structure have in common (the
+    models' tensors, aligned vocabularies, task vectors, ranks) is read and computed at the first
+    merge and kept. The merged tensors are the parameters of one model, which the next merge
+    overwrites.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        memory_limit: bytes to keep, None for 70% of what is free; what does not fit is read or
+            computed again at every merge.
+        say: told once what is kept.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        memory_limit: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._device = torch_device(device)
+        self._memory_limit = memory_limit
+        self._say = say
+        self._resident: _Resident | None = None
+
+    def merge(self, recipe: MergeRecipe) -> Merged:
+        """The recipe's model; it is valid until the next merge.
+
+        Raises:
+            CandidateError: mergekit refuses the recipe, or a weight is NaN or infinite.
+            OSError: a model's file cannot be read.
+        """
+        gpus = [torch.cuda.current_device()] if self._device == "cuda" else []
+        with mergekit_errors(), torch.random.fork_rng(gpus), torch.no_grad():
+            plan = plan_merge(recipe)
+            resident = self._resident_for(recipe, plan)
+            transformers.set_seed(recipe.seed)
+            resident.write(plan)
+        digest = digest_tensors(resident.tensors)
+        with mergekit_errors():
+            model, tokenizer = resident.model_for(plan)
+        return Merged(model, tokenizer, digest)
+
+    def _resident_for(self, recipe: MergeRecipe, plan: MergePlan) -> "_Resident":
+        wanted = structure(recipe)
+        if self._resident is None or self._resident.structure != wanted:
+            self._resident = None  # freed before the next one is filled
+            budget = Budget.of(self._device, self._memory_limit)
+            self._resident = _Resident(wanted, plan, self._device, budget, self._say)
+        return self._resident
+
+
+class _Resident:
+    """What the merges of one structure of recipes share."""
+
+    def __init__(
+        self,
+        structure: str,
+        plan: MergePlan,
+        device: str,
+        budget: Budget,
+        say: Callable[[str], None],
+    ) -> None:
+        self.structure = structure
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._order = plan.order()
+        self._device = device
+        self._budget = budget
+        self._say = say
+        self._shared = Shared(budget, Uniforms(budget), Scratch(budget, device))
+        self._kernels = self._read(plan)
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    def write(self, plan: MergePlan) -> None:
+        """Merges every tensor, in place where there is one from the merge before.
+
+        torch has just been seeded; the masks of all tensors come from one stream of numbers.
+        """
+        self._shared.uniforms.restart()
+        for name in self._order:
+            tensor_plan, kernel = plan.tensors[name], self._kernels[name]
+            merged = kernel.merge(tensor_plan.task, self.tensors.get(name))
+            if merged is None:
+                if not tensor_plan.optional:
+                    raise RuntimeError(f"no value for required tensor {name}")
+                continue
+            if tensor_plan.dtype:
+                merged = merged.to(tensor_plan.dtype)
+            held = self.tensors.get(name)
+            if held is None:
+                # mergekit's own kernel may return one of its inputs.
+                fresh = merged.clone() if isinstance(kernel, GeneralKernel) else merged
+                self.tensors[name] = fresh.contiguous()
+            elif held is not merged:
+                held.copy_(merged)
+
+    def model_for(self, plan: MergePlan) -> tuple[Any, Any]:
+        """The model whose parameters are the merged tensors, and its tokenizer."""
+        if self._model is None:
+            with tempfile.TemporaryDirectory() as folder:
+                plan.write_config_and_tokenizer(Path(folder))
+                self._model, self._tokenizer = model_of(self.tensors, Path(folder), self._device)
+            self._say(self._summary())
+        elif not self._in_place():
+            # transformers made other tensors of them, by its rules for this architecture.
+            self._model = (
+                type(self._model)
+                .from_pretrained(
+                    None, config=self._model.config, state_dict=self.tensors, dtype="auto"
+                )
+                .to(self._device)
+            )
+        return self._model, self._tokenizer
+
+    def _in_place(self) -> bool:
+        """Are all merged tensors parameters of the model, so that it changes with them?"""
+        own = {tensor.data_ptr() for tensor in self._model.state_dict().values()}
+        return all(tensor.data_ptr() in own for tensor in self.tensors.values())
+
+    def _read(self, plan: MergePlan) -> dict[str, Kernel]:
+        """Reads the inputs of every tensor once and chooses its kernel."""
+        wanted: dict[Task, list[TensorPlan]] = defaultdict(list)
+        for tensor_plan in plan.tensors.values():
+            wanted[tensor_plan.task.gather_tensors].append(tensor_plan)
+        kernels: dict[str, Kernel] = {}
+        for task, inputs in Executor(list(wanted)).run(quiet=True):
+            self._budget.spend(max(map(size_of, inputs.values()), default=0))  # the merged tensor
+            kept = self._budget.fits(size_of(*inputs.values()))
+            placed = {model: tensor.to(self._device) for model, tensor in inputs.items()}
+            for tensor_plan in wanted[task]:
+                kernels[tensor_plan.name] = (
+                    choose_kernel(tensor_plan.task, placed, self._shared)
+                    if kept
+                    else ReadingKernel(self._device, self._shared)
+                )
+        return kernels
+
+    def _summary(self) -> str:
+        refused = self._budget.refused
+        kept = f"models in memory: {self._budget.used / 1e9:.2f} GB are kept between trials"
+        if not refused:
+            return kept
+        return (
+            f"{kept}; {refused / 1e9:.2f} GB more do not fit into "
+            f"{self._budget.limit / 1e9:.2f} GB and are read or computed again at every merge; "
+            "raise evaluation.memory_limit if there is memory"
+        )
+
+
+@dataclass(frozen=True)
+class ReadingKernel:
+    """Reads its inputs at every merge: the way where they do not fit into the memory budget."""
+
+    device: str
+    shared: Shared
+
+    def merge(self, task: ExecuteMergeMethodTask, out: torch.Tensor | None) -> torch.Tensor | None:
+        ((_, inputs),) = Executor([task.gather_tensors]).run(quiet=True)
+        placed: Inputs = {model: tensor.to(self.device) for model, tensor in inputs.items()}
+        nothing_kept = replace(self.shared, budget=Budget(limit=0))
+        return choose_kernel(task, placed, nothing_kept).merge(task, out)

@@ -1,0 +1,57 @@
+"""A checkpoint in memory: its model, ready to run, and its tokenizer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_device(name: str) -> str:
+    """cpu or cuda for a spec's `evaluation.device`.
+
+    Raises:
+        SpecError: cuda is asked for where there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SpecError("evaluation.device: torch finds no CUDA device; write cpu or auto")
+    return name
+
+
+def load_model(folder: Path, device: str) -> tuple[Any, Any]:
+    """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code.
+
+    Raises:
+        SpecError: the device is not there.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = torch_device(device)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return model.to(device).eval(), tokenizer
+
+
+def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:
+    """The model that `load_model` would load, had the folder these tensors as its weights.
+
+    The model's parameters are the tensors themselves wherever transformers takes them as they are.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architecture = getattr(transformers, config.architectures[0])
+    model = architecture.from_pretrained(None, config=config, state_dict=tensors, dtype="auto")
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return model.to(device).eval(), tokenizer

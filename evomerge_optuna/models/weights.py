@@ -1,0 +1,73 @@
+"""Can these weights be merged? Every tensor of every model is looked at once, before the search."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.fingerprint import is_finite
+from evomerge_optuna.spec import StudySpec
+
+_MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_CURE = "take another copy of the model, or leave it out"
+
+
+def check_weights(spec: StudySpec) -> None:
+    """Checks the shapes of all tensors against the first model's, then their types and values.
+
+    Raises:
+        SpecError: naming the model and the tensor: another shape than in the first model, NaN or
+            infinite values, a quantized type; or the file that cannot be read.
+    """
+    files = [
+        (f"{key} ({model})", file)
+        for key, model in spec.model_ids().items()
+        for file in sorted(local_folder(model).glob("*.safetensors"))
+    ]
+    check_shape = _shape_check(rows_may_differ=spec.merge.tokenizer_source is not None)
+    for check in (check_shape, _check_values):
+        for model, file in files:
+            with _opened(model, file) as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    check(f"{model}: tensor {name}", name, opened)
+
+
+def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:
+    """Compares with the first tensor of each name."""
+    seen: dict[str, tuple[str, list[int]]] = {}
+
+    def check(tensor: str, name: str, opened: Any) -> None:
+        shape = opened.get_slice(name).get_shape()
+        first, wanted = seen.setdefault(name, (tensor, shape))
+        if shape != wanted and not (rows_may_differ and shape[1:] == wanted[1:]):
+            raise SpecError(
+                f"{tensor} has shape {shape}, but in {first.partition(':')[0]} it has {wanted}; "
+                "only models of one shape can be merged"
+            )
+
+    return check
+
+
+def _check_values(tensor: str, name: str, opened: Any) -> None:
+    values = opened.get_tensor(name)
+    if values.is_floating_point() and values.dtype not in _MERGEABLE:
+        raise SpecError(
+            f"{tensor} is {str(values.dtype).removeprefix('torch.')}; quantized weights cannot be "
+            "merged, name the model they were made from"
+        )
+    if not is_finite(values):
+        raise SpecError(f"{tensor} has NaN or infinite values; {_CURE}")
+
+
+@contextmanager
+def _opened(model: str, file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise SpecError(f"{model}: {file.name} cannot be read: {error}; {_CURE}") from error
