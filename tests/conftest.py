@@ -20,9 +20,11 @@ WORDS = [f"word{number}" for number in range(16)]
 LAYERS = 4
 
 
-def save_tiny_model(folder: Path, seed: int, base: Path | None = None, **config: Any) -> Path:
+def save_tiny_model(
+    folder: Path, seed: int, base: Path | None = None, words: list[str] = WORDS, **config: Any
+) -> Path:
     """A random Llama; with `base`, that model moved a little, as a fine-tune is."""
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(WORDS)}
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     torch.manual_seed(seed)

@@ -32,6 +32,7 @@ from mergekit.plan import MergePlanner
 from mergekit.tokenizer import BuildTokenizer
 
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 
@@ -126,8 +127,16 @@ def structure(recipe: MergeRecipe) -> str:
 
 
 def located(recipe: MergeRecipe) -> MergeRecipe:
-    """The recipe with a local folder for every model."""
-    return recipe.located(lambda model: str(local_folder(model)))
+    """The recipe as mergekit reads it: a local folder for every model and for a union tokenizer."""
+    found = recipe.located(lambda model: str(local_folder(model)))
+    if found.configuration.get("tokenizer_source") != "union":
+        return found
+    base = found.configuration.get("base_model")
+    folders = dict.fromkeys([*([base] if base else []), *found.models()])
+    union = str(union_tokenizer([Path(folder) for folder in folders]))
+    return found.model_copy(
+        update={"configuration": found.configuration | {"tokenizer_source": union}}
+    )
 
 
 def merge_options(recipe: MergeRecipe, device: str = "cpu") -> MergeOptions:
