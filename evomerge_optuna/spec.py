@@ -305,12 +305,23 @@ class SamplerSpec(Strict):
 
 
 class EvaluationSpec(Strict):
-    """How candidates are run; changes speed, not what is searched."""
+    """How candidates are built and run; changes speed, not what is searched.
+
+    `memory_limit` (as 16GB; default: 70% of what is free) is what the resident merger may keep
+    between trials.
+    """
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
     merger: Literal["resident", "checkpoint"] = "resident"
-    memory_limit: Annotated[ByteSize, Field(gt=0)] | None = None  # as 16GB; of the resident merger
+    memory_limit: ByteSize | None = None
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _with_a_unit(cls, value: ByteSize | None) -> ByteSize | None:
+        if value is not None and value < 10**6:
+            raise ValueError(f"{int(value)} bytes is less than a megabyte; write a unit, as 16GB")
+        return value
 
 
 class StudySpec(Strict):

@@ -69,7 +69,13 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
         **some(
             trials=st.integers(1, 9),
             sampler=st.fixed_dictionaries({}, optional={"seed": st.integers(0, 9)}),
-            evaluation=st.just({"device": "cpu"}),
+            evaluation=st.fixed_dictionaries(
+                {"device": st.just("cpu")},
+                optional={
+                    "merger": st.sampled_from(["resident", "checkpoint"]),
+                    "memory_limit": st.sampled_from(["16GB", "1.5GiB", 10**9]),
+                },
+            ),
         ),
     }  # fmt: skip
 
@@ -173,6 +179,12 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             {"merge": {"method": "ties", "layer_group_size": True}},
             "spec: merge.layer_group_size: should be a valid integer, not True",
         ),
+        (
+            {"evaluation": {"memory_limit": 16}},
+            "spec: evaluation.memory_limit: 16 bytes is less than a megabyte; write a unit",
+        ),
+        ({"evaluation": {"memory_limit": "16GX"}}, "spec: evaluation.memory_limit: could not"),
+        ({"evaluation": {"merger": "disk"}}, "spec: evaluation.merger: should be 'resident' or"),
     ],
 )
 def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import choose_trial, final_scores, stored_final_scores
@@ -55,12 +57,22 @@ def test_overflowing_candidates_fail_and_the_study_goes_on(
     assert "NaN or infinite" in merge_study.trials()[1].user_attrs["error"]
 
 
+def break_merging(broken: pytest.MonkeyPatch, error: Exception) -> None:
+    """Makes every merge fail."""
+
+    class Broken:
+        def merge(self, recipe: MergeRecipe) -> Merged:
+            raise error
+
+    broken.setattr(objective, "make_merger", lambda *_: Broken())
+
+
 @pytest.mark.parametrize("error", [MemoryError("17 GB"), RuntimeError("CUDA out of memory")])
 def test_an_exception_fails_the_trial(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(objective, "load_model", lambda *_: (_ for _ in ()).throw(error))
+        break_merging(broken, error)
         run_study(merge_study, 2)
     run_study(merge_study, 4)
     states = [trial.state for trial in merge_study.trials()]
@@ -74,7 +86,7 @@ def test_a_fault_of_all_candidates_stops_the_run_and_they_are_repeated(
     run_study(merge_study, 1)
     with monkeypatch.context() as broken:
         error = RuntimeError("no CUDA-capable device is detected")
-        broken.setattr(objective, "load_model", lambda *_: (_ for _ in ()).throw(error))
+        break_merging(broken, error)
         with pytest.raises(EvomergeError, match=r"5 candidates all failed alike: .*CUDA"):
             run_study(merge_study, 9)
     assert merge_study.finished() == 1
@@ -96,7 +108,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     run_study(merge_study, 2)
     with monkeypatch.context() as broken:
         full = OSError(errno.ENOSPC, "No space left on device", "/data/scratch")
-        broken.setattr(objective, "write_checkpoint", lambda *_: (_ for _ in ()).throw(full))
+        break_merging(broken, full)
         with pytest.raises(EvomergeError, match="/data/scratch: no space left"):
             run_study(merge_study, 4)
     assert merge_study.finished() == 2
@@ -130,3 +142,39 @@ def test_final_scores_are_computed_once(
     assert final_scores(again, best, said.append) == rows
     assert said == []
     assert stored_final_scores(again, best) == rows
+
+
+def test_a_recipe_that_was_scored_is_not_scored_again(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(merge_study, 2)
+    merge_study.study.enqueue_trial(merge_study.trials()[1].params)
+    with monkeypatch.context() as broken:
+        break_merging(broken, RuntimeError("merged again"))
+        run_study(merge_study, 3)
+    *_, scored, repeated = merge_study.trials()
+    assert repeated.state is TrialState.COMPLETE
+    assert repeated.values == scored.values
+    assert repeated.user_attrs["same_as"] == scored.number
+    for name in ("recipe", "sha256", "scores"):
+        assert repeated.user_attrs[name] == scored.user_attrs[name]
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties"])
+def test_both_mergers_score_alike(make_spec: SpecMaker, home: Path, method: str) -> None:
+    studies = [
+        create_study(
+            open_store(),
+            make_spec(
+                study=merger, merge={"method": method}, trials=4, evaluation={"merger": merger}
+            ),
+        )
+        for merger in ("resident", "checkpoint")
+    ]
+    for merge_study in studies:
+        run_study(merge_study, 4)
+    resident, checkpoint = (s.trials() for s in studies)
+    assert [t.values for t in resident] == [t.values for t in checkpoint]
+    assert [t.user_attrs["sha256"] for t in resident] == [
+        t.user_attrs["sha256"] for t in checkpoint
+    ]

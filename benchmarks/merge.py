@@ -1,0 +1,224 @@
+"""How fast a candidate is merged: mergekit on disk, mergekit in memory, ours, and memory itself.
+
+    python benchmarks/merge.py [--size zoo] [--size 135M] [--repeats 3] [--json PATH]
+
+All from one run over the same models: two sources and their base, float32. 135M is a random Llama
+of SmolLM2-135M's shape. The floor is the time to read base and sources once and to write the merged
+model once, at the copy bandwidth measured beside it.
+"""
+
+import json
+import logging
+import multiprocessing
+import random
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import psutil
+import torch
+import transformers
+from mergekit.config import MergeConfiguration
+from mergekit.graph import Executor
+from mergekit.merge import run_merge
+from rich.console import Console
+from rich.table import Table
+
+from evomerge_optuna.merging.plan import merge_options, plan_merge
+from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.recipes.merge import MergeRecipe
+
+METHODS = ("ties", "dare_ties", "task_arithmetic")
+SHAPE_135M = transformers.LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    tie_word_embeddings=True,
+    dtype="float32",
+)
+
+
+def zoo_models(_: Path) -> list[str]:
+    return [str(local_folder(f"zoo:{name}")) for name in ("base", "ja", "add")]
+
+
+def random_models(folder: Path) -> list[str]:
+    """A base and two sources that differ from it by a tenth of its spread, with a tokenizer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(local_folder("zoo:base"))
+    torch.manual_seed(0)
+    base = transformers.LlamaForCausalLM(SHAPE_135M)
+    names = []
+    for name in ("base", "a", "b"):
+        model = base
+        if name != "base":
+            model = transformers.LlamaForCausalLM(SHAPE_135M)
+            with torch.no_grad():
+                for moved, start in zip(model.parameters(), base.parameters(), strict=True):
+                    moved.mul_(0.1).add_(start)
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        names.append(str(folder / name))
+    return names
+
+
+SIZES: dict[str, Callable[[Path], list[str]]] = {"zoo": zoo_models, "135M": random_models}
+
+
+def a_recipe(method: str, models: list[str], number: int) -> MergeRecipe:
+    """Another candidate for each number, all of one structure."""
+    drawn = random.Random(number)
+    base, *sources = models
+    parameters = ("weight",) if method == "task_arithmetic" else ("weight", "density")
+    entries = [
+        {"model": source, "parameters": {name: drawn.uniform(0.2, 0.9) for name in parameters}}
+        for source in sources
+    ]
+    configuration = {
+        "merge_method": method,
+        "base_model": base,
+        "models": entries,
+        "dtype": "float32",
+    }
+    return MergeRecipe(configuration=configuration, seed=0)
+
+
+def median_seconds(run: Callable[[int], object], repeats: int) -> float:
+    taken = []
+    for number in range(1, repeats + 1):
+        start = time.perf_counter()
+        run(number)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def copy_bandwidth() -> float:
+    """Bytes that move a second, read or written, in a copy far larger than the caches."""
+    source = torch.ones(2**26)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 2 * source.nbytes / median_seconds(lambda _: target.copy_(source), 9)
+
+
+def measure(method: str, models: list[str], repeats: int) -> dict[str, float]:
+    """Seconds of each way, and the floor."""
+
+    def on_disk(number: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = a_recipe(method, models, number)
+            configuration = MergeConfiguration.model_validate(recipe.configuration)
+            run_merge(configuration, folder, merge_options(recipe))
+            load_model(Path(folder), "cpu")
+
+    plan = plan_merge(a_recipe(method, models, 0))
+    order, gathers = plan.order(), {n: p.task.gather_tensors for n, p in plan.tensors.items()}
+    read = dict(Executor(list(set(gathers.values()))).run(quiet=True))
+    inputs = {name: read[gather] for name, gather in gathers.items()}
+
+    def in_memory(number: int) -> None:
+        planned = plan_merge(a_recipe(method, models, number))
+        transformers.set_seed(0)
+        merged = {name: planned.tensors[name].task.execute(tensors=inputs[name]) for name in order}
+        assert len(merged) == len(order)
+
+    merger = ResidentMerger("cpu")
+    merger.merge(a_recipe(method, models, 0))
+    merger.merge(a_recipe(method, models, -1))
+    tensors = dict(merger.merge(a_recipe(method, models, -2)).model.named_parameters())
+    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+    with torch.no_grad():
+        seconds = {
+            "run_merge + load": median_seconds(on_disk, repeats),
+            "mergekit in memory": median_seconds(in_memory, repeats),
+            "ours with hash": median_seconds(
+                lambda number: merger.merge(a_recipe(method, models, number)), 5 * repeats
+            ),
+            "hash": median_seconds(lambda _: digest_tensors(tensors), 5 * repeats),
+        }
+    seconds["ours"] = seconds["ours with hash"] - seconds["hash"]
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    seconds["floor"] = (len(models) + 1) * size / copy_bandwidth()
+    return seconds
+
+
+def memory(method: str, models: list[str], merges: int) -> dict[str, float]:
+    """Peak and growth of a process of its own, in MB; it begins with everything imported."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    merger = ResidentMerger("cpu")
+    model = merger.merge(a_recipe(method, models, 0)).model
+    size = sum(tensor.nbytes for tensor in model.parameters())
+    for number in range(merges // 5):
+        merger.merge(a_recipe(method, models, number))
+    settled = process.memory_info().rss
+    for number in range(merges - merges // 5):
+        merger.merge(a_recipe(method, models, number))
+    ended = process.memory_info().rss
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sources = len(models) - 1
+    kept = 0 if method == "task_arithmetic" else sources * size
+    found = {
+        "need": (len(models) + 1) * size + kept,
+        "peak": peak - before,
+        "growth": ended - settled,
+    }
+    return {name: value / 1e6 for name, value in found.items()}
+
+
+@click.command()
+@click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=list(SIZES))
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--merges", default=500, show_default=True, help="For growth, on the zoo.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(sizes: tuple[str, ...], repeats: int, merges: int, json_file: Path | None) -> None:
+    """Print medians, ratios and memory."""
+    transformers.utils.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    speed = Table(title=f"Seconds of a merge, medians; {torch.get_num_threads()} threads")
+    for column in ("size", "method", "run_merge + load", "mergekit in memory", "ours", "hash"):
+        speed.add_column(column)
+    for column in ("times faster", "with hash", "floor", "ours / floor"):
+        speed.add_column(column)
+    space = Table(title="Memory, MB")
+    for column in ("size", "method", "models, merged, ranks", "peak", "growth", "merges"):
+        space.add_column(column)
+    results = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            models = SIZES[size](Path(folder))
+            for method in METHODS:
+                found = measure(method, models, repeats)
+                disk, ours = found["run_merge + load"], found["ours"]
+                speed.add_row(
+                    size,
+                    method,
+                    *(f"{found[name]:.3f}" for name in ("run_merge + load", "mergekit in memory")),
+                    *(f"{found[name]:.3f}" for name in ("ours", "hash")),
+                    f"{disk / ours:.0f}",
+                    f"{disk / found['ours with hash']:.0f}",
+                    f"{found['floor']:.3f}",
+                    f"{ours / found['floor']:.1f}",
+                )
+                count = merges if size == "zoo" else 30
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    used = pool.apply(memory, (method, models, count))
+                space.add_row(size, method, *(f"{v:.0f}" for v in used.values()), str(count))
+                results.append({"size": size, "method": method, "seconds": found, "MB": used})
+    console = Console(width=140)
+    console.print(speed)
+    console.print(space)
+    if json_file:
+        json_file.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
