@@ -11,7 +11,6 @@ import json
 import logging
 import multiprocessing
 import random
-import resource
 import statistics
 import tempfile
 import time
@@ -151,7 +150,7 @@ def measure(method: str, models: list[str], repeats: int) -> dict[str, float]:
 
 
 def memory(method: str, models: list[str], merges: int) -> dict[str, float]:
-    """Peak and growth of a process of its own, in MB; it begins with everything imported."""
+    """Peak and growth of a process of its own beyond what its imports take, in MB."""
     process = psutil.Process()
     before = process.memory_info().rss
     merger = ResidentMerger("cpu")
@@ -163,7 +162,9 @@ def memory(method: str, models: list[str], merges: int) -> dict[str, float]:
     for number in range(merges - merges // 5):
         merger.merge(a_recipe(method, models, number))
     ended = process.memory_info().rss
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage, whose maximum a child inherits from its parent.
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
+    peak = 1024 * int(line.split()[1])
     sources = len(models) - 1
     kept = 0 if method == "task_arithmetic" else sources * size
     found = {
@@ -208,7 +209,7 @@ def main(sizes: tuple[str, ...], repeats: int, merges: int, json_file: Path | No
                     f"{found['floor']:.3f}",
                     f"{ours / found['floor']:.1f}",
                 )
-                count = merges if size == "zoo" else 30
+                count = merges if size == "zoo" else 50
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     used = pool.apply(memory, (method, models, count))
                 space.add_row(size, method, *(f"{v:.0f}" for v in used.values()), str(count))

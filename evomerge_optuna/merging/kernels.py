@@ -184,13 +184,13 @@ class TaskVectorKernel:
         consensus = self._method.consensus_method is not None
         for part in _chunks(flat):
             rows = [
-                _sparse(delta[part], how, part).mul_(weight)
+                _row(delta[part], weight, how, part)
                 for delta, how, weight in zip(self._deltas, sparse, weights, strict=True)
             ]
             if consensus:
                 mixed = _elect(rows, weights if options["normalize"] else None)
             else:
-                mixed = _sum(rows) + _zero(base)
+                mixed = _sum(rows).add_(0)  # torch.sum begins with 0: its sums are never -0
                 if options["normalize"]:
                     mixed.div_(divisor)
             if options["lambda"] != 1:
@@ -241,10 +241,12 @@ class TaskVectorKernel:
         return _Rescaled(kept, None if tiny else before / after)
 
 
-def _sparse(delta: torch.Tensor, how: _Mask | _Rescaled | None, part: slice) -> torch.Tensor:
-    """A chunk of a task vector with its mask applied, as a new tensor."""
+def _row(
+    delta: torch.Tensor, weight: torch.Tensor, how: _Mask | _Rescaled | None, part: slice
+) -> torch.Tensor:
+    """A chunk of a task vector, masked and weighted, as a new tensor."""
     if how is None:
-        return delta.clone()
+        return delta * weight
     if isinstance(how, _Mask):
         kept = torch.empty_like(delta, dtype=how.dtype)
         how.apply(delta, part, out=kept)
@@ -252,7 +254,7 @@ def _sparse(delta: torch.Tensor, how: _Mask | _Rescaled | None, part: slice) -> 
         kept = torch.copysign(how.magnitudes[part], delta)
         if how.scale is not None:
             kept.mul_(how.scale)
-    return kept.to(delta.dtype)
+    return kept.to(delta.dtype).mul_(weight)
 
 
 def _elect(rows: list[torch.Tensor], weights: torch.Tensor | None) -> torch.Tensor:
@@ -262,7 +264,7 @@ def _elect(rows: list[torch.Tensor], weights: torch.Tensor | None) -> torch.Tens
     """
     sign = torch.copysign(torch.ones_like(rows[0]), _sum(rows))
     agreeing = [row.mul_(sign).clamp_(min=0) for row in rows]
-    mixed = torch.addcmul(_zero(sign), _sum(agreeing), sign)
+    mixed = (_sum(agreeing) * sign).add_(0)  # torch.sum begins with 0: its sums are never -0
     if weights is not None:
         shares = [
             torch.gt(row, 0, out=row).mul_(weight)
@@ -277,20 +279,15 @@ def _sum(rows: list[torch.Tensor]) -> torch.Tensor:
     """What torch.stack(rows).sum(dim=0) gives for up to four rows, but for the sign of zeros."""
     if len(rows) > 2 and rows[0].dtype != torch.float32:
         return torch.stack(rows).sum(dim=0)  # adds in float32 and rounds once
-    total = rows[0]
-    for row in rows[1:]:
+    total, *others = rows
+    for row in others:
         total = total + row
     return total
 
 
-def _zero(like: torch.Tensor) -> torch.Tensor:
-    """0 to add to: torch.sum begins with it, so that its sums are never -0."""
-    return like.new_zeros(())
-
-
 def _chunks(flat: torch.Tensor) -> Iterator[slice]:
-    """Slices that stay in cache, one for all cores together; on a GPU far larger ones."""
-    size = 2**16 * torch.get_num_threads() if flat.is_cpu else 2**24
+    """Slices whose buffers stay in cache (1 MB a core each); on a GPU far larger ones."""
+    size = 2**18 * torch.get_num_threads() if flat.is_cpu else 2**24
     for start in range(0, max(1, len(flat)), size):
         yield slice(start, start + size)
 

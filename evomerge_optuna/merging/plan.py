@@ -91,6 +91,7 @@ def plan_merge(recipe: MergeRecipe) -> MergePlan:
     config = _model_out_config(configuration, architecture)
     planner = MergePlanner(configuration, architecture, options, config)
     targets = planner.plan_to_disk(out_path="")  # a name in the plan; nothing is written
+    MergePlanner._model_arch.cache_clear()  # it would keep the last planners alive
     tensors = {
         target.tensor_name: TensorPlan(
             name=target.tensor_name,
