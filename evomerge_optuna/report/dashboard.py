@@ -25,7 +25,7 @@ def describe_study(merge_study: MergeStudy) -> None:
     save_note(
         merge_study.study,
         f"# {spec.study}\n\n"
-        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.merge.method}) from "
+        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
         f"{', '.join(spec.models)}: {spec.objective.direction} `{spec.objective.target}` on the "
         "search split.\n\n"
         f"Export the best: `evomerge-optuna study export {spec.study} OUT`\n\n"

@@ -1,6 +1,5 @@
 """Data-flow space: which layers a token passes through, and how they are scaled (section 3.2)."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -39,7 +38,8 @@ class StackSpace:
     """
 
     spec: StackStudySpec
-    depths: dict[str, int]
+    depths: dict[str, int]  # layers of each model, by alias
+    baseline_name = "identity path"
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -80,16 +80,15 @@ class StackSpace:
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
         models = self.spec.models
-        first, *_, last = models
         path = self._path([values[name] for name in self._indicators()])
         scales = self._path_scales(path, values)
         steps = tuple(
             Step(model=models[slot.alias], layer=slot.layer, scale=scale)
             for (_, slot), scale in zip(path, scales, strict=True)
         )
-        head = steps[-1].model if self.spec.stack.head == "last" else models[first]
+        head = steps[-1].model if self.spec.stack.head == "last" else models[self._first]
         return StackRecipe(
-            embeddings=models[first], steps=steps, head=head, dtype=self.spec.stack.dtype
+            embeddings=models[self._first], steps=steps, head=head, dtype=self.spec.stack.dtype
         )
 
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
@@ -128,7 +127,7 @@ class StackSpace:
 
     @property
     def _kind(self) -> str:
-        return self.spec.stack.scale
+        return str(self.spec.stack.scale)
 
     @property
     def _first(self) -> str:
@@ -159,15 +158,10 @@ class StackSpace:
         return [f"theta.{number:02}" for number in range(_THETAS)]
 
     def _identity(self, away: float) -> dict[str, float]:
-        path = {
-            t
-            for t, slot in enumerate(self.slots[: len(self._layers())])
-            if slot.alias == self._first
-        }
         once = len(self._layers()) - 2 * self.spec.stack.anchors
         indicators = {
-            name: away if t in path and t < once else -away
-            for t, name in enumerate(self._indicators())
+            name: away if t < once and slot.alias == self._first else -away
+            for t, (name, slot) in enumerate(zip(self._indicators(), self.slots, strict=True))
         }
         start = 0.0 if self._kind == "network" else 1.0
         return indicators | dict.fromkeys(self._scales(), start)

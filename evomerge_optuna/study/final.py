@@ -45,7 +45,7 @@ def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]
         Contestant(alias, fingerprints[f"models.{alias}"]["weights"], model=model)
         for alias, model in merge_study.spec.models.items()
     ]
-    uniform = merge_study.space.recipe(merge_study.space.uniform())
+    uniform = merge_study.space.recipe(merge_study.space.baseline())
     recipe = recipe_of(trial)
     return [
         *sources,

@@ -132,7 +132,7 @@ def create_study(
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
-        study.enqueue_trial(dict(space.uniform()))
+        study.enqueue_trial(dict(space.baseline()))
         _store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
 

@@ -35,7 +35,7 @@ def test_total_trials_not_extra_ones(merge_study: MergeStudy) -> None:
 def test_the_first_trial_is_the_uniform_merge(merge_study: MergeStudy) -> None:
     run_study(merge_study, 1)
     (trial,) = merge_study.trials()
-    assert trial.params == merge_study.space.uniform()
+    assert trial.params == merge_study.space.baseline()
     assert trial.user_attrs["recipe"] == merge_study.space.recipe(trial.params).model_dump()
 
 
