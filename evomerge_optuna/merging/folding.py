@@ -18,10 +18,23 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
-from evomerge_optuna.merging.stacked import stacked_config
+from evomerge_optuna.merging.stacked import StackedMerger, stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
+
+
+def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
+    """Writes the stack's folded checkpoint and returns its digest, see `StackedMerger.merge`.
+
+    Raises:
+        CandidateError: mergekit refuses it.
+        OSError: the machine's fault: a file cannot be read or written.
+    """
+    merger = StackedMerger(device)
+    digest = merger.merge(recipe).digest
+    write_folded(recipe, folder, merger.models_of(recipe))
+    return digest
 
 
 def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -> None:

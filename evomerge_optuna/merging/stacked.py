@@ -1,14 +1,62 @@
 """The stacked model: layers of loaded models in another order, with no weight copied."""
 
 import copy
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from evomerge_optuna.models.architectures import StackNames
+from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe
+
+
+class StackedMerger:
+    """Builds stacks of layers in memory: the models are loaded once, a candidate shares them.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._models: dict[str, Any] = {}
+        self._tokenizers: dict[str, Any] = {}
+        self._digests: dict[str, str] = {}
+
+    def merge(self, recipe: StackRecipe) -> Merged:
+        """The recipe's model, and a digest of the recipe with all weights it can use.
+
+        Raises:
+            NotFiniteError: a model has NaN or infinite weights.
+            OSError: a model's file cannot be read.
+        """
+        models = self.models_of(recipe)
+        names = stack_names(models[recipe.embeddings].config.model_type, recipe.embeddings)
+        digest = hashlib.sha256(recipe.canonical().encode())
+        for name in models:
+            digest.update(self._digests[name].encode())
+        model = stacked_model(recipe, models, names)
+        return Merged(model, self._tokenizers[recipe.embeddings], digest.hexdigest())
+
+    def models_of(self, recipe: StackRecipe) -> dict[str, Any]:
+        """The recipe's models by name, loaded at their first use."""
+        for name in recipe.models():
+            if name not in self._models:
+                model, tokenizer = load_model(local_folder(name), self._device)
+                self._digests[name] = digest_tensors(
+                    {n: p.detach() for n, p in model.named_parameters()}
+                )
+                self._models[name] = model.to(
+                    getattr(torch, recipe.dtype) if recipe.dtype else model.dtype
+                )
+                self._tokenizers[name] = tokenizer
+        return {name: self._models[name] for name in recipe.models()}
 
 
 def stacked_model(recipe: StackRecipe, models: Mapping[str, Any], names: StackNames) -> Any:

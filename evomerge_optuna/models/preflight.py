@@ -167,7 +167,8 @@ def _check_vocabulary(
         return
     if a.vocab_size != b.vocab_size:
         raise SpecError(
-            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; {_MATCH[spec.stage]}"
+            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; "
+            + _MATCH[spec.stage]
         )
 
 
@@ -182,7 +183,8 @@ def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> N
     if want != have:
         token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
         raise SpecError(
-            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); {_MATCH[spec.stage]}"
+            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); "
+            + _MATCH[spec.stage]
         )
 
 

@@ -64,7 +64,7 @@ def break_merging(broken: pytest.MonkeyPatch, error: Exception) -> None:
         def merge(self, recipe: MergeRecipe) -> Merged:
             raise error
 
-    broken.setattr(objective, "make_merger", lambda *_: Broken())
+    broken.setattr(objective, "EveryMerger", lambda *_: Broken())
 
 
 @pytest.mark.parametrize("error", [MemoryError("17 GB"), RuntimeError("CUDA out of memory")])
