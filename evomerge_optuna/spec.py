@@ -183,6 +183,25 @@ class MergeSpec(Strict):
         return options[name]
 
 
+class StackSpec(Strict):
+    """How layers are stacked (paper, section 3.2): all models' layers in order, r times over."""
+
+    repeats: Annotated[Integer, Field(ge=1)] = 3
+    scale: Literal["none", "step", "matrix", "network"] = "network"
+    max_layers: Annotated[Integer, Field(ge=1)] | None = None
+    anchors: Annotated[Integer, Field(ge=0)] = 0
+    head: Literal["first", "last"] = "last"
+    dtype: DTypeName | None = None
+
+    @model_validator(mode="after")
+    def _room_for_anchors(self) -> "StackSpec":
+        if self.max_layers is not None and self.max_layers < max(1, 2 * self.anchors):
+            raise ValueError(
+                f"max_layers: {self.max_layers} is less than the {2 * self.anchors} anchors"
+            )
+        return self
+
+
 class DataSource(Strict):
     """One split of a data set, in the terms of `datasets.load_dataset`."""
 
@@ -328,10 +347,8 @@ class StudySpec(Strict):
     """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
 
     study: Annotated[str, Field(min_length=1, max_length=200)]
-    stage: Literal["ps"]
-    base_model: str | None = None
+    stage: str
     models: dict[str, str]
-    merge: MergeSpec
     sampler: SamplerSpec = SamplerSpec()
     trials: Annotated[Integer, Field(ge=1)] = 1000
     tasks: dict[str, Task]
@@ -357,15 +374,13 @@ class StudySpec(Strict):
                 raise ValueError(f"the name '{name}' may have only letters, digits, '_' and '-'")
         return value
 
-    @field_validator("objectives")
-    @classmethod
-    def _one_objective(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        if len(value) != 1:
-            raise ValueError(f"stage ps takes exactly one objective, here are {len(value)}")
-        return value
-
     @model_validator(mode="after")
-    def _consistent(self) -> "StudySpec":
+    def _objectives_and_models(self) -> "StudySpec":
+        if len(self.objectives) != 1:
+            raise ValueError(
+                f"objectives: stage {self.stage} takes exactly one objective, here are "
+                f"{len(self.objectives)}"
+            )
         for index, objective in enumerate(self.objectives):
             task = self.tasks.get(objective.task)
             where = f"objectives[{index}].{objective.direction}"
@@ -379,6 +394,50 @@ class StudySpec(Strict):
                     f"{where}: task '{objective.task}' has no metric '{objective.metric}'; "
                     f"it has {', '.join(task.metrics)}"
                 )
+        if len(set(self.models.values())) < len(self.models):
+            raise ValueError("models: the same model is named twice; remove one")
+        return self
+
+    @property
+    def objective(self) -> Objective:
+        """The single objective."""
+        return self.objectives[0]
+
+    @property
+    def method(self) -> str:
+        """What is searched, in a word or two."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        """In which the merged model is made; None: that of the models."""
+        raise NotImplementedError
+
+    @property
+    def any_vocabulary(self) -> bool:
+        """May the models' vocabularies differ?"""
+        raise NotImplementedError
+
+    def model_ids(self) -> dict[str, str]:
+        """Every model by the key that names it in messages: base_model, models.ALIAS."""
+        return {f"models.{alias}": model for alias, model in self.models.items()}
+
+    def to_yaml(self) -> str:
+        """The spec as a user would write it, without what is left at its default."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        ordered = {key: content[key] for key in _KEY_ORDER if key in content}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
+
+
+class ParameterStudySpec(StudySpec):
+    """A search in parameter space: weights and densities of a merge."""
+
+    stage: Literal["ps"]
+    base_model: str | None = None
+    merge: MergeSpec
+
+    @model_validator(mode="after")
+    def _models_for_the_method(self) -> "ParameterStudySpec":
         if self.base_model is None and self.merge.method != "linear":
             raise ValueError(f"base_model: {self.merge.method} needs a base model; add base_model")
         if self.merge.method == "slerp" and len(self.models) != 1:
@@ -393,27 +452,57 @@ class StudySpec(Strict):
                 "models: the base model is also a source model, so its task vector is zero; "
                 "remove it from models"
             )
-        if len(set(self.models.values())) < len(self.models):
-            raise ValueError("models: the same model is named twice; remove one")
         return self
 
     @property
-    def objective(self) -> Objective:
-        """The single objective of a parameter-space study."""
-        return self.objectives[0]
+    def method(self) -> str:
+        return self.merge.method
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        return self.merge.dtype
+
+    @property
+    def any_vocabulary(self) -> bool:
+        return self.merge.tokenizer_source is not None  # mergekit matches them
 
     def model_ids(self) -> dict[str, str]:
-        """Every model by the key that names it in messages: base_model, models.ALIAS."""
-        ids = {f"models.{alias}": model for alias, model in self.models.items()}
+        ids = super().model_ids()
         return {"base_model": self.base_model, **ids} if self.base_model else ids
 
-    def to_yaml(self) -> str:
-        """The spec as a user would write it, without what is left at its default."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", by_alias=True, exclude_defaults=True),
-            sort_keys=False,
-            allow_unicode=True,
-        )
+
+class StackStudySpec(StudySpec):
+    """A search in data-flow space: which layers of the models a token passes through."""
+
+    stage: Literal["dfs"]
+    stack: StackSpec = StackSpec()
+
+    @model_validator(mode="after")
+    def _models_to_stack(self) -> "StackStudySpec":
+        if len(self.models) < 2:
+            raise ValueError("models: a stack is made of two or more models")
+        if self.evaluation.merger != "resident":
+            raise ValueError("evaluation.merger: a stack is scored in memory; write resident")
+        return self
+
+    @property
+    def method(self) -> str:
+        return "layer stack"
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        return self.stack.dtype
+
+    @property
+    def any_vocabulary(self) -> bool:
+        return self.stack.head == "first"  # the others' embeddings and heads are not used
+
+
+_STAGES: dict[Any, type[StudySpec]] = {"ps": ParameterStudySpec, "dfs": StackStudySpec}
+_KEY_ORDER = (
+    *("study", "stage", "base_model", "models", "merge", "stack", "sampler", "trials"),
+    *("tasks", "objectives", "evaluation"),
+)
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -443,8 +532,11 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:
     Raises:
         SpecError: one line for the first thing wrong: the path of its key, what, and the cure.
     """
+    stage = content.get("stage")
+    if "stage" in content and (not isinstance(stage, str) or stage not in _STAGES):
+        raise SpecError(f"{origin}: stage: should be 'ps' or 'dfs', not {stage!r}")
     try:
-        return StudySpec.model_validate(content)
+        return _STAGES.get(stage, ParameterStudySpec).model_validate(content)
     except ValidationError as error:
         raise SpecError(f"{origin}: {_explain(error)}") from error
 
@@ -546,8 +638,9 @@ def _suggestion(location: list[int | str]) -> str:
 def _keys_at(location: list[int | str]) -> set[str]:
     """The keys of the part of a spec at this path."""
     parts: dict[str, list[type[Strict]]] = {
-        "": [StudySpec],
+        "": list(_STAGES.values()),
         "merge": [MergeSpec],
+        "stack": [StackSpec],
         "sampler": [SamplerSpec],
         "evaluation": [EvaluationSpec],
         "objectives": [Objective],

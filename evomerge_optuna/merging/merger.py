@@ -2,10 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
+
+if TYPE_CHECKING:
+    from evomerge_optuna.merging.checkpoint import CheckpointMerger
+    from evomerge_optuna.merging.resident import ResidentMerger
+    from evomerge_optuna.merging.stacked import StackedMerger
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Merged:
 class Merger(Protocol):
     """Turns recipes into models, one at a time."""
 
-    def merge(self, recipe: MergeRecipe) -> Merged:
+    def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model; it is valid until the next merge.
 
         Raises:
@@ -30,13 +37,38 @@ class Merger(Protocol):
         ...
 
 
-def make_merger(spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> Merger:
-    """The merger that a spec asks for; `say` is told once what it keeps in memory."""
-    # Imported here: mergekit and torch take seconds, and most commands merge nothing.
-    if spec.merger == "checkpoint":
-        from evomerge_optuna.merging.checkpoint import CheckpointMerger
+class EveryMerger:
+    """Builds recipes of every kind, each by the merger made for it, which is made when needed.
 
-        return CheckpointMerger(spec.device)
-    from evomerge_optuna.merging.resident import ResidentMerger
+    Args:
+        spec: names the merger of merge recipes, the device and the memory limit.
+        say: told once what is kept in memory.
+    """
 
-    return ResidentMerger(spec.device, spec.memory_limit, say)
+    # Imported where needed: mergekit and torch take seconds, and most commands merge nothing.
+
+    def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
+        self._spec = spec
+        self._say = say
+
+    def merge(self, recipe: Recipe) -> Merged:
+        """The recipe's model; it is valid until the next merge."""
+        if isinstance(recipe, StackRecipe):
+            return self._stacked.merge(recipe)
+        return self._merged.merge(recipe)
+
+    @cached_property
+    def _stacked(self) -> "StackedMerger":
+        from evomerge_optuna.merging.stacked import StackedMerger
+
+        return StackedMerger(self._spec.device)
+
+    @cached_property
+    def _merged(self) -> "ResidentMerger | CheckpointMerger":
+        if self._spec.merger == "checkpoint":
+            from evomerge_optuna.merging.checkpoint import CheckpointMerger
+
+            return CheckpointMerger(self._spec.device)
+        from evomerge_optuna.merging.resident import ResidentMerger
+
+        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)

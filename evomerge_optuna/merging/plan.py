@@ -68,8 +68,13 @@ class MergePlan:
         scheduled = [handle.task() for handle in Executor(self.targets).schedule.tasks]
         return tuple(names[id(task)] for task in scheduled if id(task) in names)
 
-    def write_config_and_tokenizer(self, folder: Path) -> None:
-        """Everything of the checkpoint but its weights, as `run_merge` writes it."""
+    def write_weights(self) -> None:
+        """The checkpoint's safetensors files, in the folder that `plan_merge` was given."""
+        for _ in Executor(self.targets).run(quiet=True):
+            pass
+
+    def write_tokenizer(self, folder: Path) -> None:
+        """Tokenizer and generation settings, as `run_merge` writes them."""
         if self.tokenizer_task is None:
             _copy_tokenizer(self.configuration, str(folder), options=self.options)
         else:
@@ -79,18 +84,21 @@ class MergePlan:
             _update_config_vocab(self.config, self.architecture, built.tokenizer, multiple)
             _set_chat_template(built.tokenizer, self.configuration)
             built.tokenizer.save_pretrained(folder)
-        self.config.save_pretrained(folder)
 
 
-def plan_merge(recipe: MergeRecipe) -> MergePlan:
-    """mergekit's plan of a recipe; of the models only configurations and file indexes are read."""
+def plan_merge(recipe: MergeRecipe, folder: Path | None = None) -> MergePlan:
+    """mergekit's plan of a recipe; of the models only configurations and file indexes are read.
+
+    Args:
+        folder: where `write_weights` is to write.
+    """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe)
     architecture = get_architecture_info(configuration, options)
     LoaderCache().setup(options=options)
     config = _model_out_config(configuration, architecture)
     planner = MergePlanner(configuration, architecture, options, config)
-    targets = planner.plan_to_disk(out_path="")  # a name in the plan; nothing is written
+    targets = planner.plan_to_disk(out_path=str(folder or ""))
     MergePlanner._model_arch.cache_clear()  # it would keep the last planners alive
     tensors = {
         target.tensor_name: TensorPlan(

@@ -130,7 +130,8 @@ class _Resident:
         """The model whose parameters are the merged tensors, and its tokenizer."""
         if self._model is None:
             with tempfile.TemporaryDirectory() as folder:
-                plan.write_config_and_tokenizer(Path(folder))
+                plan.write_tokenizer(Path(folder))
+                plan.config.save_pretrained(folder)
                 self._model, self._tokenizer = model_of(self.tensors, Path(folder), self._device)
             self._say(self._summary())
         elif not self._in_place():

@@ -16,6 +16,7 @@ class StackNames:
         inner: norms through which a layer reads the residual stream.
         outer: modules whose output a layer adds to the residual stream.
         offset: a norm multiplies by `offset + weight`.
+        norm_bias: a norm adds a bias.
     """
 
     layers: str
@@ -24,11 +25,7 @@ class StackNames:
     inner: tuple[str, str]
     outer: tuple[str, str]
     offset: int = 0
-
-    @property
-    def outer_norms(self) -> bool:
-        """Are attention and MLP normalized before they are added, so that a norm scales them?"""
-        return self.offset == 1
+    norm_bias: bool = False
 
 
 _LLAMA = StackNames(
@@ -52,6 +49,7 @@ _GPT2 = StackNames(
     final_norm="transformer.ln_f",
     inner=("ln_1", "ln_2"),
     outer=("attn.c_proj", "mlp.c_proj"),
+    norm_bias=True,
 )
 STACKABLE = {
     "llama": _LLAMA,

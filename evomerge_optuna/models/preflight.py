@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import ParameterStudySpec, StackStudySpec, StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -19,7 +20,16 @@ _COMPARED = (
     ("num_attention_heads", "attention heads"),
     ("num_key_value_heads", "key/value heads"),
 )
-_MATCH = "set merge.tokenizer_source to base or union and mergekit matches them token by token"
+# What all layers of a model share, so that those of two models can only be stacked with the same.
+_SAME_IN_A_STACK = (
+    *("rope_parameters", "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "hidden_act"),
+    *("activation_function", "hidden_activation", "head_dim", "sliding_window"),
+    *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+)
+_MATCH = {
+    "ps": "set merge.tokenizer_source to base or union and mergekit matches them token by token",
+    "dfs": "set stack.head to first, and only the first model's embeddings and head are used",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,8 @@ class Architecture:
     """What the merge needs to know of the models, which all share it."""
 
     name: str
-    layers: int
-    parameters: int
+    layers: dict[str, int]  # by the model's key in the spec
+    parameters: int  # of the first model
 
 
 def preflight(spec: StudySpec) -> Architecture:
@@ -47,22 +57,19 @@ def preflight(spec: StudySpec) -> Architecture:
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
     for key in others:
-        _check_architecture(configs[first], configs[key], first, key)
+        _check_architecture(spec, configs[first], configs[key], first, key)
         _check_vocabulary(spec, configs[first], configs[key], first, key)
         _check_tokenizer(spec, tokenizer, first, key)
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
     config = configs[first]
-    layers = config.num_hidden_layers
-    size = spec.merge.layer_group_size
-    if size is not None and size > layers:
-        raise SpecError(
-            f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
-            "leave it out for one group"
-        )
     shapes = _tensor_shapes(config, first)
-    _check_layer_groups(spec, shapes)
+    if isinstance(spec, ParameterStudySpec):
+        _check_layer_groups(spec, config.num_hidden_layers, shapes)
+    if isinstance(spec, StackStudySpec):
+        _check_stack(spec, configs)
     count = sum(_product(shape) for shape in shapes.values())
+    layers = {key: config.num_hidden_layers for key, config in configs.items()}
     return Architecture(name=config.architectures[0], layers=layers, parameters=count)
 
 
@@ -91,7 +98,33 @@ def _merged_tokenizer(model: str, key: str) -> Any:
     return tokenizer
 
 
-def _check_layer_groups(spec: StudySpec, shapes: dict[str, tuple[int, ...]]) -> None:
+def _check_stack(spec: StackStudySpec, configs: dict[str, "PretrainedConfig"]) -> None:
+    (first, one), *others = configs.items()
+    stack_names(one.model_type, first)
+    for key, other in others:
+        for name in _SAME_IN_A_STACK:
+            have, want = getattr(other, name, None), getattr(one, name, None)
+            if have != want:
+                raise SpecError(
+                    f"{key}: {name} is {have} in its config.json, but {want} in that of {first}; "
+                    "a stack has one for all its layers"
+                )
+    if 2 * spec.stack.anchors > one.num_hidden_layers:
+        raise SpecError(
+            f"stack.anchors: {first} has {one.num_hidden_layers} layers, too few for "
+            f"{spec.stack.anchors} at each end"
+        )
+
+
+def _check_layer_groups(
+    spec: ParameterStudySpec, layers: int, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    size = spec.merge.layer_group_size
+    if size is not None and size > layers:
+        raise SpecError(
+            f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
+            "leave it out for one group"
+        )
     taken: set[str] = set()
     for text in spec.merge.layer_groups or ():
         matching = {name for name in shapes if text in name}
@@ -108,13 +141,17 @@ def _check_layer_groups(spec: StudySpec, shapes: dict[str, tuple[int, ...]]) -> 
         taken |= matching
 
 
-def _check_architecture(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
+def _check_architecture(
+    spec: StudySpec, a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str
+) -> None:
     if a.model_type != b.model_type:
         raise SpecError(
             f"{key}: its architecture is {b.model_type}, that of {first} is {a.model_type}; "
             "only models of one architecture can be merged"
         )
     for attribute, words in _COMPARED:
+        if attribute == "num_hidden_layers" and isinstance(spec, StackStudySpec):
+            continue  # any depth
         have, want = getattr(b, attribute, None), getattr(a, attribute, None)
         if have != want:
             raise SpecError(
@@ -126,16 +163,17 @@ def _check_architecture(a: "PretrainedConfig", b: "PretrainedConfig", first: str
 def _check_vocabulary(
     spec: StudySpec, a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str
 ) -> None:
-    if spec.merge.tokenizer_source is not None:
+    if spec.any_vocabulary:
         return
     if a.vocab_size != b.vocab_size:
         raise SpecError(
-            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; {_MATCH}"
+            f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; "
+            + _MATCH[spec.stage]
         )
 
 
 def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> None:
-    if spec.merge.tokenizer_source is not None:
+    if spec.any_vocabulary:
         return
     try:
         other = load_tokenizer(spec.model_ids()[key], key)
@@ -145,17 +183,18 @@ def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> N
     if want != have:
         token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
         raise SpecError(
-            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); {_MATCH}"
+            f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); "
+            + _MATCH[spec.stage]
         )
 
 
 def _check_dtype(
     spec: StudySpec, a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str
 ) -> None:
-    if spec.merge.dtype is None and a.dtype != b.dtype:
+    if spec.dtype is None and a.dtype != b.dtype:
         raise SpecError(
             f"{key}: dtype {_dtype_name(b)}, but {first} has {_dtype_name(a)}; "
-            "set merge.dtype to the one to merge in"
+            f"set {'merge' if spec.stage == 'ps' else 'stack'}.dtype to the one to merge in"
         )
 
 
@@ -163,6 +202,8 @@ def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key:
     want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
     for name in {**want, **have}:
         x, y = want.get(name), have.get(name)
+        if None in (x, y) and a.num_hidden_layers != b.num_hidden_layers:
+            continue  # of a layer that one of them has not, which only a stack allows
         same_but_rows = x is not None and y is not None and x[1:] == y[1:]
         if x != y and not (same_but_rows and a.vocab_size != b.vocab_size):
             raise SpecError(

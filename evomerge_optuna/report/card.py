@@ -7,6 +7,8 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.tables import show_score
 from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
 from evomerge_optuna.study.final import recipe_of, stored_final_scores
@@ -24,7 +26,7 @@ def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
 
 # {spec.study}, trial {trial.number}
 
-A merge of {_listed(spec)} by `{spec.merge.method}`, found by
+A merge of {_listed(spec)} by `{spec.method}`, found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
 of the study `{spec.study}` ({spec.objective.direction} `{spec.objective.target}`).
 
@@ -38,16 +40,26 @@ With 95% intervals. The search saw the search split, so its score there flatters
 
 {_lineage(merge_study)}
 
-SHA-256 over the merged tensors: `{digest}`
+SHA-256, as scored: `{digest}`
 
 ## Recipe
 
-`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the same tensors
-(mergekit {versions["mergekit"]}, torch {versions["torch"]}).
-
-```yaml
-{recipe.located(_shown).to_yaml()}```
+{_how_to_repeat(recipe, versions)}
 """
+
+
+def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
+    made_with = f"mergekit {versions['mergekit']}, torch {versions['torch']}"
+    if isinstance(recipe, StackRecipe):
+        return (
+            "The layers in the order in which a token passes them, with what the residual stream "
+            f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
+            f"\n```yaml\n{recipe.to_yaml()}```"
+        )
+    return (
+        f"`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the same "
+        f"tensors\n({made_with}).\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+    )
 
 
 def _front_matter(spec: StudySpec) -> dict[str, Any]:
@@ -58,7 +70,7 @@ def _front_matter(spec: StudySpec) -> dict[str, Any]:
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["mergekit", "merge", "evomerge-optuna", spec.merge.method],
+        "tags": ["mergekit", "merge", "evomerge-optuna", spec.method],
     }
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import save_note, wsgi
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.study.final import recipe_of
 from evomerge_optuna.study.objective import RECIPE
 from evomerge_optuna.study.storage import Store
@@ -25,7 +26,7 @@ def describe_study(merge_study: MergeStudy) -> None:
     save_note(
         merge_study.study,
         f"# {spec.study}\n\n"
-        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.merge.method}) from "
+        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
         f"{', '.join(spec.models)}: {spec.objective.direction} `{spec.objective.target}` on the "
         "search split.\n\n"
         f"Export the best: `evomerge-optuna study export {spec.study} OUT`\n\n"
@@ -40,7 +41,10 @@ def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
         parts.append(f"Failed: {trial.user_attrs[ERROR]}")
     if RECIPE in trial.user_attrs:
         recipe = recipe_of(trial)
-        parts.append(f"mergekit configuration, masks seeded with {recipe.seed}:")
+        if isinstance(recipe, MergeRecipe):
+            parts.append(f"mergekit configuration, masks seeded with {recipe.seed}:")
+        else:
+            parts.append(f"A path of {len(recipe.steps)} layers:")
         parts.append(f"```yaml\n{recipe.to_yaml()}```")
     # save_note wants a live trial, though it writes to the study's attributes.
     save_note(optuna.Trial(merge_study.study, trial._trial_id), "\n\n".join(parts))

@@ -9,12 +9,15 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import CandidateError, ExportError, UsageError
 from evomerge_optuna.models.catalog import is_on_hub, local_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.study.final import recipe_of
 from evomerge_optuna.study.objective import DIGEST
 from evomerge_optuna.study.studies import MergeStudy
 
 RECIPE_FILE = "mergekit_config.yml"
+STACK_FILE = "stack.yml"
 
 
 def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
@@ -29,8 +32,6 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: the tensors are not those that were scored, or the disk is full.
     """
-    from evomerge_optuna.merging.checkpoint import write_checkpoint  # imports mergekit
-
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
@@ -38,7 +39,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
-        digest = write_checkpoint(recipe, temporary, merge_study.spec.evaluation.device)
+        digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
         scored = trial.user_attrs[DIGEST]
         if digest != scored:
             raise ExportError(
@@ -46,7 +47,10 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
                 f"that were scored ({scored[:12]}); are the model files and package versions "
                 "still the same?"
             )
-        (temporary / RECIPE_FILE).write_text(mergekit_yaml(recipe), encoding="utf-8")
+        if isinstance(recipe, StackRecipe):
+            (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+        else:
+            (temporary / RECIPE_FILE).write_text(mergekit_yaml(recipe), encoding="utf-8")
         (temporary / "README.md").write_text(
             model_card(merge_study, trial, digest), encoding="utf-8"
         )
@@ -60,6 +64,17 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return digest
+
+
+def _write(recipe: Recipe, folder: Path, device: str) -> str:
+    # Imported here: mergekit and torch take seconds.
+    if isinstance(recipe, StackRecipe):
+        from evomerge_optuna.merging.folding import write_stack
+
+        return write_stack(recipe, folder, device)
+    from evomerge_optuna.merging.checkpoint import write_checkpoint
+
+    return write_checkpoint(recipe, folder, device)
 
 
 def mergekit_yaml(recipe: MergeRecipe) -> str:

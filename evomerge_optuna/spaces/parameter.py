@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.spec import MERGE_OPTIONS, Range, StudySpec
+from evomerge_optuna.spec import MERGE_OPTIONS, ParameterStudySpec, Range
 
 SHARED_PARAMETERS = ("t",)  # belong to the merge as a whole, not to one source model
 
@@ -31,11 +31,11 @@ class ParameterSpace:
     first filter its name contains, else to `other`.
     """
 
-    spec: StudySpec
+    spec: ParameterStudySpec
     groups: tuple[LayerGroup, ...]
 
     @classmethod
-    def of(cls, spec: StudySpec, layers: int) -> "ParameterSpace":
+    def of(cls, spec: ParameterStudySpec, layers: int) -> "ParameterSpace":
         """The space of a spec whose models have this many layers."""
         return cls(spec=spec, groups=tuple(_layer_groups(spec, layers)))
 
@@ -51,7 +51,13 @@ class ParameterSpace:
         }
         return self.recipe(values)
 
-    def uniform(self) -> dict[str, float]:
+    baseline_name = "uniform merge"
+
+    def start(self) -> None:
+        """CMA-ES begins in the middle of the ranges, as the paper does."""
+        return None
+
+    def baseline(self) -> dict[str, float]:
         """The uniform merge as parameters: equal weights that sum to 1, nothing dropped.
 
         Each value is moved into its range where the spec excludes it.
@@ -82,7 +88,7 @@ def _kind(name: str) -> str:
     return name.split(".")[1]
 
 
-def _layer_groups(spec: StudySpec, layers: int) -> Iterator[LayerGroup]:
+def _layer_groups(spec: ParameterStudySpec, layers: int) -> Iterator[LayerGroup]:
     merge = spec.merge
     if merge.layer_groups is not None:
         for text in merge.layer_groups:
@@ -95,7 +101,7 @@ def _layer_groups(spec: StudySpec, layers: int) -> Iterator[LayerGroup]:
 
 
 def _configuration(
-    spec: StudySpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
+    spec: ParameterStudySpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
 ) -> dict[str, Any]:
     """A mergekit configuration: slices for groups of layers, filters for groups of names."""
     merge = spec.merge
@@ -125,7 +131,7 @@ def _configuration(
 class _Chosen:
     """The values chosen for some groups, in the form mergekit reads them."""
 
-    spec: StudySpec
+    spec: ParameterStudySpec
     groups: tuple[LayerGroup, ...]
     values: dict[str, float]
 

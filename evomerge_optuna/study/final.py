@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import Merger, make_merger
+from evomerge_optuna.merging.merger import EveryMerger, Merger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.objective import DIGEST, RECIPE
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy
@@ -27,7 +27,7 @@ class Contestant:
     name: str
     identity: str
     model: str | None = None
-    recipe: MergeRecipe | None = None
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,18 @@ class FinalScores:
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
-    """Each source model, the uniform merge, and the recipe of the trial."""
+    """Each source model, the baseline of the search space, and the recipe of the trial."""
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
     sources = [
         Contestant(alias, fingerprints[f"models.{alias}"]["weights"], model=model)
         for alias, model in merge_study.spec.models.items()
     ]
-    uniform = merge_study.space.recipe(merge_study.space.uniform())
+    space = merge_study.space
+    baseline = space.recipe(space.baseline())
     recipe = recipe_of(trial)
     return [
         *sources,
-        Contestant("uniform merge", uniform.digest(), recipe=uniform),
+        Contestant(space.baseline_name, baseline.digest(), recipe=baseline),
         Contestant(f"trial {trial.number}", recipe.digest(), recipe=recipe),
     ]
 
@@ -69,7 +70,7 @@ def final_scores(
         for split in SPLITS
         if any(split in task.data.sources() for task in merge_study.spec.tasks.values())
     ]
-    evaluator, merger = Evaluator(merge_study.spec), make_merger(merge_study.spec.evaluation)
+    evaluator, merger = Evaluator(merge_study.spec), EveryMerger(merge_study.spec.evaluation)
     table = []
     for contestant in contestants(merge_study, trial):
         stored = _stored(merge_study, contestant)
@@ -110,9 +111,9 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     return found[0]
 
 
-def recipe_of(trial: FrozenTrial) -> MergeRecipe:
+def recipe_of(trial: FrozenTrial) -> Recipe:
     """The recipe that a scored trial recorded."""
-    return MergeRecipe.model_validate(trial.user_attrs[RECIPE])
+    return parse_recipe(trial.user_attrs[RECIPE])
 
 
 def _score(

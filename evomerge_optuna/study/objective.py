@@ -13,8 +13,8 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.merging.merger import Merger, make_merger
-from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.merging.merger import EveryMerger, Merger
+from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.studies import MergeStudy
 
 # Trial attributes that the objective records.
@@ -39,7 +39,7 @@ class Objective:
         self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
     ) -> None:
         self._study = merge_study
-        self._merger = make_merger(merge_study.spec.evaluation, say)
+        self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -63,7 +63,7 @@ class Objective:
             self._keep_outcomes(trial, candidate.evaluation)
         return value
 
-    def _scored_alike(self, recipe: MergeRecipe) -> FrozenTrial | None:
+    def _scored_alike(self, recipe: Recipe) -> FrozenTrial | None:
         """A scored trial of the same recipe: the same weights, so the same scores."""
         dumped = recipe.model_dump(mode="json")
         scored = self._study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -88,9 +88,7 @@ class Objective:
             )
 
 
-def build_and_score(
-    recipe: MergeRecipe, merger: Merger, evaluator: Evaluator, split: str
-) -> Candidate:
+def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split: str) -> Candidate:
     """Builds the recipe's model and scores it on one split.
 
     Raises:

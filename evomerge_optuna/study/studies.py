@@ -16,7 +16,7 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
-from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spaces.space import SearchSpace, make_space
 from evomerge_optuna.spec import StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.storage import Store
@@ -47,7 +47,7 @@ class MergeStudy:
     store: Store
     study: optuna.Study
     spec: StudySpec
-    space: ParameterSpace
+    space: SearchSpace
 
     @property
     def name(self) -> str:
@@ -108,15 +108,15 @@ def create_study(
     check_data(spec.tasks)
     _check_languages(spec)
     _check_weights(spec)
-    space = ParameterSpace.of(spec, architecture.layers)
+    space = make_space(spec, architecture.layers)
     if len(space.ranges()) < 2:
         raise SpecError(
             f"merge: the search space has {len(space.ranges())} parameter; CMA-ES needs two or "
             "more: give a range [low, high] or smaller layer groups"
         )
     say(
-        f"{architecture.name}, {architecture.layers} layers, "
-        f"{architecture.parameters / 1e6:,.1f}M parameters; "
+        f"{architecture.name}, {' + '.join(map(str, sorted({*architecture.layers.values()})))} "
+        f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
         f"{len(space.ranges())} parameters to search"
     )
     attributes = {
@@ -132,7 +132,7 @@ def create_study(
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
-        study.enqueue_trial(dict(space.uniform()))
+        study.enqueue_trial(dict(space.baseline()))
         _store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
 
@@ -159,7 +159,9 @@ def open_study(store: Store, name: str) -> MergeStudy:
             "run its spec file, or delete it"
         )
     spec = parse_spec(stored, origin=f"study {name}")
-    return MergeStudy(store, study, spec, ParameterSpace.of(spec, layers))
+    if isinstance(layers, int):  # as the first studies have it
+        layers = dict.fromkeys(spec.model_ids(), layers)
+    return MergeStudy(store, study, spec, make_space(spec, layers))
 
 
 def exists(store: Store, name: str) -> bool:

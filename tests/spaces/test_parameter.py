@@ -28,14 +28,14 @@ def test_names_read_well(make_spec: SpecMaker) -> None:
 def test_a_fixed_value_is_no_parameter(make_spec: SpecMaker) -> None:
     space = ParameterSpace.of(make_spec(merge={"method": "ties", "density": 0.5}), LAYERS)
     assert list(space.ranges()) == ["a.weight.g0", "b.weight.g0"]
-    (part,) = space.recipe(space.uniform()).configuration["slices"]
+    (part,) = space.recipe(space.baseline()).configuration["slices"]
     assert part["sources"][1]["parameters"] == {"weight": 0.5, "density": 0.5}
 
 
 def test_uniform_merge_stays_in_range(make_spec: SpecMaker) -> None:
     merge = {"method": "ties", "weight": [0.6, 2], "density": [0.1, 0.8]}
     space = ParameterSpace.of(make_spec(merge=merge), LAYERS)
-    assert set(space.uniform().values()) == {0.6, 0.8}
+    assert set(space.baseline().values()) == {0.6, 0.8}
 
 
 def test_the_last_group_takes_what_is_left(make_spec: SpecMaker) -> None:

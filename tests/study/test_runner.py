@@ -35,7 +35,7 @@ def test_total_trials_not_extra_ones(merge_study: MergeStudy) -> None:
 def test_the_first_trial_is_the_uniform_merge(merge_study: MergeStudy) -> None:
     run_study(merge_study, 1)
     (trial,) = merge_study.trials()
-    assert trial.params == merge_study.space.uniform()
+    assert trial.params == merge_study.space.baseline()
     assert trial.user_attrs["recipe"] == merge_study.space.recipe(trial.params).model_dump()
 
 
@@ -64,7 +64,7 @@ def break_merging(broken: pytest.MonkeyPatch, error: Exception) -> None:
         def merge(self, recipe: MergeRecipe) -> Merged:
             raise error
 
-    broken.setattr(objective, "make_merger", lambda *_: Broken())
+    broken.setattr(objective, "EveryMerger", lambda *_: Broken())
 
 
 @pytest.mark.parametrize("error", [MemoryError("17 GB"), RuntimeError("CUDA out of memory")])

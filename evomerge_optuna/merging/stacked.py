@@ -1,0 +1,129 @@
+"""The stacked model: layers of loaded models in another order, with no weight copied."""
+
+import copy
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.recipes.stack import StackRecipe
+
+
+class StackedMerger:
+    """Builds stacks of layers in memory: the models are loaded once, a candidate shares them.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._models: dict[str, Any] = {}
+        self._tokenizers: dict[str, Any] = {}
+        self._digests: dict[str, str] = {}
+
+    def merge(self, recipe: StackRecipe) -> Merged:
+        """The recipe's model, and a digest of the recipe with all weights it can use.
+
+        Raises:
+            NotFiniteError: a model has NaN or infinite weights.
+            OSError: a model's file cannot be read.
+        """
+        models = self.models_of(recipe)
+        names = stack_names(models[recipe.embeddings].config.model_type, recipe.embeddings)
+        digest = hashlib.sha256(recipe.canonical().encode())
+        for name in models:
+            digest.update(self._digests[name].encode())
+        model = stacked_model(recipe, models, names)
+        return Merged(model, self._tokenizers[recipe.embeddings], digest.hexdigest())
+
+    def models_of(self, recipe: StackRecipe) -> dict[str, Any]:
+        """The recipe's models by name, loaded at their first use."""
+        for name in recipe.models():
+            if name not in self._models:
+                model, tokenizer = load_model(local_folder(name), self._device)
+                self._digests[name] = digest_tensors(
+                    {n: p.detach() for n, p in model.named_parameters()}
+                )
+                self._models[name] = model.to(
+                    getattr(torch, recipe.dtype) if recipe.dtype else model.dtype
+                )
+                self._tokenizers[name] = tokenizer
+        return {name: self._models[name] for name in recipe.models()}
+
+
+def stacked_model(recipe: StackRecipe, models: Mapping[str, Any], names: StackNames) -> Any:
+    """A causal language model that passes its hidden state through the recipe's steps.
+
+    h_t = layer_t(w_t h_{t-1}) (paper, section 3.2). It shares every parameter with the models it
+    is made of; each step has a place of its own in the KV cache, so that generation works as ever.
+
+    Args:
+        models: loaded models by the recipe's names, of one architecture and width.
+    """
+    config = stacked_config(recipe, {name: model.config for name, model in models.items()})
+    layers = [
+        _step(models[step.model].get_submodule(names.layers)[step.layer], index, step.scale)
+        for index, step in enumerate(recipe.steps)
+    ]
+    head = models[recipe.head]
+    stacked = _sharing(models[recipe.embeddings])
+    prefix, _, layer_list = names.layers.rpartition(".")
+    body = _sharing(stacked.get_submodule(prefix))
+    stacked._modules[prefix] = body
+    body._modules[layer_list] = torch.nn.ModuleList(layers)
+    body._modules[names.final_norm.rpartition(".")[2]] = head.get_submodule(names.final_norm)
+    stacked._modules["lm_head"] = head.get_submodule("lm_head")
+    stacked.config = body.config = config
+    return stacked
+
+
+def stacked_config(recipe: StackRecipe, configs: Mapping[str, Any]) -> Any:
+    """The embeddings' model's configuration with as many layers as there are steps.
+
+    What a configuration lists for each layer (`layer_types` and the like) follows the path.
+    """
+    own = configs[recipe.embeddings]
+    content = own.to_dict()
+    for name, value in list(content.items()):
+        if isinstance(value, list) and len(value) == own.num_hidden_layers:
+            listed = {model: config.to_dict()[name] for model, config in configs.items()}
+            content[name] = [listed[step.model][step.layer] for step in recipe.steps]
+    content[own.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(recipe.steps)
+    config = type(own).from_dict(content)
+    config._attn_implementation = own._attn_implementation
+    return config
+
+
+def _step(layer: Any, index: int, scale: float) -> Any:
+    """The layer with its own index in the KV cache, and with its input scaled."""
+    step = _indexed(layer, index)
+    if scale != 1:
+        step._forward_pre_hooks = OrderedDict()
+        step.register_forward_pre_hook(lambda _, inputs: (inputs[0] * scale, *inputs[1:]))
+    return step
+
+
+def _indexed(module: Any, index: int) -> Any:
+    """The module and those of its parts that know their layer's index, with another index."""
+    clone = _sharing(module)
+    if hasattr(clone, "layer_idx"):
+        clone.layer_idx = index
+    for name, child in module._modules.items():
+        if child is not None and any(hasattr(part, "layer_idx") for part in child.modules()):
+            clone._modules[name] = _indexed(child, index)
+    return clone
+
+
+def _sharing(module: Any) -> Any:
+    """A module with the same parameters and parts, whose parts can be replaced."""
+    clone = copy.copy(module)
+    clone._modules = dict(module._modules)
+    return clone

@@ -1,0 +1,63 @@
+"""StackRecipe: the complete description of one model made of other models' layers."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Step(BaseModel):
+    """One layer of the path, and what the residual stream is multiplied by before it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    layer: Annotated[int, Field(ge=0)]
+    scale: float = 1.0
+
+
+class StackRecipe(BaseModel):
+    """The layers that a token passes through, one after the other (paper, section 3.2).
+
+    Embeddings, tokenizer and configuration are those of one model, final norm and head of one, too.
+    Models are named as in the spec; any layer may be passed any number of times.
+
+    Example:
+        >>> recipe = StackRecipe(
+        ...     embeddings="zoo:add",
+        ...     steps=(Step(model="zoo:add", layer=0), Step(model="zoo:ja", layer=5, scale=0.9)),
+        ...     head="zoo:ja",
+        ... )
+        >>> StackRecipe.model_validate_json(recipe.model_dump_json()) == recipe
+        True
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    embeddings: str
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    head: str
+    dtype: str | None = None
+
+    def canonical(self) -> str:
+        """JSON with sorted keys and exact floats: equal text means equal weights."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical form; the recipe's identity in the database."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    def models(self) -> list[str]:
+        """Every model that is part of it, the embeddings' first."""
+        named = [self.embeddings, *(step.model for step in self.steps), self.head]
+        return list(dict.fromkeys(named))
+
+    def to_yaml(self) -> str:
+        """One step a line."""
+        content: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        # None: collections of plain values on one line, others in blocks.
+        return yaml.safe_dump(
+            content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+        )

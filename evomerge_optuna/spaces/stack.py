@@ -1,0 +1,192 @@
+"""Data-flow space: which layers a token passes through, and how they are scaled (section 3.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import optuna
+
+from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spec import Range, StackStudySpec
+
+INDICATOR = Range(low=-1.0, high=1.0)
+SCALE = Range(low=0.5, high=1.5)
+THETA = Range(low=-2.0, high=2.0)
+HIDDEN = 4  # units of pi_theta
+_THETAS = 5 * HIDDEN + 1
+# CMA-ES begins with a standard deviation of one sixth of a range.
+_SIGMA = (INDICATOR.high - INDICATOR.low) / 6
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the path that its layer may fill: layer `layer` of the model `alias`."""
+
+    alias: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class StackSpace:
+    """Turns an Optuna trial into a `StackRecipe`.
+
+    The slots are the layers of all models in order, repeated r times (T = M r). A slot with an
+    indicator above 0 is in the path. Parameters are named `layer.NUMBER.ALIAS-LAYER`; scales are
+    `scale.NUMBER`, `scale.FROM.TO` or `theta.NUMBER`. Anchors, the first and the last layers of
+    the first model, are always the path's first and last.
+    """
+
+    spec: StackStudySpec
+    depths: dict[str, int]  # layers of each model, by alias
+    baseline_name = "identity path"
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots that are searched, in the order of the path."""
+        k, depth = self.spec.stack.anchors, self.depths[self._first]
+        anchors = {Slot(self._first, n) for n in (*range(k), *range(depth - k, depth))}
+        every = self._layers()
+        once = [slot for slot in every if slot not in anchors]
+        return (*once, *(every * (self.spec.stack.repeats - 1)))
+
+    def ranges(self) -> dict[str, Range]:
+        """Every parameter the sampler searches, by name, in a fixed order."""
+        return {
+            **dict.fromkeys(self._indicators(), INDICATOR),
+            **dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE),
+        }
+
+    def suggest(self, trial: optuna.Trial) -> StackRecipe:
+        """The recipe of a trial; asks the trial for each parameter once."""
+        values = {
+            name: trial.suggest_float(name, found.low, found.high)
+            for name, found in self.ranges().items()
+        }
+        return self.recipe(values)
+
+    def start(self) -> dict[str, float]:
+        """The mean that CMA-ES begins with: the identity path, about one slot a candidate away.
+
+        An indicator starts so far from 0 that 1 / T of the candidates flip it.
+        """
+        away = -NormalDist().inv_cdf(1 / max(3, len(self.slots))) * _SIGMA
+        return self._identity(min(away, 0.9))
+
+    def baseline(self) -> dict[str, float]:
+        """The identity path: all of the first model, nothing of the others, unscaled."""
+        return self._identity(INDICATOR.high)
+
+    def recipe(self, values: dict[str, float]) -> StackRecipe:
+        """The recipe of these parameter values."""
+        models = self.spec.models
+        path = self._path([values[name] for name in self._indicators()])
+        scales = self._path_scales(path, values)
+        steps = tuple(
+            Step(model=models[slot.alias], layer=slot.layer, scale=scale)
+            for (_, slot), scale in zip(path, scales, strict=True)
+        )
+        head = steps[-1].model if self.spec.stack.head == "last" else models[self._first]
+        return StackRecipe(
+            embeddings=models[self._first], steps=steps, head=head, dtype=self.spec.stack.dtype
+        )
+
+    def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
+        """The layers in the path with the numbers of their slots; anchors count as -1."""
+        limit = self.spec.stack.max_layers or len(indicators)
+        k, depth = self.spec.stack.anchors, self.depths[self._first]
+        ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
+        wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
+        kept = sorted(ranked[: min(wanted, limit - 2 * k)])
+        return [
+            *((-1, Slot(self._first, layer)) for layer in range(k)),
+            *((t, self.slots[t]) for t in kept),
+            *((-1, Slot(self._first, layer)) for layer in range(depth - k, depth)),
+        ]
+
+    def _path_scales(
+        self, path: list[tuple[int, Slot]], values: dict[str, float]
+    ) -> Iterator[float]:
+        """What the residual stream is multiplied by before each layer; 1 before the first."""
+        numbers = {slot: number for number, slot in enumerate(self._layers())}
+        before: int | None = None
+        for place, (t, slot) in enumerate(path):
+            to = numbers[slot]
+            if before is None or self._kind == "none":
+                yield 1.0
+            elif self._kind == "step":
+                yield 1.0 if t < 0 else values[_scale_name(t)]
+            elif self._kind == "matrix":
+                yield values[_pair_name(before, to)]
+            else:
+                theta = [values[name] for name in self._scales()]
+                yield network_scale(
+                    theta, before / len(numbers), to / len(numbers), place / self._most
+                )
+            before = to
+
+    @property
+    def _kind(self) -> str:
+        return str(self.spec.stack.scale)
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.spec.models))
+
+    @property
+    def _most(self) -> int:
+        return len(self.slots) + 2 * self.spec.stack.anchors
+
+    def _layers(self) -> list[Slot]:
+        """The M layers of all models in order."""
+        return [Slot(alias, n) for alias in self.spec.models for n in range(self.depths[alias])]
+
+    def _indicators(self) -> list[str]:
+        return [
+            f"layer.{t:0{len(str(len(self.slots)))}}.{slot.alias}-{slot.layer}"
+            for t, slot in enumerate(self.slots)
+        ]
+
+    def _scales(self) -> list[str]:
+        if self._kind == "none":
+            return []
+        if self._kind == "step":
+            return [_scale_name(t) for t in range(len(self.slots))]
+        if self._kind == "matrix":
+            count, again = len(self._layers()), self.spec.stack.repeats > 1
+            return [_pair_name(i, j) for i in range(count) for j in range(count) if again or i < j]
+        return [f"theta.{number:02}" for number in range(_THETAS)]
+
+    def _identity(self, away: float) -> dict[str, float]:
+        once = len(self._layers()) - 2 * self.spec.stack.anchors
+        indicators = {
+            name: away if t < once and slot.alias == self._first else -away
+            for t, (name, slot) in enumerate(zip(self._indicators(), self.slots, strict=True))
+        }
+        start = 0.0 if self._kind == "network" else 1.0
+        return indicators | dict.fromkeys(self._scales(), start)
+
+
+def network_scale(theta: list[float], source: float, target: float, time: float) -> float:
+    """pi_theta(i, j, t), the scale between layer i and layer j at step t (paper, section 3.2).
+
+    A network of one hidden layer with tanh; all arguments lie in 0..1. Zero weights give scale 1.
+    """
+    weights = np.asarray(theta)
+    inner, bias, outer = (
+        weights[: 3 * HIDDEN],
+        weights[3 * HIDDEN : 4 * HIDDEN],
+        weights[4 * HIDDEN :],
+    )
+    features = 2 * np.array([source, target, time]) - 1
+    hidden = np.tanh(inner.reshape(HIDDEN, 3) @ features + bias)
+    span = (SCALE.high - SCALE.low) / 2
+    return float(1 + span * np.tanh(outer[:HIDDEN] @ hidden + outer[HIDDEN]))
+
+
+def _scale_name(t: int) -> str:
+    return f"scale.{t}"
+
+
+def _pair_name(source: int, target: int) -> str:
+    return f"scale.{source}.{target}"
