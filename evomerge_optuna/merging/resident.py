@@ -136,13 +136,12 @@ class _Resident:
             self._say(self._summary())
         elif not self._in_place():
             # transformers made other tensors of them, by its rules for this architecture.
-            self._model = (
-                type(self._model)
-                .from_pretrained(
-                    None, config=self._model.config, state_dict=self.tensors, dtype="auto"
-                )
-                .to(self._device)
+            before = self._model
+            model = type(before).from_pretrained(
+                None, config=before.config, state_dict=self.tensors, dtype="auto"
             )
+            model.generation_config = before.generation_config
+            self._model = model.to(self._device)
         return self._model, self._tokenizer
 
     def _in_place(self) -> bool:

@@ -16,6 +16,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
 from evomerge_optuna.merging.checkpoint import write_checkpoint
@@ -243,6 +244,29 @@ def test_the_model_is_the_one_that_would_be_loaded(
         ids = tokenizer("word1 word2 word3", return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             assert torch.equal(merged.model(ids).logits, loaded(ids).logits)
+
+
+def test_an_architecture_whose_weights_transformers_converts(tmp_path: Path) -> None:
+    """Mixtral's experts are stored one by one, and one tensor in memory."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=19, hidden_size=16, intermediate_size=8, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=2, dtype="float32",
+        pad_token_id=0, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    for name in ("base", "a", "b"):
+        save_tiny_model(tmp_path / name, 0)  # for its tokenizer
+        MixtralForCausalLM(config).save_pretrained(tmp_path / name)
+    merger = ResidentMerger("cpu")
+    for weight in (0.2, 0.9, 0.5):
+        recipe = a_recipe(tmp_path, "ties", "a", "b")
+        recipe.configuration["models"][0]["parameters"]["weight"] = weight
+        merged = merger.merge(recipe)
+        folder = tmp_path / str(weight)
+        assert merged.digest == write_checkpoint(recipe, folder, "cpu")
+        loaded, _ = load_model(folder, "cpu")
+        assert_bit_equal(dict(merged.model.state_dict()), dict(loaded.state_dict()))
+        assert merged.model.generation_config.to_dict() == loaded.generation_config.to_dict()
 
 
 @pytest.fixture
