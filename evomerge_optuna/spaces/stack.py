@@ -93,11 +93,12 @@ class StackSpace:
 
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
         """The layers in the path with the numbers of their slots; anchors count as -1."""
-        limit = self.spec.stack.max_layers or len(indicators)
         k, depth = self.spec.stack.anchors, self.depths[self._first]
+        most = self.spec.stack.max_layers
+        limit = len(indicators) if most is None else most - 2 * k
         ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
         wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
-        kept = sorted(ranked[: min(wanted, limit - 2 * k)])
+        kept = sorted(ranked[: min(wanted, limit)])
         return [
             *((-1, Slot(self._first, layer)) for layer in range(k)),
             *((t, self.slots[t]) for t in kept),
