@@ -222,15 +222,15 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 @trial_option
 @storage_option
 def study_figure(name: str, trial: str, storage: str | None) -> None:
-    """Attach the figure of a trial's layer path to the trial."""
+    """Attach the figure of a trial's layer path to the study."""
     from evomerge_optuna.report.dashboard import attach_path
     from evomerge_optuna.study.final import choose_trial
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(_store(storage), name)
     chosen = choose_trial(merge_study, trial)
-    attach_path(merge_study, chosen)
-    click.echo(f"Attached path.html to trial {chosen.number}: evomerge-optuna dashboard")
+    file = attach_path(merge_study, chosen)
+    click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")
 
 
 @study.command("delete")

@@ -68,8 +68,13 @@ def show_best_path(merge_study: MergeStudy, trial: FrozenTrial) -> None:
         )
 
 
-def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> None:
-    """Attaches the figure of the trial's layer path to the trial, as a page of its own.
+def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> str:
+    """Attaches the figure of the trial's layer path to the study, as a page of its own.
+
+    To the study, for Optuna lets a finished trial have no new artifacts.
+
+    Returns:
+        The artifact's file name.
 
     Raises:
         UsageError: the trial's recipe is no layer stack.
@@ -78,15 +83,15 @@ def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> None:
     if not isinstance(recipe, StackRecipe):
         raise UsageError(f"trial {trial.number} of study '{merge_study.name}' is no layer stack")
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "path.html"
+        file = Path(folder) / f"path-trial-{trial.number}.html"
         _path_of(merge_study, recipe).write_html(file, include_plotlyjs=True)
         upload_artifact(
             artifact_store=merge_study.store.artifacts,
             file_path=str(file),
-            study_or_trial=trial,
-            storage=merge_study.store.rdb,
+            study_or_trial=merge_study.study,
             mimetype="text/html",
         )
+    return file.name
 
 
 def _path_of(merge_study: MergeStudy, recipe: StackRecipe) -> Any:
