@@ -101,7 +101,7 @@ def study_run(
     name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
 ) -> None:
     """Run a study: created from a spec file, or resumed by its name."""
-    from evomerge_optuna.report.dashboard import describe_trial
+    from evomerge_optuna.report.dashboard import describe_trial, show_best_path
     from evomerge_optuna.study.runner import Interrupted, run_study
     from evomerge_optuna.study.studies import check_files_unchanged
 
@@ -115,6 +115,7 @@ def study_run(
 
             def finished(trial: Any) -> None:
                 describe_trial(merge_study, trial)
+                show_best_path(merge_study, trial)
                 show()
 
             run_study(
@@ -216,6 +217,22 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
 
 
+@study.command("figure")
+@click.argument("name")
+@trial_option
+@storage_option
+def study_figure(name: str, trial: str, storage: str | None) -> None:
+    """Attach the figure of a trial's layer path to the study."""
+    from evomerge_optuna.report.dashboard import attach_path
+    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(_store(storage), name)
+    chosen = choose_trial(merge_study, trial)
+    file = attach_path(merge_study, chosen)
+    click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")
+
+
 @study.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -228,6 +245,22 @@ def study_delete(name: str, yes: bool, storage: str | None) -> None:
         click.confirm(f"Delete study {name} with all its trials?", abort=True)
     delete_study(_store(storage), name)
     click.echo(f"Deleted study {name}")
+
+
+@main.group()
+def stack() -> None:
+    """Layer stacks outside of studies."""
+
+
+@stack.command("import")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def stack_import(model: Path, out: Path) -> None:
+    """Fold a DFS model in the format of the paper's release into a plain checkpoint OUT."""
+    from evomerge_optuna.merging.released import import_released
+
+    recipe = import_released(model, out)
+    click.echo(f"Folded {len(recipe.steps)} steps of {model} into {out}")
 
 
 @main.command()

@@ -26,7 +26,7 @@ def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
 
 # {spec.study}, trial {trial.number}
 
-A merge of {_listed(spec)} by `{spec.method}`, found by
+Made of {_listed(spec)} ({spec.method}), found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
 of the study `{spec.study}` ({spec.objective.direction} `{spec.objective.target}`).
 
@@ -70,7 +70,7 @@ def _front_matter(spec: StudySpec) -> dict[str, Any]:
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["mergekit", "merge", "evomerge-optuna", spec.method],
+        "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
     }
 
 

@@ -1,16 +1,22 @@
 """optuna-dashboard on the same storage: objective names, and notes that say what is seen."""
 
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
+from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial
-from optuna_dashboard import save_note, wsgi
+from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
 
-from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.figures import path_figure
 from evomerge_optuna.study.final import recipe_of
 from evomerge_optuna.study.objective import RECIPE
 from evomerge_optuna.study.storage import Store
@@ -48,6 +54,49 @@ def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
         parts.append(f"```yaml\n{recipe.to_yaml()}```")
     # save_note wants a live trial, though it writes to the study's attributes.
     save_note(optuna.Trial(merge_study.study, trial._trial_id), "\n\n".join(parts))
+
+
+def show_best_path(merge_study: MergeStudy, trial: FrozenTrial) -> None:
+    """Puts the figure of the trial's layer path into the study's page, if the trial is the best."""
+    best = merge_study.best()
+    if best is None or best.number != trial.number:
+        return
+    recipe = recipe_of(trial)
+    if isinstance(recipe, StackRecipe):
+        save_plotly_graph_object(
+            merge_study.study, _path_of(merge_study, recipe), graph_object_id="path"
+        )
+
+
+def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> str:
+    """Attaches the figure of the trial's layer path to the study, as a page of its own.
+
+    To the study, for Optuna lets a finished trial have no new artifacts.
+
+    Returns:
+        The artifact's file name.
+
+    Raises:
+        UsageError: the trial's recipe is no layer stack.
+    """
+    recipe = recipe_of(trial)
+    if not isinstance(recipe, StackRecipe):
+        raise UsageError(f"trial {trial.number} of study '{merge_study.name}' is no layer stack")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"path-trial-{trial.number}.html"
+        _path_of(merge_study, recipe).write_html(file, include_plotlyjs=True)
+        upload_artifact(
+            artifact_store=merge_study.store.artifacts,
+            file_path=str(file),
+            study_or_trial=merge_study.study,
+            mimetype="text/html",
+        )
+    return file.name
+
+
+def _path_of(merge_study: MergeStudy, recipe: StackRecipe) -> Any:
+    aliases = {model: alias for alias, model in merge_study.spec.models.items()}
+    return path_figure(recipe, aliases)
 
 
 def serve(

@@ -53,10 +53,6 @@ class ParameterSpace:
 
     baseline_name = "uniform merge"
 
-    def start(self) -> None:
-        """CMA-ES begins in the middle of the ranges, as the paper does."""
-        return None
-
     def baseline(self) -> dict[str, float]:
         """The uniform merge as parameters: equal weights that sum to 1, nothing dropped.
 

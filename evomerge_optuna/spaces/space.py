@@ -35,10 +35,6 @@ class SearchSpace(Protocol):
         """The first trial's parameters: what is had without a search."""
         ...
 
-    def start(self) -> dict[str, float] | None:
-        """The mean that CMA-ES begins with; None: the middle of the ranges."""
-        ...
-
 
 def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
     """The space of a spec whose models have so many layers, by their keys in the spec."""

@@ -10,13 +10,12 @@ import optuna
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import Range, StackStudySpec
 
-INDICATOR = Range(low=-1.0, high=1.0)
+_SPREAD = 1.0  # an indicator's range on either side of its mean
+_DEVIATION = 2 * _SPREAD / 6  # with which CMA-ES begins
 SCALE = Range(low=0.5, high=1.5)
 THETA = Range(low=-2.0, high=2.0)
 HIDDEN = 4  # units of pi_theta
 _THETAS = 5 * HIDDEN + 1
-# CMA-ES begins with a standard deviation of one sixth of a range.
-_SIGMA = (INDICATOR.high - INDICATOR.low) / 6
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,17 @@ class StackSpace:
         return (*once, *(every * (self.spec.stack.repeats - 1)))
 
     def ranges(self) -> dict[str, Range]:
-        """Every parameter the sampler searches, by name, in a fixed order."""
+        """Every parameter the sampler searches, by name, in a fixed order.
+
+        CMA-ES begins in the middle of the ranges with a deviation of a sixth of them. The middle
+        is the identity path, every indicator so far from 0 that of T candidates one flips it.
+        """
+        away = -NormalDist().inv_cdf(1 / max(3, len(self.slots))) * _DEVIATION
         return {
-            **dict.fromkeys(self._indicators(), INDICATOR),
+            **{
+                name: Range(low=mean - _SPREAD, high=mean + _SPREAD)
+                for name, mean in self._identity(away).items()
+            },
             **dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE),
         }
 
@@ -65,17 +72,10 @@ class StackSpace:
         }
         return self.recipe(values)
 
-    def start(self) -> dict[str, float]:
-        """The mean that CMA-ES begins with: the identity path, about one slot a candidate away.
-
-        An indicator starts so far from 0 that 1 / T of the candidates flip it.
-        """
-        away = -NormalDist().inv_cdf(1 / max(3, len(self.slots))) * _SIGMA
-        return self._identity(min(away, 0.9))
-
     def baseline(self) -> dict[str, float]:
         """The identity path: all of the first model, nothing of the others, unscaled."""
-        return self._identity(INDICATOR.high)
+        unscaled = 0.0 if self._kind == "network" else 1.0
+        return self._identity(_SPREAD / 2) | dict.fromkeys(self._scales(), unscaled)
 
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
@@ -93,11 +93,12 @@ class StackSpace:
 
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
         """The layers in the path with the numbers of their slots; anchors count as -1."""
-        limit = self.spec.stack.max_layers or len(indicators)
         k, depth = self.spec.stack.anchors, self.depths[self._first]
+        most = self.spec.stack.max_layers
+        limit = len(indicators) if most is None else most - 2 * k
         ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
         wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
-        kept = sorted(ranked[: min(wanted, limit - 2 * k)])
+        kept = sorted(ranked[: min(wanted, limit)])
         return [
             *((-1, Slot(self._first, layer)) for layer in range(k)),
             *((t, self.slots[t]) for t in kept),
@@ -158,13 +159,12 @@ class StackSpace:
         return [f"theta.{number:02}" for number in range(_THETAS)]
 
     def _identity(self, away: float) -> dict[str, float]:
+        """Indicators of the identity path, all at this distance from 0."""
         once = len(self._layers()) - 2 * self.spec.stack.anchors
-        indicators = {
+        return {
             name: away if t < once and slot.alias == self._first else -away
             for t, (name, slot) in enumerate(zip(self._indicators(), self.slots, strict=True))
         }
-        start = 0.0 if self._kind == "network" else 1.0
-        return indicators | dict.fromkeys(self._scales(), start)
 
 
 def network_scale(theta: list[float], source: float, target: float, time: float) -> float:

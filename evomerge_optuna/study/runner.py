@@ -85,9 +85,7 @@ def _run_trial(merge_study: MergeStudy, objective: Objective) -> FrozenTrial:
     study = merge_study.study
     trial = study.ask()
     # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
-    study.sampler = make_sampler(
-        merge_study.spec.sampler, position(merge_study, trial.number), merge_study.space.start()
-    )
+    study.sampler = make_sampler(merge_study.spec.sampler, position(merge_study, trial.number))
     try:
         value = objective(trial)
     except NotFiniteError as error:

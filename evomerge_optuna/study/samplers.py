@@ -24,11 +24,9 @@ class PositionedCmaEsSampler(CmaEsSampler):
     retry repeats it; the position counts both as one.
     """
 
-    def __init__(
-        self, *, seed: int, position: int, popsize: int | None, x0: dict[str, float] | None
-    ) -> None:
+    def __init__(self, *, seed: int, position: int, popsize: int | None) -> None:
         super().__init__(
-            x0=x0, seed=_stream(seed, position), popsize=popsize, warn_independent_sampling=False
+            seed=_stream(seed, position), popsize=popsize, warn_independent_sampling=False
         )
         self._position = position
 
@@ -43,17 +41,9 @@ class PositionedCmaEsSampler(CmaEsSampler):
         return super().sample_relative(study, positioned, search_space)
 
 
-def make_sampler(
-    spec: SamplerSpec, position: int, start: dict[str, float] | None = None
-) -> BaseSampler:
-    """The sampler of the trial at this position (0 for the first) of a study.
-
-    Args:
-        start: the mean to begin with; None: the middle of the ranges.
-    """
-    return PositionedCmaEsSampler(
-        seed=spec.seed, position=position, popsize=spec.population, x0=start
-    )
+def make_sampler(spec: SamplerSpec, position: int) -> BaseSampler:
+    """The sampler of the trial at this position (0 for the first) of a study."""
+    return PositionedCmaEsSampler(seed=spec.seed, position=position, popsize=spec.population)
 
 
 def _stream(seed: int, position: int) -> int:

@@ -28,6 +28,8 @@ FINGERPRINTS, DATA = "fingerprints", "data"
 REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
 ERROR = "error"  # why a candidate could not be built or scored
 
+_MANY = 300  # parameters; each is a transaction of 2 to 3 ms
+
 ENGINES = (
     "evomerge-optuna",
     "optuna",
@@ -119,6 +121,12 @@ def create_study(
         f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
         f"{len(space.ranges())} parameters to search"
     )
+    if len(space.ranges()) > _MANY:
+        say(
+            "Warning: storing so many parameters takes longer than many a trial; "
+            + ("stack.scale: network has 21 for all scales" if spec.stage == "dfs" else "")
+            + ("larger layer groups have fewer" if spec.stage == "ps" else "")
+        )
     attributes = {
         VERSIONS: engine_versions(),
         FINGERPRINTS: model_fingerprints(spec),

@@ -1,0 +1,98 @@
+"""How fast a layer stack is built and run: in memory beside writing and loading its checkpoint.
+
+    python benchmarks/stack.py [--repeats 5] [--json PATH]
+
+A random path of 1.5 times the depth over two random Llamas of the shape of SmolLM2-135M. Running
+is compared with the first model itself, per layer: seconds of a forward pass of 8 prompts of 64
+tokens, divided by the number of layers.
+"""
+
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+import transformers
+from merge import SHAPE_135M, random_models
+
+from evomerge_optuna.merging.folding import write_folded
+from evomerge_optuna.merging.stacked import StackedMerger
+from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.recipes.stack import StackRecipe, Step
+
+
+def a_path(models: list[str], number: int) -> StackRecipe:
+    drawn = random.Random(number)
+    depth = SHAPE_135M.num_hidden_layers
+    steps = tuple(
+        Step(
+            model=drawn.choice(models), layer=drawn.randrange(depth), scale=drawn.uniform(0.8, 1.2)
+        )
+        for _ in range(depth * 3 // 2)
+    )
+    return StackRecipe(embeddings=models[0], steps=steps, head=models[0])
+
+
+def median_seconds(run: Callable[[int], object], repeats: int) -> float:
+    taken = []
+    for number in range(repeats):
+        start = time.perf_counter()
+        run(number)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+@click.command()
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(repeats: int, json_file: Path | None) -> None:
+    """Print medians and ratios."""
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        _, *models = random_models(Path(folder))
+        merger = StackedMerger("cpu")
+        merger.merge(a_path(models, 0))
+
+        def write_and_load(number: int) -> None:
+            recipe = a_path(models, number)
+            with tempfile.TemporaryDirectory() as out:
+                write_folded(recipe, Path(out), merger.models_of(recipe))
+                load_model(Path(out), "cpu")
+
+        written = median_seconds(write_and_load, repeats)
+        built = median_seconds(lambda number: merger.merge(a_path(models, number)), 10 * repeats)
+
+        recipe = a_path(models, 0)
+        stacked, parent = merger.merge(recipe).model, merger.models_of(recipe)[models[0]]
+        ids = torch.randint(3, 80, (8, 64))
+
+        def per_layer(model: torch.nn.Module, layers: int) -> Callable[[int], float]:
+            def run(_: int) -> float:
+                with torch.inference_mode():
+                    start = time.perf_counter()
+                    model.base_model(ids)
+                    return (time.perf_counter() - start) / layers
+
+            return run
+
+        stack_run = per_layer(stacked, len(recipe.steps))
+        parent_run = per_layer(parent, SHAPE_135M.num_hidden_layers)
+        pairs = [(stack_run(0), parent_run(0)) for _ in range(4 * repeats)]
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs[1:])
+    click.echo(f"write and load a folded stack  {written:8.3f} s")
+    click.echo(
+        f"build it in memory             {built:8.5f} s   {written / built:,.0f} times faster"
+    )
+    click.echo(f"time per layer, stack / parent {ratio:8.2f}")
+    if json_file:
+        found = {"write and load": written, "build": built, "per layer": ratio}
+        json_file.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

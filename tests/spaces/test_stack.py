@@ -1,0 +1,134 @@
+"""The data-flow space: its slots, where it begins, and what its parameters mean."""
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.spaces.stack import StackSpace, network_scale
+from evomerge_optuna.spec import StackStudySpec
+
+DEPTHS = {"a": 4, "b": 3}
+KINDS = ["none", "step", "matrix", "network"]
+
+
+def a_space(**stack: Any) -> StackSpace:
+    spec = StackStudySpec.model_validate(
+        {
+            "study": "x",
+            "stage": "dfs",
+            "models": {"a": "model-a", "b": "model-b"},
+            "stack": stack,
+            "tasks": {"t": {"type": "perplexity", "data": "d"}},
+            "objectives": [{"minimize": "t.perplexity"}],
+        }
+    )
+    return StackSpace(spec, DEPTHS)
+
+
+def path(recipe: StackRecipe) -> list[str]:
+    return [f"{step.model[-1]}{step.layer}" for step in recipe.steps]
+
+
+def middle(space: StackSpace) -> dict[str, float]:
+    return {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
+
+
+@pytest.mark.parametrize("scale", KINDS)
+@pytest.mark.parametrize("anchors", [0, 1, 2])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_it_begins_at_the_identity_path(scale: str, anchors: int, repeats: int) -> None:
+    space = a_space(scale=scale, anchors=anchors, repeats=repeats)
+    for values in (space.baseline(), middle(space)):
+        recipe = space.recipe(values)
+        assert path(recipe) == ["a0", "a1", "a2", "a3"]
+        assert all(step.scale == 1 for step in recipe.steps)
+        assert recipe.embeddings == recipe.head == "model-a"
+    ranges = space.ranges()
+    assert all(ranges[name].low <= value <= ranges[name].high for name, value in values.items())
+    assert space.baseline().keys() == ranges.keys()
+
+
+@pytest.mark.parametrize(
+    ("scale", "count"),
+    [("none", 0), ("step", 14), ("matrix", 49), ("network", 21)],
+)
+def test_how_many_parameters(scale: str, count: int) -> None:
+    assert len(a_space(scale=scale, repeats=2).ranges()) == 14 + count
+    # Once over, a layer can only be followed by a later one.
+    if scale == "matrix":
+        assert len(a_space(scale=scale, repeats=1).ranges()) == 7 + 21
+
+
+def with_slots(space: StackSpace, *chosen: int, **others: float) -> dict[str, float]:
+    """Values that put these slots in the path."""
+    names = [name for name in space.ranges() if name.startswith("layer.")]
+    on = {name: 0.4 if t in chosen else -0.4 for t, name in enumerate(names)}
+    return space.baseline() | on | others
+
+
+def test_slots_in_order_r_times_over() -> None:
+    space = a_space(repeats=2, scale="none")
+    recipe = space.recipe(with_slots(space, 0, 6, 7, 8, 13))
+    assert path(recipe) == ["a0", "b2", "a0", "a1", "b2"]
+    assert recipe.head == "model-b"
+    first = a_space(repeats=2, scale="none", head="first")
+    assert first.recipe(with_slots(first, 0, 6, 7, 8, 13)).head == "model-a"
+
+
+def test_anchors_are_first_and_last() -> None:
+    space = a_space(repeats=2, scale="none", anchors=1)
+    # Of the first round the slots a1 a2 b0 b1 b2 are left.
+    assert path(space.recipe(with_slots(space, 4, 5))) == ["a0", "b2", "a0", "a3"]
+    assert path(space.recipe(with_slots(space))) == ["a0", "a3"]
+
+
+def test_no_more_than_max_layers_those_with_the_highest_indicators() -> None:
+    space = a_space(repeats=1, scale="none", max_layers=2)
+    names = list(space.ranges())
+    values = with_slots(space, 0, 1, 2) | {names[2]: 0.5, names[1]: 0.6}
+    assert path(space.recipe(values)) == ["a1", "a2"]
+
+
+def test_a_path_is_never_empty() -> None:
+    space = a_space(repeats=1, scale="none")
+    values = with_slots(space) | {list(space.ranges())[5]: -0.1}
+    assert path(space.recipe(values)) == ["b1"]
+
+
+def test_what_scales_mean() -> None:
+    step = a_space(repeats=2, scale="step")
+    values = with_slots(step, 0, 8, **{"scale.0": 0.7, "scale.8": 0.8})
+    assert [s.scale for s in step.recipe(values).steps] == [1.0, 0.8]  # none before the first
+    matrix = a_space(repeats=2, scale="matrix")
+    values = with_slots(matrix, 0, 8, 9, **{"scale.0.1": 0.7, "scale.1.2": 0.6})
+    assert [s.scale for s in matrix.recipe(values).steps] == [1.0, 0.7, 0.6]
+    network = a_space(repeats=2, scale="network")
+    bias = {"theta.20": 0.5}  # the last one's, which moves every scale alike
+    scales = [s.scale for s in network.recipe(with_slots(network, 0, 8, 9, **bias)).steps]
+    assert scales[0] == 1 and scales[1] == scales[2] == pytest.approx(1.231, abs=1e-3)
+
+
+@given(st.lists(st.floats(-2, 2), min_size=21, max_size=21), *[st.floats(0, 1)] * 3)
+def test_the_network_stays_within_the_scales(
+    theta: list[float], source: float, target: float, time: float
+) -> None:
+    assert 0.5 <= network_scale(theta, source, target, time) <= 1.5
+    assert network_scale([0.0] * 21, source, target, time) == 1
+
+
+@pytest.mark.parametrize("scale", KINDS)
+def test_every_suggestion_is_a_recipe(scale: str) -> None:
+    space = a_space(scale=scale, anchors=1, max_layers=6)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(30):
+        trial = study.ask()
+        recipe = space.suggest(trial)
+        assert recipe == space.recipe(trial.params)
+        assert set(trial.params) == set(space.ranges())
+        assert 2 <= len(recipe.steps) <= 6
+        assert all(step.layer < DEPTHS[step.model[-1]] for step in recipe.steps)
+        study.tell(trial, 0.0)
