@@ -68,8 +68,11 @@ class ResidentMerger:
             transformers.set_seed(recipe.seed)
             resident.write(plan)
         digest = digest_tensors(resident.tensors)
+        first = resident.is_new
         with mergekit_errors():
             model, tokenizer = resident.model_for(plan)
+        if first:
+            self._say(resident.summary())  # not above, where all output is kept quiet
         return Merged(model, tokenizer, digest)
 
     def _resident_for(self, recipe: MergeRecipe, plan: MergePlan) -> "_Resident":
@@ -77,7 +80,7 @@ class ResidentMerger:
         if self._resident is None or self._resident.structure != wanted:
             self._resident = None  # freed before the next one is filled
             budget = Budget.of(self._device, self._memory_limit)
-            self._resident = _Resident(wanted, plan, self._device, budget, self._say)
+            self._resident = _Resident(wanted, plan, self._device, budget)
         return self._resident
 
 
@@ -90,18 +93,21 @@ class _Resident:
         plan: MergePlan,
         device: str,
         budget: Budget,
-        say: Callable[[str], None],
     ) -> None:
         self.structure = structure
         self.tensors: dict[str, torch.Tensor] = {}
         self._order = plan.order()
         self._device = device
         self._budget = budget
-        self._say = say
         self._shared = Shared(budget, Uniforms(budget), Scratch(budget, device))
         self._kernels = self._read(plan)
         self._model: Any = None
         self._tokenizer: Any = None
+
+    @property
+    def is_new(self) -> bool:
+        """Has it no model yet?"""
+        return self._model is None
 
     def write(self, plan: MergePlan) -> None:
         """Merges every tensor, in place where there is one from the merge before.
@@ -133,7 +139,6 @@ class _Resident:
                 plan.write_tokenizer(Path(folder))
                 plan.config.save_pretrained(folder)
                 self._model, self._tokenizer = model_of(self.tensors, Path(folder), self._device)
-            self._say(self._summary())
         elif not self._in_place():
             # transformers made other tensors of them, by its rules for this architecture.
             before = self._model
@@ -167,7 +172,8 @@ class _Resident:
                 )
         return kernels
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """What is kept, and what is not for want of memory."""
         refused = self._budget.refused
         kept = f"models in memory: {self._budget.used / 1e9:.2f} GB are kept between trials"
         if not refused:

@@ -1,6 +1,7 @@
 """What the resident merger holds in memory is, bit for bit, what `run_merge` writes."""
 
 import gc
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,6 +325,15 @@ def test_nothing_grows_from_merge_to_merge(models: Path) -> None:
         merge(number)
     gc.collect()
     assert process.memory_info().rss - before < 4 * 2**20
+
+
+def test_what_is_kept_is_said_where_it_is_seen(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """mergekit's own output to stderr is kept quiet; this line goes there, too."""
+    merger = ResidentMerger("cpu", say=lambda line: print(line, file=sys.stderr))
+    merger.merge(a_recipe(models / "tied", "ties", "a", "b"))
+    assert "models in memory: " in capsys.readouterr().err
 
 
 def test_another_structure_replaces_what_is_held(models: Path) -> None:
