@@ -94,14 +94,14 @@ class StackSpace:
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
         """The layers in the path with the numbers of their slots; anchors count as -1."""
         k, depth = self.spec.stack.anchors, self.depths[self._first]
-        most = self.spec.stack.max_layers
+        slots, most = self.slots, self.spec.stack.max_layers
         limit = len(indicators) if most is None else most - 2 * k
         ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
         wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
         kept = sorted(ranked[: min(wanted, limit)])
         return [
             *((-1, Slot(self._first, layer)) for layer in range(k)),
-            *((t, self.slots[t]) for t in kept),
+            *((t, slots[t]) for t in kept),
             *((-1, Slot(self._first, layer)) for layer in range(depth - k, depth)),
         ]
 
@@ -154,8 +154,12 @@ class StackSpace:
         if self._kind == "step":
             return [_scale_name(t) for t in range(len(self.slots))]
         if self._kind == "matrix":
-            count, again = len(self._layers()), self.spec.stack.repeats > 1
-            return [_pair_name(i, j) for i in range(count) for j in range(count) if again or i < j]
+            count = len(self._layers())
+            # Once over and without anchors, a layer is only followed by later ones.
+            any_order = self.spec.stack.repeats > 1 or self.spec.stack.anchors > 0
+            return [
+                _pair_name(i, j) for i in range(count) for j in range(count) if any_order or i < j
+            ]
         return [f"theta.{number:02}" for number in range(_THETAS)]
 
     def _identity(self, away: float) -> dict[str, float]:

@@ -121,8 +121,9 @@ def test_the_network_stays_within_the_scales(
 
 
 @pytest.mark.parametrize("scale", KINDS)
-def test_every_suggestion_is_a_recipe(scale: str) -> None:
-    space = a_space(scale=scale, anchors=1, max_layers=6)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_every_suggestion_is_a_recipe(scale: str, repeats: int) -> None:
+    space = a_space(scale=scale, repeats=repeats, anchors=1, max_layers=6)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(30):
         trial = study.ask()
