@@ -105,7 +105,7 @@ def smallest_mean_square(model: Any, names: StackNames) -> float:
 @pytest.mark.parametrize("epsilon", [OWN_EPSILON, SMALL_EPSILON])
 @pytest.mark.parametrize("architecture", STACKABLE)
 @settings(
-    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_folded_stack_equals_the_stack_in_memory(
@@ -132,7 +132,9 @@ def test_folded_stack_equals_the_stack_in_memory(
     least = min(smallest_mean_square(model, names) for model in (stacked, folded))
     value = 1e-12 if epsilon == SMALL_EPSILON else 1e-5
     explained = 10 * len(recipe.steps) * value / least
-    assert difference <= max(1e-6 if epsilon == SMALL_EPSILON else 1e-3, explained)
+    # RMSNorms compute in float32, also in a float64 model; GPT-2's LayerNorm does not.
+    exact = 1e-8 if architecture == "gpt2" else 1e-5
+    assert difference <= max(exact if epsilon == SMALL_EPSILON else 1e-3, explained)
     if difference < 1e-3:
         assert torch.equal(our_text, their_text)
 
