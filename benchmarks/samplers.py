@@ -10,6 +10,7 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import cmaes
@@ -41,6 +42,25 @@ def ours(space: StackSpace, score: Score, trials: int, seed: int) -> float:
     return study.best_value
 
 
+def told(
+    optimizer: Any,
+    values_of: Callable[[Any], dict[str, float]],
+    space: StackSpace,
+    score: Score,
+    trials: int,
+) -> float:
+    """One of cmaes' optimizers, asked and told generation by generation."""
+    found = [score(space.baseline())]
+    while len(found) < trials:
+        generation = []
+        for _ in range(optimizer.population_size):
+            chosen = optimizer.ask()
+            found.append(score(values_of(chosen)))
+            generation.append((chosen, -found[-1]))
+        optimizer.tell(generation)
+    return max(found[:trials])
+
+
 def directly(kind: type, space: StackSpace, score: Score, trials: int, seed: int) -> float:
     """cmaes itself on the ranges scaled to 0..1, with the same start, deviation and bounds."""
     ranges = space.ranges()
@@ -51,18 +71,13 @@ def directly(kind: type, space: StackSpace, score: Score, trials: int, seed: int
         seed=seed,
         population_size=space.spec.sampler.population,
     )
-    found = [score(space.baseline())]
-    while len(found) < trials:
-        told = []
-        for _ in range(optimizer.population_size):
-            x = optimizer.ask()
-            values = {
-                n: r.low + u * (r.high - r.low) for u, (n, r) in zip(x, ranges.items(), strict=True)
-            }
-            found.append(score(values))
-            told.append((x, -found[-1]))
-        optimizer.tell(told)
-    return max(found[:trials])
+
+    def values_of(x: np.ndarray) -> dict[str, float]:
+        return {
+            n: r.low + u * (r.high - r.low) for u, (n, r) in zip(x, ranges.items(), strict=True)
+        }
+
+    return told(optimizer, values_of, space, score, trials)
 
 
 def split_parameters(space: StackSpace) -> tuple[list[str], list[str], list[bool]]:
@@ -109,16 +124,13 @@ def cat_cma(space: StackSpace, score: Score, trials: int, seed: int) -> float:
         seed=seed,
         population_size=space.spec.sampler.population,
     )
-    found = [score(space.baseline())]
-    while len(found) < trials:
-        told = []
-        for _ in range(optimizer.population_size):
-            x, c = optimizer.ask()
-            on = {n: 0.4 if row[1] else -0.4 for n, row in zip(indicators, c, strict=True)}
-            found.append(score(on | dict(zip(others, x.tolist(), strict=True))))
-            told.append(((x, c), -found[-1]))
-        optimizer.tell(told)
-    return max(found[:trials])
+
+    def values_of(chosen: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+        x, categories = chosen
+        on = {n: 0.4 if c[1] else -0.4 for n, c in zip(indicators, categories, strict=True)}
+        return on | dict(zip(others, x.tolist(), strict=True))
+
+    return told(optimizer, values_of, space, score, trials)
 
 
 SAMPLERS: dict[str, Callable[[StackSpace, Score, int, int], float]] = {

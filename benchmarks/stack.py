@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import torch
 import transformers
-from merge import SHAPE_135M, random_models
+from merge import SHAPE_135M, median_seconds, random_models
 
 from evomerge_optuna.merging.folding import write_folded
 from evomerge_optuna.merging.stacked import StackedMerger
@@ -36,15 +36,6 @@ def a_path(models: list[str], number: int) -> StackRecipe:
         for _ in range(depth * 3 // 2)
     )
     return StackRecipe(embeddings=models[0], steps=steps, head=models[0])
-
-
-def median_seconds(run: Callable[[int], object], repeats: int) -> float:
-    taken = []
-    for number in range(repeats):
-        start = time.perf_counter()
-        run(number)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 @click.command()

@@ -27,6 +27,7 @@ Inputs = dict[ModelReference, torch.Tensor]
 _MOST_ROWS = 4
 _EPSILON = 1e-7  # mergekit's, below which an L1 norm is not rescaled
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MASKS = (None, SparsificationMethod.magnitude, SparsificationMethod.random)
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,6 @@ def choose_kernel(task: ExecuteMergeMethodTask, inputs: Inputs, shared: Shared) 
         sources = [inputs[model] for model in task.model_order if model != task.base_model]
         return TaskVectorKernel(method, base, sources, shared)
     return GeneralKernel(inputs)
-
-
-_MASKS = (None, SparsificationMethod.magnitude, SparsificationMethod.random)
 
 
 @dataclass(frozen=True)

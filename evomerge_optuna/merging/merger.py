@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged model ready to run, its tokenizer, and the SHA-256 of its tensors."""
+    """A model ready to run, its tokenizer, and what its weights hash to.
+
+    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models.
+    """
 
     model: Any
     tokenizer: Any

@@ -38,22 +38,18 @@ def import_released(folder: Path, out: Path) -> StackRecipe:
         raise UsageError(f"{out} exists; name another folder")
     with _plain_layers(folder) as (layers, steps):
         recipe = StackRecipe(
-            embeddings=str(layers),
-            steps=tuple(Step(model=str(layers), layer=n, scale=w) for n, w in steps),
-            head=str(layers),
+            embeddings=str(folder),
+            steps=tuple(Step(model=str(folder), layer=n, scale=w) for n, w in steps),
+            head=str(folder),
         )
         temporary = out.with_name(f".{out.name}.partial")
         try:
             temporary.mkdir(parents=True)
-            write_stack(recipe, temporary, "cpu")
+            write_stack(recipe.located(lambda _: str(layers)), temporary, "cpu")
             temporary.rename(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return StackRecipe(
-        embeddings=str(folder),
-        steps=tuple(Step(model=str(folder), layer=n, scale=w) for n, w in steps),
-        head=str(folder),
-    )
+    return recipe
 
 
 @contextmanager

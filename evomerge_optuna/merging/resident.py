@@ -24,7 +24,7 @@ from evomerge_optuna.merging.plan import (
 )
 from evomerge_optuna.merging.uniforms import Uniforms
 from evomerge_optuna.models.fingerprint import digest_tensors
-from evomerge_optuna.models.loading import model_of, torch_device
+from evomerge_optuna.models.loading import model_of, model_with, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
@@ -103,6 +103,7 @@ class _Resident:
         self._kernels = self._read(plan)
         self._model: Any = None
         self._tokenizer: Any = None
+        self._in_place = False
 
     @property
     def is_new(self) -> bool:
@@ -139,20 +140,14 @@ class _Resident:
                 plan.write_tokenizer(Path(folder))
                 plan.config.save_pretrained(folder)
                 self._model, self._tokenizer = model_of(self.tensors, Path(folder), self._device)
-        elif not self._in_place():
+            self._in_place = _all_in(self._model, self.tensors)
+        elif not self._in_place:
             # transformers made other tensors of them, by its rules for this architecture.
-            before = self._model
-            model = type(before).from_pretrained(
-                None, config=before.config, state_dict=self.tensors, dtype="auto"
-            )
-            model.generation_config = before.generation_config
-            self._model = model.to(self._device)
+            generation_config = self._model.generation_config
+            self._model = model_with(type(self._model), self._model.config, self.tensors)
+            self._model.generation_config = generation_config
+            self._model.to(self._device)
         return self._model, self._tokenizer
-
-    def _in_place(self) -> bool:
-        """Are all merged tensors parameters of the model, so that it changes with them?"""
-        own = {tensor.data_ptr() for tensor in self._model.state_dict().values()}
-        return all(tensor.data_ptr() in own for tensor in self.tensors.values())
 
     def _read(self, plan: MergePlan) -> dict[str, Kernel]:
         """Reads the inputs of every tensor once and chooses its kernel."""
@@ -163,7 +158,7 @@ class _Resident:
         for task, inputs in Executor(list(wanted)).run(quiet=True):
             self._budget.spend(max(map(size_of, inputs.values()), default=0))  # the merged tensor
             kept = self._budget.fits(size_of(*inputs.values()))
-            placed = {model: tensor.to(self._device) for model, tensor in inputs.items()}
+            placed = _placed(inputs, self._device)
             for tensor_plan in wanted[task]:
                 kernels[tensor_plan.name] = (
                     choose_kernel(tensor_plan.task, placed, self._shared)
@@ -194,6 +189,16 @@ class ReadingKernel:
 
     def merge(self, task: ExecuteMergeMethodTask, out: torch.Tensor | None) -> torch.Tensor | None:
         ((_, inputs),) = Executor([task.gather_tensors]).run(quiet=True)
-        placed: Inputs = {model: tensor.to(self.device) for model, tensor in inputs.items()}
+        placed = _placed(inputs, self.device)
         nothing_kept = replace(self.shared, budget=Budget(limit=0))
         return choose_kernel(task, placed, nothing_kept).merge(task, out)
+
+
+def _all_in(model: Any, tensors: dict[str, torch.Tensor]) -> bool:
+    """Are all tensors parameters of the model, so that it changes with them?"""
+    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    return all(tensor.data_ptr() in own for tensor in tensors.values())
+
+
+def _placed(inputs: Inputs, device: str) -> Inputs:
+    return {model: tensor.to(device) for model, tensor in inputs.items()}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evomerge_optuna.merging.memory import Budget
+from evomerge_optuna.merging.memory import Budget, size_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Uniforms:
     def _may_keep(self, key: str, numbers: torch.Tensor) -> bool:
         if key in self._refused:
             return False
-        if not self._budget.fits(numbers.numel() * numbers.element_size()):
+        if not self._budget.fits(size_of(numbers)):
             self._refused.add(key)
             return False
         return True

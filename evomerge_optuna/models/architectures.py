@@ -1,6 +1,6 @@
 """What a stack of layers needs to know of an architecture: where its layers and norms are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evomerge_optuna.errors import SpecError
 
@@ -35,10 +35,8 @@ _LLAMA = StackNames(
     inner=("input_layernorm", "post_attention_layernorm"),
     outer=("self_attn.o_proj", "mlp.down_proj"),
 )
-_GEMMA = StackNames(
-    layers="model.layers",
-    embeddings=("model.embed_tokens",),
-    final_norm="model.norm",
+_GEMMA = replace(
+    _LLAMA,
     inner=("input_layernorm", "pre_feedforward_layernorm"),
     outer=("post_attention_layernorm", "post_feedforward_layernorm"),
     offset=1,

@@ -87,7 +87,7 @@ def digest_tensors(tensors: "Mapping[str, torch.Tensor]") -> str:
     Raises:
         NotFiniteError: a tensor has a NaN or an infinite value.
     """
-    return _digest({name: partial(_itself, tensor) for name, tensor in tensors.items()})
+    return _digest({name: tensor.detach for name, tensor in tensors.items()})
 
 
 def _digest(tensors: "Mapping[str, Callable[[], torch.Tensor]]") -> str:
@@ -122,10 +122,6 @@ def is_finite(tensor: "torch.Tensor") -> bool:
         return True
     low, high = tensor.aminmax()  # a NaN becomes both
     return bool(low.isfinite() and high.isfinite())
-
-
-def _itself(tensor: "torch.Tensor") -> "torch.Tensor":
-    return tensor
 
 
 def _sha256_of_block(block: bytes | memoryview) -> bytes:

@@ -50,8 +50,13 @@ def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> t
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architecture = getattr(transformers, config.architectures[0])
-    model = architecture.from_pretrained(None, config=config, state_dict=tensors, dtype="auto")
+    model = model_with(architecture, config, tensors)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.to(device).eval(), tokenizer
+
+
+def model_with(architecture: Any, config: Any, tensors: "dict[str, torch.Tensor]") -> Any:
+    """A model of a class of transformers whose weights are these tensors, ready to run."""
+    return architecture.from_pretrained(None, config=config, state_dict=tensors, dtype="auto")

@@ -1,15 +1,14 @@
 """MergeRecipe: the complete description of one merged model, as mergekit understands it."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+
+from evomerge_optuna.recipes.identity import Identified
 
 
-class MergeRecipe(BaseModel):
+class MergeRecipe(Identified):
     """A mergekit configuration plus the seed of its random masks.
 
     Models are named as in the spec (hub id, path, `zoo:NAME`), so that a recipe holds on every
@@ -28,21 +27,8 @@ class MergeRecipe(BaseModel):
         True
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     configuration: dict[str, Any]
     seed: int
-
-    def canonical(self) -> str:
-        """JSON with sorted keys and exact floats: equal text means equal weights."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical form; the recipe's identity in the database."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
-
-    def __hash__(self) -> int:
-        return hash(self.canonical())
 
     def models(self) -> list[str]:
         """Every model the configuration names, in order of appearance."""

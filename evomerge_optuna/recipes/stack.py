@@ -1,11 +1,12 @@
 """StackRecipe: the complete description of one model made of other models' layers."""
 
-import hashlib
-import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from evomerge_optuna.recipes.identity import Identified
 
 
 class Step(BaseModel):
@@ -18,7 +19,7 @@ class Step(BaseModel):
     scale: float = 1.0
 
 
-class StackRecipe(BaseModel):
+class StackRecipe(Identified):
     """The layers that a token passes through, one after the other (paper, section 3.2).
 
     Embeddings, tokenizer and configuration are those of one model, final norm and head of one, too.
@@ -34,25 +35,26 @@ class StackRecipe(BaseModel):
         True
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     embeddings: str
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     head: str
     dtype: str | None = None
 
-    def canonical(self) -> str:
-        """JSON with sorted keys and exact floats: equal text means equal weights."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical form; the recipe's identity in the database."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
-
     def models(self) -> list[str]:
         """Every model that is part of it, the embeddings' first."""
         named = [self.embeddings, *(step.model for step in self.steps), self.head]
         return list(dict.fromkeys(named))
+
+    def located(self, locate: Callable[[str], str]) -> "StackRecipe":
+        """The same recipe with every model's name replaced by `locate(name)`."""
+        steps = [step.model_copy(update={"model": locate(step.model)}) for step in self.steps]
+        return self.model_copy(
+            update={
+                "embeddings": locate(self.embeddings),
+                "steps": tuple(steps),
+                "head": locate(self.head),
+            }
+        )
 
     def to_yaml(self) -> str:
         """One step a line."""

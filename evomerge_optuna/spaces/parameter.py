@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
-
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import MERGE_OPTIONS, ParameterStudySpec, Range
 
 SHARED_PARAMETERS = ("t",)  # belong to the merge as a whole, not to one source model
@@ -22,7 +21,7 @@ class LayerGroup:
 
 
 @dataclass(frozen=True)
-class ParameterSpace:
+class ParameterSpace(SearchSpace):
     """Turns an Optuna trial into a `MergeRecipe`.
 
     Parameters are named `ALIAS.PARAMETER.GROUP`, as in `ja.weight.g0`; a range that is a single
@@ -33,6 +32,9 @@ class ParameterSpace:
 
     spec: ParameterStudySpec
     groups: tuple[LayerGroup, ...]
+    baseline_name = "uniform merge"
+    fewer = "larger layer groups have fewer"
+    more = "merge: give a range [low, high] or smaller layer groups"
 
     @classmethod
     def of(cls, spec: ParameterStudySpec, layers: int) -> "ParameterSpace":
@@ -42,16 +44,6 @@ class ParameterSpace:
     def ranges(self) -> dict[str, Range]:
         """Every parameter the sampler searches, by name, in a fixed order."""
         return {name: found for name, found in self._all_ranges().items() if not found.fixed}
-
-    def suggest(self, trial: optuna.Trial) -> MergeRecipe:
-        """The recipe of a trial; asks the trial for each parameter once."""
-        values = {
-            name: trial.suggest_float(name, found.low, found.high)
-            for name, found in self.ranges().items()
-        }
-        return self.recipe(values)
-
-    baseline_name = "uniform merge"
 
     def baseline(self) -> dict[str, float]:
         """The uniform merge as parameters: equal weights that sum to 1, nothing dropped.

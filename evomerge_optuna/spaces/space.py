@@ -1,46 +1,37 @@
 """A search space: from an Optuna trial to a recipe."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import optuna
 
-from evomerge_optuna.errors import UsageError
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import ParameterStudySpec, Range, StackStudySpec, StudySpec
+from evomerge_optuna.spec import Range
 
 
-class SearchSpace(Protocol):
+class SearchSpace(ABC):
     """What a sampler may choose, and the recipe it becomes."""
 
-    @property
-    def baseline_name(self) -> str:
-        """What the baseline is called in tables."""
-        ...
+    baseline_name: ClassVar[str]  # in tables
+    fewer: ClassVar[str]  # how a spec gets fewer parameters
+    more: ClassVar[str]
 
+    @abstractmethod
     def ranges(self) -> dict[str, Range]:
         """Every parameter the sampler searches, by name, in a fixed order."""
-        ...
+
+    @abstractmethod
+    def recipe(self, values: dict[str, float]) -> Recipe:
+        """The recipe of these parameter values."""
+
+    @abstractmethod
+    def baseline(self) -> dict[str, float]:
+        """The first trial's parameters: what is had without a search."""
 
     def suggest(self, trial: optuna.Trial) -> Recipe:
         """The recipe of a trial; asks the trial for each parameter once."""
-        ...
-
-    def recipe(self, values: dict[str, float]) -> Recipe:
-        """The recipe of these parameter values."""
-        ...
-
-    def baseline(self) -> dict[str, float]:
-        """The first trial's parameters: what is had without a search."""
-        ...
-
-
-def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
-    """The space of a spec whose models have so many layers, by their keys in the spec."""
-    if isinstance(spec, StackStudySpec):
-        depths = {alias: layers[f"models.{alias}"] for alias in spec.models}
-        return StackSpace(spec, depths)
-    if isinstance(spec, ParameterStudySpec):
-        return ParameterSpace.of(spec, next(iter(layers.values())))
-    raise UsageError(f"stage {spec.stage} has no search space")
+        values = {
+            name: trial.suggest_float(name, found.low, found.high)
+            for name, found in self.ranges().items()
+        }
+        return self.recipe(values)

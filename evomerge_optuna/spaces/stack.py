@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import optuna
 
 from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import Range, StackStudySpec
 
 _SPREAD = 1.0  # an indicator's range on either side of its mean
@@ -27,7 +27,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class StackSpace:
+class StackSpace(SearchSpace):
     """Turns an Optuna trial into a `StackRecipe`.
 
     The slots are the layers of all models in order, repeated r times (T = M r). A slot with an
@@ -39,6 +39,8 @@ class StackSpace:
     spec: StackStudySpec
     depths: dict[str, int]  # layers of each model, by alias
     baseline_name = "identity path"
+    fewer = "stack.scale: network has 21 for all scales"
+    more = "stack.repeats: repeat the layers"
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -63,14 +65,6 @@ class StackSpace:
             },
             **dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE),
         }
-
-    def suggest(self, trial: optuna.Trial) -> StackRecipe:
-        """The recipe of a trial; asks the trial for each parameter once."""
-        values = {
-            name: trial.suggest_float(name, found.low, found.high)
-            for name, found in self.ranges().items()
-        }
-        return self.recipe(values)
 
     def baseline(self) -> dict[str, float]:
         """The identity path: all of the first model, nothing of the others, unscaled."""

@@ -25,7 +25,7 @@ PROBLEMS_FILE = "problems.jsonl"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A merged model's tensors by their SHA-256, its scores, and where the time went."""
+    """A model by its digest (see `Merged`), its scores, and where the time went."""
 
     digest: str
     evaluation: Evaluation

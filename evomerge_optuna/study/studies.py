@@ -16,7 +16,8 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
-from evomerge_optuna.spaces.space import SearchSpace, make_space
+from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.storage import Store
@@ -95,7 +96,7 @@ def create_study(
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
-    The uniform merge is its first trial.
+    The baseline of the search space is its first trial.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
@@ -113,8 +114,8 @@ def create_study(
     space = make_space(spec, architecture.layers)
     if len(space.ranges()) < 2:
         raise SpecError(
-            f"merge: the search space has {len(space.ranges())} parameter; CMA-ES needs two or "
-            "more: give a range [low, high] or smaller layer groups"
+            f"too few parameters to search ({len(space.ranges())}); CMA-ES needs two or more: "
+            f"{space.more}"
         )
     say(
         f"{architecture.name}, {' + '.join(map(str, sorted({*architecture.layers.values()})))} "
@@ -122,11 +123,7 @@ def create_study(
         f"{len(space.ranges())} parameters to search"
     )
     if len(space.ranges()) > _MANY:
-        say(
-            "Warning: storing so many parameters takes longer than many a trial; "
-            + ("stack.scale: network has 21 for all scales" if spec.stage == "dfs" else "")
-            + ("larger layer groups have fewer" if spec.stage == "ps" else "")
-        )
+        say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     attributes = {
         VERSIONS: engine_versions(),
         FINGERPRINTS: model_fingerprints(spec),
