@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.merging.folding import write_stack
+from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 
 LAYERS, SCALES = "model.input_layers", "model.input_scales"
@@ -33,22 +34,15 @@ def import_released(folder: Path, out: Path) -> StackRecipe:
 
     Raises:
         UsageError: it is not of that format, or `out` exists.
+        ExportError: `out` cannot be written.
     """
-    if out.exists():
-        raise UsageError(f"{out} exists; name another folder")
-    with _plain_layers(folder) as (layers, steps):
+    with new_folder(out) as temporary, _plain_layers(folder) as (layers, steps):
         recipe = StackRecipe(
             embeddings=str(folder),
             steps=tuple(Step(model=str(folder), layer=n, scale=w) for n, w in steps),
             head=str(folder),
         )
-        temporary = out.with_name(f".{out.name}.partial")
-        try:
-            temporary.mkdir(parents=True)
-            write_stack(recipe.located(lambda _: str(layers)), temporary, "cpu")
-            temporary.rename(out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        write_stack(recipe.located(lambda _: str(layers)), temporary, "cpu")
     return recipe
 
 

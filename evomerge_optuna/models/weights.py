@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mergekit.architecture import arch_info_for_config
 from safetensors import SafetensorError, safe_open
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.spec import StudySpec
 
@@ -18,23 +19,48 @@ _CURE = "take another copy of the model, or leave it out"
 
 
 def check_weights(spec: StudySpec) -> None:
-    """Checks the shapes of all tensors against the first model's, then their types and values.
+    """Checks that no tensor is missing, then their shapes against the first model's, types, values.
 
     Raises:
-        SpecError: naming the model and the tensor: another shape than in the first model, NaN or
-            infinite values, a quantized type; or the file that cannot be read.
+        SpecError: naming the model and the tensor: missing, of another shape than in the first
+            model, NaN or infinite values, a quantized type; or the file that cannot be read.
     """
     files = [
         (f"{key} ({model})", file)
         for key, model in spec.model_ids().items()
         for file in sorted(local_folder(model).glob("*.safetensors"))
     ]
+    for key, model in spec.model_ids().items():
+        _check_complete(key, model, [file for name, file in files if name == f"{key} ({model})"])
     check_shape = _shape_check(rows_may_differ=spec.any_vocabulary)
     for check in (check_shape, _check_values):
         for model, file in files:
             with _opened(model, file) as opened:
                 for name in opened.keys():  # noqa: SIM118
                     check(f"{model}: tensor {name}", name, opened)
+
+
+def _check_complete(key: str, model: str, files: list[Path]) -> None:
+    """mergekit must find all that its definition of the architecture requires.
+
+    That of Phi-3, for one, requires a head of its own, which a model with tied embeddings lacks.
+    """
+    config = load_config(model, key)
+    architecture = arch_info_for_config(config)
+    if architecture is None:
+        return  # mergekit infers the architecture from the tensors that are there
+    names: set[str] = set()
+    for file in files:
+        with _opened(f"{key} ({model})", file) as opened:
+            names |= set(opened.keys())
+    for weight in architecture.all_weights(config):
+        known = {weight.name, *(weight.aliases or ()), *(weight.tied_names or ())}
+        if not weight.optional and not known & names:
+            raise SpecError(
+                f"{key} ({model}): there is no tensor {weight.name}, which mergekit requires of "
+                f"{config.architectures[0]}; save the model with it (a tied one as a copy), or "
+                "leave the model out"
+            )
 
 
 def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:

@@ -1,13 +1,12 @@
 """Export: a trial's recipe as an ordinary checkpoint, checked against what was scored."""
 
-import os
-import shutil
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.errors import CandidateError, ExportError, UsageError
+from evomerge_optuna.errors import CandidateError, ExportError
 from evomerge_optuna.models.catalog import is_on_hub, local_folder
+from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -23,8 +22,6 @@ STACK_FILE = "stack.yml"
 def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
 
-    All is written to a temporary folder beside it, which takes its name at the end.
-
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
 
@@ -32,14 +29,12 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: the tensors are not those that were scored, or the disk is full.
     """
-    folder = folder.absolute()
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
     recipe = recipe_of(trial)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
-        digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
+    with new_folder(folder) as temporary:
+        try:
+            digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
+        except CandidateError as error:
+            raise ExportError(f"trial {trial.number}: {error}") from error
         scored = trial.user_attrs[DIGEST]
         if digest != scored:
             raise ExportError(
@@ -51,18 +46,8 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
         else:
             (temporary / RECIPE_FILE).write_text(mergekit_yaml(recipe), encoding="utf-8")
-        (temporary / "README.md").write_text(
-            model_card(merge_study, trial, digest), encoding="utf-8"
-        )
-        temporary.rename(folder)
-    except CandidateError as error:
-        raise ExportError(f"trial {trial.number}: {error}") from error
-    except OSError as error:
-        raise ExportError(
-            f"{error.filename or folder}: {error.strerror or error}; nothing was exported"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        card = model_card(merge_study, trial, digest)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralForCausalLM
 
-from evomerge_optuna.errors import UsageError
+from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.merging.released import import_released
 from evomerge_optuna.models.loading import load_model
 from tests.conftest import save_tiny_model
@@ -90,5 +90,7 @@ def test_what_is_no_released_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"config\.json cannot be read"):
         import_released(tmp_path / "nothing", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UsageError, match="plain exists; name another folder"):
+    with pytest.raises(UsageError, match="plain exists; an export never"):
         import_released(save_released(tmp_path / "good"), plain)
+    with pytest.raises(ExportError, match="Not a directory; nothing was exported"):
+        import_released(tmp_path / "good", plain / "config.json" / "out")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.weights import check_weights
@@ -70,3 +71,15 @@ def test_a_file_that_is_cut_short(make_spec: SpecMaker, tiny: Path, tmp_path: Pa
     file = Path(model) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     assert "model.safetensors cannot be read" in refusal(make_spec, tiny, model)
+
+
+def test_a_tensor_that_mergekit_requires(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
+    """Tied embeddings need no head of their own, but for mergekit's Phi-3."""
+    folder = save_tiny_model(tmp_path / "phi", 2)
+    config = Phi3Config(
+        vocab_size=19, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, pad_token_id=0, tie_word_embeddings=True,
+    )  # fmt: skip
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    assert "models.b" in (message := refusal(make_spec, tiny, str(folder)))
+    assert "there is no tensor lm_head.weight, which mergekit requires" in message

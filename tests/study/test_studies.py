@@ -56,7 +56,7 @@ def test_a_spec_that_fails_leaves_nothing_behind(
     store = open_store()
     with pytest.raises(SpecError):
         create_study(store, make_spec(models={"a": str(tiny / "none")}))
-    with pytest.raises(SpecError, match="too few parameters to search .1.; CMA-ES needs two"):
+    with pytest.raises(SpecError, match=r"too few parameters to search \(1\)"):
         create_study(
             store,
             make_spec(models={"a": str(tiny / "a")}, merge={"method": "ties", "density": 0.5}),

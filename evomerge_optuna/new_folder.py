@@ -1,0 +1,33 @@
+"""A new folder that is there whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evomerge_optuna.errors import ExportError, UsageError
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which takes its name at the end, or is removed.
+
+    Raises:
+        UsageError: the folder exists; nothing is ever overwritten.
+        ExportError: a file cannot be written, or the disk is full.
+    """
+    folder = folder.absolute()
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(folder)
+    except OSError as error:
+        raise ExportError(
+            f"{error.filename or folder}: {error.strerror or error}; nothing was exported"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
