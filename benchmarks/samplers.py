@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.stacked import StackedMerger
+from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import StackStudySpec, load_spec
+from evomerge_optuna.spec import SamplerSpec, StackStudySpec, load_spec
 from evomerge_optuna.study.samplers import make_sampler
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart_dfs.yaml"
+POPULATION = 24
 Score = Callable[[dict[str, float]], float]
 
 
@@ -35,8 +36,7 @@ def ours(space: StackSpace, score: Score, trials: int, seed: int) -> float:
     study.enqueue_trial(space.baseline())
     for position in range(trials):
         trial = study.ask()
-        spec = space.spec.sampler.model_copy(update={"seed": seed})
-        study.sampler = make_sampler(spec, position)
+        study.sampler = make_sampler(SamplerSpec(seed=seed, population=POPULATION), position)
         values = {n: trial.suggest_float(n, r.low, r.high) for n, r in space.ranges().items()}
         study.tell(trial, score(values))
     return study.best_value
@@ -69,7 +69,7 @@ def directly(kind: type, space: StackSpace, score: Score, trials: int, seed: int
         sigma=1 / 6,
         bounds=np.array([[0.0, 1.0]] * len(ranges)),
         seed=seed,
-        population_size=space.spec.sampler.population,
+        population_size=POPULATION,
     )
 
     def values_of(x: np.ndarray) -> dict[str, float]:
@@ -93,9 +93,7 @@ def with_margin(space: StackSpace, score: Score, trials: int, seed: int) -> floa
     """CMA-ES with margin on integer indicators, as Optuna has it; 1 is a change of the identity."""
     indicators, others, identity = split_parameters(space)
     ranges = space.ranges()
-    sampler = optuna.samplers.CmaEsSampler(
-        with_margin=True, seed=seed, popsize=space.spec.sampler.population
-    )
+    sampler = optuna.samplers.CmaEsSampler(with_margin=True, seed=seed, popsize=POPULATION)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(dict.fromkeys(indicators, 0) | dict.fromkeys(others, 0.0))
     for _ in range(trials):
@@ -122,7 +120,7 @@ def cat_cma(space: StackSpace, score: Score, trials: int, seed: int) -> float:
         cat_param=np.array([[flip, 1 - flip] if on else [1 - flip, flip] for on in identity]),
         bounds=np.array([[ranges[n].low, ranges[n].high] for n in others]),
         seed=seed,
-        population_size=space.spec.sampler.population,
+        population_size=POPULATION,
     )
 
     def values_of(chosen: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
@@ -151,8 +149,8 @@ def main(trials: int, seeds: int, json_file: Path | None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spec = load_spec(QUICKSTART)
     assert isinstance(spec, StackStudySpec)
-    merger, evaluator = StackedMerger(spec.evaluation.device), Evaluator(spec)
-    space = StackSpace(spec, dict.fromkeys(spec.models, 6))
+    merger, evaluator = EveryMerger(spec.evaluation), Evaluator(spec)
+    space = StackSpace(spec.stack, spec.models, dict.fromkeys(spec.models, 6))
 
     def score(values: dict[str, float]) -> float:
         merged = merger.merge(space.recipe(values))

@@ -21,9 +21,11 @@ import transformers
 from merge import SHAPE_135M, median_seconds, random_models
 
 from evomerge_optuna.merging.folding import write_folded
-from evomerge_optuna.merging.stacked import StackedMerger
+from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.merging.stacked import load_source
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spec import EvaluationSpec
 
 
 def a_path(models: list[str], number: int) -> StackRecipe:
@@ -46,20 +48,21 @@ def main(repeats: int, json_file: Path | None) -> None:
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         _, *models = random_models(Path(folder))
-        merger = StackedMerger("cpu")
+        merger = EveryMerger(EvaluationSpec())
         merger.merge(a_path(models, 0))
+        sources = {name: load_source(name, None, "cpu").model for name in models}
 
         def write_and_load(number: int) -> None:
             recipe = a_path(models, number)
             with tempfile.TemporaryDirectory() as out:
-                write_folded(recipe, Path(out), merger.models_of(recipe))
+                write_folded(recipe, Path(out), sources)
                 load_model(Path(out), "cpu")
 
         written = median_seconds(write_and_load, repeats)
         built = median_seconds(lambda number: merger.merge(a_path(models, number)), 10 * repeats)
 
         recipe = a_path(models, 0)
-        stacked, parent = merger.merge(recipe).model, merger.models_of(recipe)[models[0]]
+        stacked, parent = merger.merge(recipe).model, sources[models[0]]
         ids = torch.randint(3, 80, (8, 64))
 
         def per_layer(model: torch.nn.Module, layers: int) -> Callable[[int], float]:

@@ -130,7 +130,7 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             {"merge": {"method": "tise"}},
             "spec: merge.method: should be 'linear', 'task_arithmetic'",
         ),
-        ({"stage": "sp"}, "spec: stage: should be 'ps' or 'dfs', not 'sp'"),
+        ({"stage": "sp"}, "spec: stage: should be 'ps', 'dfs' or 'ps+dfs', not 'sp'"),
         ({"stage": "dfs"}, "spec: base_model: unknown key"),
         ({"base_model": None}, "spec: base_model: ties needs a base model; add base_model"),
         ({"models": {}}, "spec: models: is empty"),
@@ -144,7 +144,7 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             "spec: objectives[0].maximize: there is no task 'maths'; tasks are words",
         ),
         ({"objectives": [{}]}, "spec: objectives[0]: write {maximize: TASK.METRIC}"),
-        ({"objectives": []}, "spec: objectives: stage ps takes exactly one objective, here are 0"),
+        ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
             "spec: tasks.words: ",

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from evomerge_optuna.merging.checkpoint import write_checkpoint
 from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
-from evomerge_optuna.merging.stacked import StackedMerger, stacked_config
+from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
@@ -27,14 +30,28 @@ from evomerge_optuna.recipes.stack import StackRecipe
 def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
     """Writes the stack's folded checkpoint and returns its digest, see `StackedMerger.merge`.
 
+    Its merges are written first, by mergekit, beside the folder.
+
     Raises:
         CandidateError: mergekit refuses it.
         OSError: the machine's fault: a file cannot be read or written.
     """
-    merger = StackedMerger(device)
-    digest = merger.merge(recipe).digest
-    write_folded(recipe, folder, merger.models_of(recipe))
-    return digest
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as beside:
+        places = {name: Path(beside) / name for name in recipe.merges}
+        digests = {
+            name: write_checkpoint(recipe.merges[name], place, device)
+            for name, place in places.items()
+        }
+        models: dict[str, Any] = {}
+        for name in recipe.models():
+            if name in places:
+                models[str(places[name])], _ = load_model(places[name], device)
+            else:
+                source = load_source(name, recipe.dtype, device)
+                models[name], digests[name] = source.model, source.digest
+        located = recipe.located(lambda name: str(places.get(name, name)))
+        write_folded(located, folder, models)
+    return stack_digest(recipe, digests)
 
 
 def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -> None:

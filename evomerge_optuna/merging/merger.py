@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.merging.checkpoint import CheckpointMerger
-    from evomerge_optuna.merging.resident import ResidentMerger
     from evomerge_optuna.merging.stacked import StackedMerger
 
 
@@ -40,6 +39,14 @@ class Merger(Protocol):
         ...
 
 
+class MergeMerger(Protocol):
+    """A merger of merge recipes alone."""
+
+    def merge(self, recipe: MergeRecipe) -> Merged:
+        """The recipe's model; see `Merger`."""
+        ...
+
+
 class EveryMerger:
     """Builds recipes of every kind, each by the merger made for it, which is made when needed.
 
@@ -64,10 +71,13 @@ class EveryMerger:
     def _stacked(self) -> "StackedMerger":
         from evomerge_optuna.merging.stacked import StackedMerger
 
-        return StackedMerger(self._spec.device)
+        return StackedMerger(self._spec.device, self._make_merger)
 
     @cached_property
-    def _merged(self) -> "ResidentMerger | CheckpointMerger":
+    def _merged(self) -> "MergeMerger":
+        return self._make_merger()
+
+    def _make_merger(self) -> "MergeMerger":
         if self._spec.merger == "checkpoint":
             from evomerge_optuna.merging.checkpoint import CheckpointMerger
 

@@ -3,16 +3,17 @@
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merger import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import digest_tensors
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
 
@@ -21,42 +22,71 @@ class StackedMerger:
 
     Args:
         device: "auto", "cpu" or "cuda".
+        make_merger: makes the merger of a merge among the models; each has its own, which keeps
+            the merge until another recipe takes its name.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, make_merger: Callable[[], MergeMerger]) -> None:
         self._device = device
-        self._models: dict[str, Any] = {}
-        self._tokenizers: dict[str, Any] = {}
-        self._digests: dict[str, str] = {}
+        self._make_merger = make_merger
+        self._loaded: dict[str, Merged] = {}
+        self._mergers: dict[str, MergeMerger] = {}
+        self._merged: dict[str, tuple[MergeRecipe, Merged]] = {}
 
     def merge(self, recipe: StackRecipe) -> Merged:
         """The recipe's model, and a digest of the recipe with all weights it can use.
 
         Raises:
+            CandidateError: one of its merges cannot be built.
             NotFiniteError: a model has NaN or infinite weights.
             OSError: a model's file cannot be read.
         """
-        models = self.models_of(recipe)
+        found = {name: self._model(name, recipe) for name in recipe.models()}
+        models = {name: merged.model for name, merged in found.items()}
         names = stack_names(models[recipe.embeddings].config.model_type, recipe.embeddings)
-        digest = hashlib.sha256(recipe.canonical().encode())
-        for name in models:
-            digest.update(self._digests[name].encode())
-        model = stacked_model(recipe, models, names)
-        return Merged(model, self._tokenizers[recipe.embeddings], digest.hexdigest())
+        return Merged(
+            stacked_model(recipe, models, names),
+            found[recipe.embeddings].tokenizer,
+            stack_digest(recipe, {name: merged.digest for name, merged in found.items()}),
+        )
 
-    def models_of(self, recipe: StackRecipe) -> dict[str, Any]:
-        """The recipe's models by name, loaded at their first use."""
-        for name in recipe.models():
-            if name not in self._models:
-                model, tokenizer = load_model(local_folder(name), self._device)
-                self._digests[name] = digest_tensors(
-                    {n: p.detach() for n, p in model.named_parameters()}
-                )
-                self._models[name] = model.to(
-                    getattr(torch, recipe.dtype) if recipe.dtype else model.dtype
-                )
-                self._tokenizers[name] = tokenizer
-        return {name: self._models[name] for name in recipe.models()}
+    def _model(self, name: str, recipe: StackRecipe) -> Merged:
+        if name in recipe.merges:
+            return self._merge_named(name, recipe.merges[name])
+        if name not in self._loaded:
+            self._loaded[name] = load_source(name, recipe.dtype, self._device)
+        return self._loaded[name]
+
+    def _merge_named(self, name: str, wanted: MergeRecipe) -> Merged:
+        known, merged = self._merged.pop(name, (None, None))
+        if merged is None or known != wanted:
+            merger = self._mergers.setdefault(name, self._make_merger())
+            merged = merger.merge(wanted)
+        self._merged[name] = (wanted, merged)
+        return merged
+
+
+def load_source(name: str, dtype: str | None, device: str) -> Merged:
+    """A model as it is, with the SHA-256 of its tensors as they are stored.
+
+    Args:
+        dtype: in which it is to run; None: its own.
+
+    Raises:
+        NotFiniteError: it has NaN or infinite weights.
+        OSError: a file cannot be read.
+    """
+    model, tokenizer = load_model(local_folder(name), device)
+    digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
+    return Merged(model.to(getattr(torch, dtype) if dtype else model.dtype), tokenizer, digest)
+
+
+def stack_digest(recipe: StackRecipe, digests: Mapping[str, str]) -> str:
+    """SHA-256 over the recipe and the digests of its models, in their order of appearance."""
+    whole = hashlib.sha256(recipe.canonical().encode())
+    for name in recipe.models():
+        whole.update(digests[name].encode())
+    return whole.hexdigest()
 
 
 def stacked_model(recipe: StackRecipe, models: Mapping[str, Any], names: StackNames) -> Any:

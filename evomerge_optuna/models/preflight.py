@@ -7,7 +7,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.spec import ParameterStudySpec, StackStudySpec, StudySpec
+from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,10 +26,10 @@ _SAME_IN_A_STACK = (
     *("activation_function", "hidden_activation", "head_dim", "sliding_window"),
     *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
 )
-_MATCH = {
-    "ps": "set merge.tokenizer_source to base or union and mergekit matches them token by token",
-    "dfs": "set stack.head to first, and only the first model's embeddings and head are used",
-}
+_MATCHED_BY_MERGEKIT = (
+    "set merge.tokenizer_source to base or union and mergekit matches them token by token"
+)
+_OTHERS_UNUSED = "set stack.head to first, and only the first model's embeddings and head are used"
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def preflight(spec: StudySpec) -> Architecture:
         _check_shapes(configs[first], configs[key], first, key)
     config = configs[first]
     shapes = _tensor_shapes(config, first)
-    if isinstance(spec, ParameterStudySpec):
+    if isinstance(spec, MergeSearchSpec):
         _check_layer_groups(spec, config.num_hidden_layers, shapes)
-    if isinstance(spec, StackStudySpec):
-        _check_stack(spec, configs)
+    if spec.stacking is not None:
+        _check_stack(spec.stacking, configs)
     count = sum(_product(shape) for shape in shapes.values())
     layers = {key: config.num_hidden_layers for key, config in configs.items()}
     return Architecture(name=config.architectures[0], layers=layers, parameters=count)
@@ -98,7 +98,7 @@ def _merged_tokenizer(model: str, key: str) -> Any:
     return tokenizer
 
 
-def _check_stack(spec: StackStudySpec, configs: dict[str, "PretrainedConfig"]) -> None:
+def _check_stack(stack: StackSpec, configs: dict[str, "PretrainedConfig"]) -> None:
     (first, one), *others = configs.items()
     stack_names(one.model_type, first)
     for key, other in others:
@@ -109,15 +109,15 @@ def _check_stack(spec: StackStudySpec, configs: dict[str, "PretrainedConfig"]) -
                     f"{key}: {name} is {have} in its config.json, but {want} in that of {first}; "
                     "a stack has one for all its layers"
                 )
-    if 2 * spec.stack.anchors > one.num_hidden_layers:
+    if 2 * stack.anchors > one.num_hidden_layers:
         raise SpecError(
             f"stack.anchors: {first} has {one.num_hidden_layers} layers, too few for "
-            f"{spec.stack.anchors} at each end"
+            f"{stack.anchors} at each end"
         )
 
 
 def _check_layer_groups(
-    spec: ParameterStudySpec, layers: int, shapes: dict[str, tuple[int, ...]]
+    spec: MergeSearchSpec, layers: int, shapes: dict[str, tuple[int, ...]]
 ) -> None:
     size = spec.merge.layer_group_size
     if size is not None and size > layers:
@@ -150,7 +150,7 @@ def _check_architecture(
             "only models of one architecture can be merged"
         )
     for attribute, words in _COMPARED:
-        if attribute == "num_hidden_layers" and isinstance(spec, StackStudySpec):
+        if attribute == "num_hidden_layers" and spec.any_depth:
             continue  # any depth
         have, want = getattr(b, attribute, None), getattr(a, attribute, None)
         if have != want:
@@ -168,8 +168,12 @@ def _check_vocabulary(
     if a.vocab_size != b.vocab_size:
         raise SpecError(
             f"{key}: vocabulary of {b.vocab_size} tokens, but {first} has {a.vocab_size}; "
-            + _MATCH[spec.stage]
+            + _match(spec)
         )
+
+
+def _match(spec: StudySpec) -> str:
+    return _MATCHED_BY_MERGEKIT if isinstance(spec, MergeSearchSpec) else _OTHERS_UNUSED
 
 
 def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> None:
@@ -184,7 +188,7 @@ def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> N
         token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
         raise SpecError(
             f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); "
-            + _MATCH[spec.stage]
+            + _match(spec)
         )
 
 
@@ -192,9 +196,10 @@ def _check_dtype(
     spec: StudySpec, a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str
 ) -> None:
     if spec.dtype is None and a.dtype != b.dtype:
+        where = "merge" if isinstance(spec, MergeSearchSpec) else "stack"
         raise SpecError(
             f"{key}: dtype {_dtype_name(b)}, but {first} has {_dtype_name(a)}; "
-            f"set {'merge' if spec.stage == 'ps' else 'stack'}.dtype to the one to merge in"
+            f"set {where}.dtype to the one to merge in"
         )
 
 

@@ -4,9 +4,16 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from evomerge_optuna.recipes.identity import Identified
+from evomerge_optuna.recipes.merge import MergeRecipe
 
 
 class Step(BaseModel):
@@ -23,7 +30,8 @@ class StackRecipe(Identified):
     """The layers that a token passes through, one after the other (paper, section 3.2).
 
     Embeddings, tokenizer and configuration are those of one model, final norm and head of one, too.
-    Models are named as in the spec; any layer may be passed any number of times.
+    Models are named as in the spec; any layer may be passed any number of times. A model may itself
+    be a merge: `merges` has its recipe by the name that the steps call it.
 
     Example:
         >>> recipe = StackRecipe(
@@ -39,6 +47,14 @@ class StackRecipe(Identified):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     head: str
     dtype: str | None = None
+    merges: dict[str, MergeRecipe] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_no_merges(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = dump(self)
+        if not self.merges:
+            del content["merges"]
+        return content
 
     def models(self) -> list[str]:
         """Every model that is part of it, the embeddings' first."""
@@ -46,13 +62,14 @@ class StackRecipe(Identified):
         return list(dict.fromkeys(named))
 
     def located(self, locate: Callable[[str], str]) -> "StackRecipe":
-        """The same recipe with every model's name replaced by `locate(name)`."""
+        """The same recipe with every model's name, a merge's too, replaced by `locate(name)`."""
         steps = [step.model_copy(update={"model": locate(step.model)}) for step in self.steps]
         return self.model_copy(
             update={
                 "embeddings": locate(self.embeddings),
                 "steps": tuple(steps),
                 "head": locate(self.head),
+                "merges": {},
             }
         )
 

@@ -11,9 +11,9 @@ from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.tables import show_score
 from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
-from evomerge_optuna.study.final import recipe_of, stored_final_scores
+from evomerge_optuna.study.final import stored_final_scores
 from evomerge_optuna.study.objective import SCORES
-from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy
+from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
 
 
 def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:

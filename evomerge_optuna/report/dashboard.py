@@ -17,10 +17,8 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.figures import path_figure
-from evomerge_optuna.study.final import recipe_of
-from evomerge_optuna.study.objective import RECIPE
 from evomerge_optuna.study.storage import Store
-from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
 
 
 def describe_study(merge_study: MergeStudy) -> None:

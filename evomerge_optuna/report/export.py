@@ -11,9 +11,8 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import model_card
-from evomerge_optuna.study.final import recipe_of
 from evomerge_optuna.study.objective import DIGEST
-from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
 STACK_FILE = "stack.yml"

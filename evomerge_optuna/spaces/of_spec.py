@@ -1,17 +1,35 @@
 """Which search space a spec has."""
 
 from evomerge_optuna.errors import UsageError
+from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import ParameterStudySpec, StackStudySpec, StudySpec
+from evomerge_optuna.spec import (
+    MERGED,
+    JointStudySpec,
+    ParameterStudySpec,
+    StackStudySpec,
+    StagedStudySpec,
+    StudySpec,
+)
 
 
 def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
-    """The space of a spec whose models have so many layers, by their keys in the spec."""
-    if isinstance(spec, StackStudySpec):
-        depths = {alias: layers[f"models.{alias}"] for alias in spec.models}
-        return StackSpace(spec, depths)
+    """The space of a spec whose models have so many layers, by their keys in the spec.
+
+    Raises:
+        UsageError: a study whose merge is not known yet has none.
+    """
+    depth = next(iter(layers.values()))  # of the merge, whose models all have it
+    depths = {MERGED: depth} | {alias: layers[f"models.{alias}"] for alias in spec.models}
     if isinstance(spec, ParameterStudySpec):
-        return ParameterSpace.of(spec, next(iter(layers.values())))
-    raise UsageError(f"stage {spec.stage} has no search space")
+        return ParameterSpace.of(spec, depth)
+    if isinstance(spec, StackStudySpec):
+        return StackSpace(spec.stack, spec.models, depths, spec.dtype)
+    if isinstance(spec, JointStudySpec):
+        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype)
+        return JointSpace(ParameterSpace.of(spec, depth), stack)
+    if isinstance(spec, StagedStudySpec) and spec.merged is not None:
+        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, {MERGED: spec.merged})
+    raise UsageError(f"study '{spec.study}' of stage {spec.stage} has no search space")

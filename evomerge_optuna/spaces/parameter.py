@@ -6,7 +6,7 @@ from typing import Any
 
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import MERGE_OPTIONS, ParameterStudySpec, Range
+from evomerge_optuna.spec import MERGE_OPTIONS, MergeSearchSpec, Range
 
 SHARED_PARAMETERS = ("t",)  # belong to the merge as a whole, not to one source model
 
@@ -30,14 +30,14 @@ class ParameterSpace(SearchSpace):
     first filter its name contains, else to `other`.
     """
 
-    spec: ParameterStudySpec
+    spec: MergeSearchSpec
     groups: tuple[LayerGroup, ...]
     baseline_name = "uniform merge"
     fewer = "larger layer groups have fewer"
     more = "merge: give a range [low, high] or smaller layer groups"
 
     @classmethod
-    def of(cls, spec: ParameterStudySpec, layers: int) -> "ParameterSpace":
+    def of(cls, spec: MergeSearchSpec, layers: int) -> "ParameterSpace":
         """The space of a spec whose models have this many layers."""
         return cls(spec=spec, groups=tuple(_layer_groups(spec, layers)))
 
@@ -52,6 +52,18 @@ class ParameterSpace(SearchSpace):
         """
         wanted = {"weight": 1 / len(self.spec.models), "density": 1.0, "t": 0.5}
         return {name: found.clip(wanted[_kind(name)]) for name, found in self.ranges().items()}
+
+    def sources(self) -> dict[str, dict[str, float]]:
+        """Each source model with weight 1, the others with 0, nothing dropped."""
+
+        def wanted(name: str, alias: str) -> float:
+            alone = name.startswith(f"{alias}.")
+            return {"weight": float(alone), "density": 1.0, "t": 1.0}[_kind(name)]
+
+        return {
+            alias: {name: found.clip(wanted(name, alias)) for name, found in self.ranges().items()}
+            for alias in self.spec.models
+        }
 
     def recipe(self, values: dict[str, float]) -> MergeRecipe:
         """The recipe of these parameter values; those not given are fixed by the spec."""
@@ -76,7 +88,7 @@ def _kind(name: str) -> str:
     return name.split(".")[1]
 
 
-def _layer_groups(spec: ParameterStudySpec, layers: int) -> Iterator[LayerGroup]:
+def _layer_groups(spec: MergeSearchSpec, layers: int) -> Iterator[LayerGroup]:
     merge = spec.merge
     if merge.layer_groups is not None:
         for text in merge.layer_groups:
@@ -89,7 +101,7 @@ def _layer_groups(spec: ParameterStudySpec, layers: int) -> Iterator[LayerGroup]
 
 
 def _configuration(
-    spec: ParameterStudySpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
+    spec: MergeSearchSpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
 ) -> dict[str, Any]:
     """A mergekit configuration: slices for groups of layers, filters for groups of names."""
     merge = spec.merge
@@ -119,7 +131,7 @@ def _configuration(
 class _Chosen:
     """The values chosen for some groups, in the form mergekit reads them."""
 
-    spec: ParameterStudySpec
+    spec: MergeSearchSpec
     groups: tuple[LayerGroup, ...]
     values: dict[str, float]
 

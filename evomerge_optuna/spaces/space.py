@@ -28,6 +28,23 @@ class SearchSpace(ABC):
     def baseline(self) -> dict[str, float]:
         """The first trial's parameters: what is had without a search."""
 
+    @abstractmethod
+    def sources(self) -> dict[str, dict[str, float]]:
+        """Parameters of each source model on its own, by alias, as near as the ranges allow."""
+
+    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+        """Where the recipe of another study lies in this space.
+
+        Args:
+            parameters: that study's parameters of the recipe.
+
+        Returns:
+            Parameters of this space; None where the recipe does not lie in it.
+        """
+        ranges = self.ranges()
+        shared = {n: ranges[n].clip(value) for n, value in parameters.items() if n in ranges}
+        return {**self.baseline(), **shared} if shared else None
+
     def suggest(self, trial: optuna.Trial) -> Recipe:
         """The recipe of a trial; asks the trial for each parameter once."""
         values = {

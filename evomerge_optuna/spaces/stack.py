@@ -1,14 +1,16 @@
 """Data-flow space: which layers a token passes through, and how they are scaled (section 3.2)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import Range, StackStudySpec
+from evomerge_optuna.spec import Range, StackSpec
 
 _SPREAD = 1.0  # an indicator's range on either side of its mean
 _DEVIATION = 2 * _SPREAD / 6  # with which CMA-ES begins
@@ -36,8 +38,11 @@ class StackSpace(SearchSpace):
     the first model, are always the path's first and last.
     """
 
-    spec: StackStudySpec
+    stack: StackSpec
+    models: dict[str, str]  # by alias, in order
     depths: dict[str, int]  # layers of each model, by alias
+    dtype: str | None = None  # in which the models run, where not in their own
+    merges: dict[str, MergeRecipe] = field(default_factory=dict)  # of models that are merges
     baseline_name = "identity path"
     fewer = "stack.scale: network has 21 for all scales"
     more = "stack.repeats: repeat the layers"
@@ -45,11 +50,11 @@ class StackSpace(SearchSpace):
     @property
     def slots(self) -> tuple[Slot, ...]:
         """The slots that are searched, in the order of the path."""
-        k, depth = self.spec.stack.anchors, self.depths[self._first]
+        k, depth = self.stack.anchors, self.depths[self._first]
         anchors = {Slot(self._first, n) for n in (*range(k), *range(depth - k, depth))}
         every = self._layers()
         once = [slot for slot in every if slot not in anchors]
-        return (*once, *(every * (self.spec.stack.repeats - 1)))
+        return (*once, *(every * (self.stack.repeats - 1)))
 
     def ranges(self) -> dict[str, Range]:
         """Every parameter the sampler searches, by name, in a fixed order.
@@ -71,24 +76,66 @@ class StackSpace(SearchSpace):
         unscaled = 0.0 if self._kind == "network" else 1.0
         return self._identity(_SPREAD / 2) | dict.fromkeys(self._scales(), unscaled)
 
+    def sources(self) -> dict[str, dict[str, float]]:
+        """All layers of each model but the first, which the baseline is."""
+        _, *others = self.models
+        paths = {alias: [Slot(alias, n) for n in range(self.depths[alias])] for alias in others}
+        return {
+            alias: self.baseline() | indicators
+            for alias, path in paths.items()
+            if (indicators := self.indicators_of(path)) is not None
+        }
+
+    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+        """Where another study's stack lies in this space; see `SearchSpace.values_of`."""
+        aliases = {model: alias for alias, model in self.models.items()}
+        if not isinstance(recipe, StackRecipe) or not set(recipe.models()) <= aliases.keys():
+            return None
+        indicators = self.indicators_of([Slot(aliases[s.model], s.layer) for s in recipe.steps])
+        if indicators is None:
+            return None
+        ranges = self.ranges()
+        scales = {n: ranges[n].clip(parameters[n]) for n in self._scales() if n in parameters}
+        return self.baseline() | scales | indicators
+
+    def indicators_of(self, path: Sequence[Slot]) -> dict[str, float] | None:
+        """Indicators that give this path; None where its layers do not fit into the slots."""
+        k, depth = self.stack.anchors, self.depths[self._first]
+        ends = [Slot(self._first, n) for n in (*range(k), *range(depth - k, depth))]
+        if [*path[:k], *path[len(path) - k :]] != ends:
+            return None
+        wanted = list(path[k : len(path) - k])
+        taken = []
+        for slot in self.slots:
+            taken.append(bool(wanted) and slot == wanted[0])
+            if taken[-1]:
+                del wanted[0]
+        if wanted:
+            return None
+        on = _SPREAD / 2
+        return {n: on if is_in else -on for n, is_in in zip(self._indicators(), taken, strict=True)}
+
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
-        models = self.spec.models
         path = self._path([values[name] for name in self._indicators()])
         scales = self._path_scales(path, values)
         steps = tuple(
-            Step(model=models[slot.alias], layer=slot.layer, scale=scale)
+            Step(model=self.models[slot.alias], layer=slot.layer, scale=scale)
             for (_, slot), scale in zip(path, scales, strict=True)
         )
-        head = steps[-1].model if self.spec.stack.head == "last" else models[self._first]
+        head = steps[-1].model if self.stack.head == "last" else self.models[self._first]
         return StackRecipe(
-            embeddings=models[self._first], steps=steps, head=head, dtype=self.spec.stack.dtype
+            embeddings=self.models[self._first],
+            steps=steps,
+            head=head,
+            dtype=self.dtype,
+            merges=self.merges,
         )
 
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:
         """The layers in the path with the numbers of their slots; anchors count as -1."""
-        k, depth = self.spec.stack.anchors, self.depths[self._first]
-        slots, most = self.slots, self.spec.stack.max_layers
+        k, depth = self.stack.anchors, self.depths[self._first]
+        slots, most = self.slots, self.stack.max_layers
         limit = len(indicators) if most is None else most - 2 * k
         ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
         wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
@@ -122,19 +169,19 @@ class StackSpace(SearchSpace):
 
     @property
     def _kind(self) -> str:
-        return str(self.spec.stack.scale)
+        return str(self.stack.scale)
 
     @property
     def _first(self) -> str:
-        return next(iter(self.spec.models))
+        return next(iter(self.models))
 
     @property
     def _most(self) -> int:
-        return len(self.slots) + 2 * self.spec.stack.anchors
+        return len(self.slots) + 2 * self.stack.anchors
 
     def _layers(self) -> list[Slot]:
         """The M layers of all models in order."""
-        return [Slot(alias, n) for alias in self.spec.models for n in range(self.depths[alias])]
+        return [Slot(alias, n) for alias in self.models for n in range(self.depths[alias])]
 
     def _indicators(self) -> list[str]:
         return [
@@ -150,7 +197,7 @@ class StackSpace(SearchSpace):
         if self._kind == "matrix":
             count = len(self._layers())
             # Once over and without anchors, a layer is only followed by later ones.
-            any_order = self.spec.stack.repeats > 1 or self.spec.stack.anchors > 0
+            any_order = self.stack.repeats > 1 or self.stack.anchors > 0
             return [
                 _pair_name(i, j) for i in range(count) for j in range(count) if any_order or i < j
             ]
@@ -158,7 +205,7 @@ class StackSpace(SearchSpace):
 
     def _identity(self, away: float) -> dict[str, float]:
         """Indicators of the identity path, all at this distance from 0."""
-        once = len(self._layers()) - 2 * self.spec.stack.anchors
+        once = len(self._layers()) - 2 * self.stack.anchors
         return {
             name: away if t < once and slot.alias == self._first else -away
             for t, (name, slot) in enumerate(zip(self._indicators(), self.slots, strict=True))

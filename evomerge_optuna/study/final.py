@@ -12,10 +12,10 @@ from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger, Merger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
+from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
-from evomerge_optuna.study.objective import DIGEST, RECIPE
-from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy
+from evomerge_optuna.study.objective import DIGEST
+from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
 _ATTRIBUTE = "final:"  # + the identity of what was scored: a study attribute a contestant
 
@@ -109,11 +109,6 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     if not found[0].state.is_finished() or found[0].values is None:
         raise UsageError(f"trial {which} of study '{merge_study.name}' has no score")
     return found[0]
-
-
-def recipe_of(trial: FrozenTrial) -> Recipe:
-    """The recipe that a scored trial recorded."""
-    return parse_recipe(trial.user_attrs[RECIPE])
 
 
 def _score(

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,25 @@ import optuna
 from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merger import EveryMerger, Merger
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.studies import RECIPE, MergeStudy
 
 # Trial attributes that the objective records.
-RECIPE, DIGEST, SCORES, SECONDS = "recipe", "sha256", "scores", "seconds"
+DIGEST, SCORES, COSTS, SECONDS = "sha256", "scores", "costs", "seconds"
 SAME_AS = "same_as"  # the number of the trial whose recipe, and so whose scores, this one repeats
 PROBLEMS_FILE = "problems.jsonl"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model by its digest (see `Merged`), its scores, and where the time went."""
+    """A model by its digest (see `Merged`), its scores and costs, and where the time went."""
 
     digest: str
     evaluation: Evaluation
+    costs: dict[str, float]
     seconds: dict[str, float]
 
 
@@ -42,8 +44,8 @@ class Objective:
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """The objective's value.
+    def __call__(self, trial: optuna.Trial) -> list[float]:
+        """The objectives' values.
 
         Raises:
             CandidateError: the candidate cannot be built or scored.
@@ -51,17 +53,30 @@ class Objective:
         recipe = self._study.space.suggest(trial)
         trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe)) is not None:
-            return _copied(trial, alike)
+            trial.set_user_attr(SAME_AS, alike.number)
+            for name in (DIGEST, SCORES, COSTS):
+                trial.set_user_attr(name, alike.user_attrs[name])
+            return self._values(trial)
         candidate = build_and_score(recipe, self._merger, self._evaluator, "search")
+        scores = {name: asdict(score) for name, score in candidate.evaluation.scores.items()}
         trial.set_user_attr(DIGEST, candidate.digest)
-        trial.set_user_attr(
-            SCORES, {name: asdict(score) for name, score in candidate.evaluation.scores.items()}
-        )
+        trial.set_user_attr(SCORES, scores)
+        trial.set_user_attr(COSTS, candidate.costs)
         trial.set_user_attr(SECONDS, candidate.seconds)
-        value = candidate.evaluation.scores[self._study.spec.objective.target].value
-        if self._is_best(value):
+        values = self._values(trial)
+        if self._is_best(values):
             self._keep_outcomes(trial, candidate.evaluation)
-        return value
+        return values
+
+    def _values(self, trial: optuna.Trial) -> list[float]:
+        """What the recorded measures are worth; sets the constraints, too."""
+        spec = self._study.spec
+        measures = dict(trial.user_attrs[COSTS])
+        measures |= {name: score["value"] for name, score in trial.user_attrs[SCORES].items()}
+        for constraint in spec.constraints:
+            violation = constraint.violation(measures[constraint.target])
+            trial.set_constraint(str(constraint), violation)
+        return [measures[objective.target] for objective in spec.objectives]
 
     def _scored_alike(self, recipe: Recipe) -> FrozenTrial | None:
         """A scored trial of the same recipe: the same weights, so the same scores."""
@@ -69,12 +84,14 @@ class Objective:
         scored = self._study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
 
-    def _is_best(self, value: float) -> bool:
-        best = self._study.best()
-        if best is None:
-            return True
-        better = value > best.values[0]
-        return better if self._study.spec.objective.direction == "maximize" else not better
+    def _is_best(self, values: Sequence[float]) -> bool:
+        """Is no trial before better in one objective and at least as good in all others?"""
+        signs = [objective.sign for objective in self._study.spec.objectives]
+        gains = [sign * value for sign, value in zip(signs, values, strict=True)]
+        return not any(
+            all(x >= y for x, y in zip(self._study.gains(other), gains, strict=True))
+            for other in self._study.front()
+        )
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -101,15 +118,7 @@ def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split:
     evaluation.require_finite()
     scored = time.perf_counter()
     seconds = {"merge": round(built - start, 4), "score": round(scored - built, 4)}
-    return Candidate(merged.digest, evaluation, seconds)
-
-
-def _copied(trial: optuna.Trial, scored: FrozenTrial) -> float:
-    """Answers a trial from the history: what the scored one recorded, and which that is."""
-    trial.set_user_attr(SAME_AS, scored.number)
-    for name in (DIGEST, SCORES):
-        trial.set_user_attr(name, scored.user_attrs[name])
-    return float(scored.values[0])
+    return Candidate(merged.digest, evaluation, model_costs(merged.model), seconds)
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:

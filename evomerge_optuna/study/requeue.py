@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from evomerge_optuna.study.studies import REPEATS, MergeStudy
+from evomerge_optuna.study.studies import BASELINE, REPEATS, MergeStudy
 
 INTERRUPTED = "interrupted"  # trial attribute, for the reader: why it was cut short
 
@@ -34,11 +34,12 @@ def requeue(merge_study: MergeStudy, trials: Sequence[FrozenTrial]) -> None:
     for trial in trials:
         if trial.number not in repeated:
             fixed = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
+            baseline = {k: v for k, v in trial.user_attrs.items() if k == BASELINE}
             merge_study.study.add_trial(
                 create_trial(
                     state=TrialState.WAITING,
                     system_attrs=fixed,
-                    user_attrs={REPEATS: trial.number},
+                    user_attrs={**baseline, REPEATS: trial.number},
                 )
             )
 

@@ -85,9 +85,10 @@ def _run_trial(merge_study: MergeStudy, objective: Objective) -> FrozenTrial:
     study = merge_study.study
     trial = study.ask()
     # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
-    study.sampler = make_sampler(merge_study.spec.sampler, position(merge_study, trial.number))
+    place = position(merge_study, trial.number)
+    study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
     try:
-        value = objective(trial)
+        values = objective(trial)
     except NotFiniteError as error:
         return _fail(study, trial, str(error))
     except CandidateError as error:
@@ -99,7 +100,7 @@ def _run_trial(merge_study: MergeStudy, objective: Objective) -> FrozenTrial:
     except Exception as error:
         # Whatever a candidate does (out of memory, an exception in its layers), the study goes on.
         return _fail_or_give_up(merge_study, trial, _one_line(error))
-    return study.tell(trial, value)
+    return study.tell(trial, values)
 
 
 def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> FrozenTrial:

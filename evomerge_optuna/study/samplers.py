@@ -1,18 +1,26 @@
 """Samplers that keep nothing between trials, so that a resumed study continues as if never stopped.
 
-Optuna's CMA-ES keeps its state in the trials' attributes; all that a sampler object holds is its
-random stream. A fresh sampler for each trial, seeded from the spec's seed and the trial's position
-in the study, therefore gives the same trial whether or not the process was stopped before it.
+Optuna's CMA-ES and NSGA keep their state in the trials' attributes; all that a sampler object
+holds is its random stream. A fresh sampler for each trial, seeded from the spec's seed and the
+trial's position in the study, therefore gives the same trial whether or not the process was stopped
+before it.
 """
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    CmaEsSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+)
+from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.spec import SamplerSpec
 
@@ -24,9 +32,19 @@ class PositionedCmaEsSampler(CmaEsSampler):
     retry repeats it; the position counts both as one.
     """
 
-    def __init__(self, *, seed: int, position: int, popsize: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        position: int,
+        popsize: int | None,
+        start: dict[str, float] | None = None,
+    ) -> None:
         super().__init__(
-            seed=_stream(seed, position), popsize=popsize, warn_independent_sampling=False
+            x0=start,
+            seed=_stream(seed, position),
+            popsize=popsize,
+            warn_independent_sampling=False,
         )
         self._position = position
 
@@ -41,9 +59,83 @@ class PositionedCmaEsSampler(CmaEsSampler):
         return super().sample_relative(study, positioned, search_space)
 
 
-def make_sampler(spec: SamplerSpec, position: int) -> BaseSampler:
-    """The sampler of the trial at this position (0 for the first) of a study."""
-    return PositionedCmaEsSampler(seed=spec.seed, position=position, popsize=spec.population)
+if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
+    _GASampler = NSGAIISampler
+else:
+    _GASampler = BaseGASampler
+
+
+class _PositionedGA(_GASampler):
+    """What is common to NSGA-II and NSGA-III here.
+
+    The first generation is drawn around the middle of the ranges, as that of CMA-ES is; Optuna
+    would draw it from the whole ranges, and a stack of which every second layer is missing says
+    nothing. Trials whose parameters are given (baselines) enter the population, which Optuna
+    leaves them out of.
+    """
+
+    def __init__(self, *, seed: int, position: int, population_size: int) -> None:
+        super().__init__(seed=_stream(seed, position), population_size=population_size)
+        self._first_draws = np.random.default_rng([seed, position])
+        self._has_parents = False
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        child = super().sample_relative(study, trial, search_space)
+        self._has_parents = bool(child)
+        return child
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if self._has_parents:  # a mutation
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        assert isinstance(param_distribution, FloatDistribution)
+        low, high = param_distribution.low, param_distribution.high
+        drawn = self._first_draws.normal((low + high) / 2, (high - low) / 6)
+        return float(np.clip(drawn, low, high))
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self.get_trial_generation(study, trial)  # stores it where there is none
+        super().after_trial(study, trial, state, values)
+
+
+class PositionedNSGAIISampler(_PositionedGA, NSGAIISampler):
+    """NSGA-II (Deb et al. 2002) whose random numbers depend on a trial's position."""
+
+
+class PositionedNSGAIIISampler(_PositionedGA, NSGAIIISampler):
+    """NSGA-III (Deb and Jain 2014) whose random numbers depend on a trial's position."""
+
+
+def make_sampler(
+    spec: SamplerSpec, position: int, start: dict[str, float] | None = None
+) -> BaseSampler:
+    """The sampler of the trial at this position (0 for the first) of a study.
+
+    Args:
+        start: where CMA-ES begins; None: in the middle of the ranges.
+    """
+    if spec.name == "cmaes":
+        return PositionedCmaEsSampler(
+            seed=spec.seed, position=position, popsize=spec.population, start=start
+        )
+    kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
+    return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
 
 
 def _stream(seed: int, position: int) -> int:

@@ -16,18 +16,23 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StudySpec, differences, parse_spec
+from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.storage import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
+START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
 ERROR = "error"  # why a candidate could not be built or scored
+BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
+RECIPE = "recipe"
 
 _MANY = 300  # parameters; each is a transaction of 2 to 3 ms
 
@@ -72,10 +77,42 @@ class MergeStudy:
         return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.trials())
 
     def best(self) -> FrozenTrial | None:
-        """The trial with the best objective; of equals the first. None before any is scored."""
-        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE]
-        sign = 1 if self.spec.objective.direction == "maximize" else -1
-        return max(scored, key=lambda t: (sign * float(t.values[0]), -t.number), default=None)
+        """The trial that is best in the first objective, of equals in the next, then the first.
+
+        None before any trial is scored that keeps the constraints.
+        """
+        return next(iter(self.ranked()), None)
+
+    def ranked(self) -> list[FrozenTrial]:
+        """Scored trials that keep the constraints, the best first; see `best`."""
+        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE and is_feasible(t)]
+        return sorted(scored, key=lambda t: (*(-x for x in self.gains(t)), t.number))
+
+    def front(self) -> list[FrozenTrial]:
+        """The Pareto front, ranked; with one objective the best trial alone."""
+        if len(self.spec.objectives) == 1:
+            return self.ranked()[:1]
+        best = {trial.number for trial in self.study.best_trials}
+        return [trial for trial in self.ranked() if trial.number in best]
+
+    def gains(self, trial: FrozenTrial) -> list[float]:
+        """A scored trial's values with signs such that more is better."""
+        return [o.sign * v for o, v in zip(self.spec.objectives, trial.values, strict=True)]
+
+    def start(self) -> dict[str, float] | None:
+        """Where CMA-ES begins: the recipe of the first study that warms this one."""
+        given: dict[str, float] | None = self.study.user_attrs.get(START)
+        return given
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Does a scored trial keep its study's constraints?"""
+    return all(violation <= 0 for violation in trial.constraints.values())
+
+
+def recipe_of(trial: FrozenTrial) -> Recipe:
+    """The recipe that a trial recorded."""
+    return parse_recipe(trial.user_attrs[RECIPE])
 
 
 @dataclass(frozen=True)
@@ -96,7 +133,8 @@ def create_study(
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
-    The baseline of the search space is its first trial.
+    The baseline of the search space is its first trial; to the first population of NSGA-II and
+    NSGA-III the sources belong, too; after them come the best recipes of `warm_start`.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
@@ -107,6 +145,7 @@ def create_study(
             f"study '{spec.study}' exists in {store}; resume it with study run {spec.study}, or "
             "choose another name"
         )
+    spec = with_merged(store, spec)
     architecture = preflight(spec)
     check_data(spec.tasks)
     _check_languages(spec)
@@ -124,22 +163,46 @@ def create_study(
     )
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
+    warm = _warm_starts(store, spec, space)
     attributes = {
         VERSIONS: engine_versions(),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(spec.tasks),
         LAYERS: architecture.layers,
+        **({START: next(iter(warm.values()))} if warm else {}),
     }
     with hold(store, spec.study):
         _remove_unfinished_creation(store, spec.study)
         study = optuna.create_study(
-            storage=store.rdb, study_name=spec.study, direction=spec.objective.direction
+            storage=store.rdb,
+            study_name=spec.study,
+            directions=[objective.direction for objective in spec.objectives],
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
-        study.enqueue_trial(dict(space.baseline()))
+        for name, values in {**_baselines(spec, space), **warm}.items():
+            study.enqueue_trial(values, user_attrs={BASELINE: name})
         _store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
+
+
+def with_merged(store: Store, spec: StudySpec) -> StudySpec:
+    """The spec with the recipe of the merge that it stacks, if another study has found it.
+
+    Raises:
+        UsageError: there is no such study, or nothing is scored in it, or it searches no merge.
+    """
+    if not isinstance(spec, StagedStudySpec) or spec.merged is not None:
+        return spec
+    found = open_study(store, spec.from_study)
+    best = found.best()
+    recipe = None if best is None else recipe_of(best)
+    if not isinstance(recipe, MergeRecipe):
+        raise UsageError(
+            f"from_study: study '{spec.from_study}' "
+            + ("has no scored trial; run it first" if best is None else "searches no merge")
+        )
+    return spec.model_copy(update={"merged": recipe})
 
 
 def open_study(store: Store, name: str) -> MergeStudy:
@@ -186,6 +249,8 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     Raises:
         StudyChangedError: naming every other key that differs.
     """
+    if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
+        given = given.model_copy(update={"merged": stored.spec.merged})
     free = {"trials": given.trials, "evaluation": given.evaluation}
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
@@ -242,7 +307,7 @@ def summarize(merge_study: MergeStudy) -> StudySummary:
     return StudySummary(
         name=merge_study.name,
         stage=merge_study.spec.stage,
-        objective=f"{merge_study.spec.objective.direction} {merge_study.spec.objective.target}",
+        objective=", ".join(f"{o.direction} {o.target}" for o in merge_study.spec.objectives),
         trials=merge_study.finished(),
         wanted=merge_study.spec.trials,
         best=None if best is None else float(best.values[0]),
@@ -305,6 +370,35 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
             + "; choose another name"
         )
     optuna.delete_study(study_name=name, storage=store.rdb)
+
+
+def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
+    """Parameters to begin with, by what they are."""
+    first = {space.baseline_name: space.baseline()}
+    if spec.sampler.name == "cmaes":
+        return first  # it has no population that others could enter
+    return first | {f"source {alias}": values for alias, values in space.sources().items()}
+
+
+def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
+    """Where the best recipes of the studies of `warm_start` lie in this space.
+
+    Raises:
+        UsageError: there is no such study, nothing is scored in it, or its recipe does not fit.
+    """
+    found = {}
+    for name in spec.warm_start:
+        best = open_study(store, name).best()
+        if best is None:
+            raise UsageError(f"warm_start: study '{name}' has no scored trial; run it first")
+        values = space.values_of(best.params, recipe_of(best))
+        if values is None:
+            raise UsageError(
+                f"warm_start: the best recipe of study '{name}' is none of this search space; "
+                "name studies of the same models"
+            )
+        found[f"best of {name}"] = values
+    return found
 
 
 def _check_weights(spec: StudySpec) -> None:

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from evomerge_optuna.merging.folding import write_folded
-from evomerge_optuna.merging.stacked import StackedMerger, stacked_model
+from evomerge_optuna.merging.folding import write_stack
+from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE, StackNames
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, save_tiny_model
 
 LLAMA_LIKE = {
@@ -116,10 +118,10 @@ def test_folded_stack_equals_the_stack_in_memory(
     data: st.DataObject,
 ) -> None:
     recipe = data.draw(stacks(saved / architecture / epsilon))
-    merger = StackedMerger("cpu")
-    stacked = merger.merge(recipe).model
-    folder = tmp_path_factory.mktemp("folded")
-    write_folded(recipe, folder, merger.models_of(recipe))
+    merged = EveryMerger(EvaluationSpec()).merge(recipe)
+    stacked = merged.model
+    folder = tmp_path_factory.mktemp("folded") / "out"
+    assert write_stack(recipe, folder, "cpu") == merged.digest
     folded, _ = load_model(folder, "cpu")
     assert type(folded) is type(stacked)
     assert folded.config.num_hidden_layers == len(recipe.steps)
@@ -145,7 +147,7 @@ def test_generation_with_cache_equals_generation_without(saved: Path, architectu
     path = [("a", 0), ("b", 3), ("a", 0), ("b", 1), ("b", 1), ("a", 2)]
     steps = tuple(Step(model=str(folder / m), layer=n, scale=0.9) for m, n in path)
     recipe = StackRecipe(embeddings=str(folder / "a"), steps=steps, head=str(folder / "b"))
-    stacked = StackedMerger("cpu").merge(recipe).model
+    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
     _, cached = logits_and_text(stacked, use_cache=True)
     _, uncached = logits_and_text(stacked, use_cache=False)
     assert torch.equal(cached, uncached)
@@ -156,7 +158,7 @@ def test_the_identity_path_is_the_model_itself(saved: Path, architecture: str) -
     name = str(saved / architecture / OWN_EPSILON / "a")
     steps = tuple(Step(model=name, layer=layer) for layer in range(LAYERS))
     recipe = StackRecipe(embeddings=name, steps=steps, head=name)
-    stacked = StackedMerger("cpu").merge(recipe).model
+    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
     model, _ = load_model(Path(name), "cpu")
     for ours, theirs in zip(logits_and_text(stacked), logits_and_text(model), strict=True):
         assert torch.equal(ours, theirs)
@@ -186,9 +188,8 @@ def test_models_of_different_depth(tmp_path: Path) -> None:
     flat = save_tiny_model(tmp_path / "flat", 2, num_hidden_layers=2)
     steps = (Step(model=str(flat), layer=0), Step(model=str(deep), layer=6, scale=-0.8))
     recipe = StackRecipe(embeddings=str(deep), steps=steps, head=str(flat))
-    merger = StackedMerger("cpu")
-    stacked = merger.merge(recipe).model
-    write_folded(recipe, tmp_path / "out", merger.models_of(recipe))
+    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
+    write_stack(recipe, tmp_path / "out", "cpu")
     folded, tokenizer = load_model(tmp_path / "out", "cpu")
     assert tokenizer.get_vocab()
     torch.testing.assert_close(

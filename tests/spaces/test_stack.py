@@ -26,7 +26,7 @@ def a_space(**stack: Any) -> StackSpace:
             "objectives": [{"minimize": "t.perplexity"}],
         }
     )
-    return StackSpace(spec, DEPTHS)
+    return StackSpace(spec.stack, spec.models, DEPTHS, spec.dtype)
 
 
 def path(recipe: StackRecipe) -> list[str]:

@@ -15,10 +15,10 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.dashboard import attach_path, describe_trial, show_best_path
 from evomerge_optuna.report.export import STACK_FILE, export
 from evomerge_optuna.spec import StudySpec, parse_spec
-from evomerge_optuna.study.final import choose_trial, final_scores, recipe_of
+from evomerge_optuna.study.final import choose_trial, final_scores
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
+from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
 from tests.conftest import LAYERS, save_tiny_model
 
 

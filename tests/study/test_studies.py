@@ -39,7 +39,7 @@ def test_a_creation_cut_short_is_finished_by_the_next(
     store = open_store()
     with monkeypatch.context() as broken:
         broken.setattr(
-            optuna.Study, "enqueue_trial", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            optuna.Study, "enqueue_trial", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             create_study(store, make_spec())

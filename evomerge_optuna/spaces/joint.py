@@ -1,0 +1,50 @@
+"""Both spaces at once: a merge, and a stack of layers in which it is one of the models."""
+
+from dataclasses import dataclass, replace
+
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spaces.space import SearchSpace
+from evomerge_optuna.spaces.stack import StackSpace
+from evomerge_optuna.spec import MERGED, Range
+
+
+@dataclass(frozen=True)
+class JointSpace(SearchSpace):
+    """Turns an Optuna trial into a `StackRecipe` over a `MergeRecipe`; has both's parameters."""
+
+    merge: ParameterSpace
+    stack: StackSpace
+    baseline_name = "uniform merge"
+    fewer = "larger layer groups have fewer, and stack.scale: network has 21 for all scales"
+    more = "stack.repeats: repeat the layers"
+
+    def ranges(self) -> dict[str, Range]:
+        """Those of the merge, then those of the stack."""
+        return self.merge.ranges() | self.stack.ranges()
+
+    def baseline(self) -> dict[str, float]:
+        """The identity path over the uniform merge."""
+        return self.merge.baseline() | self.stack.baseline()
+
+    def sources(self) -> dict[str, dict[str, float]]:
+        """The identity path over each source model."""
+        stack = self.stack.baseline()
+        return {alias: values | stack for alias, values in self.merge.sources().items()}
+
+    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+        """A merge with the identity path; a stack with its first model in the merge's place."""
+        if not isinstance(recipe, StackRecipe) or recipe.merges:
+            return super().values_of(parameters, recipe)
+        aliases = {model: alias for alias, model in self.merge.spec.models.items()}
+        merge = self.merge.sources().get(aliases.get(recipe.embeddings, ""))
+        first = recipe.embeddings
+        in_place = recipe.located(lambda name: MERGED if name == first else name)
+        stack = self.stack.values_of(parameters, in_place)
+        return None if merge is None or stack is None else merge | stack
+
+    def recipe(self, values: dict[str, float]) -> StackRecipe:
+        """The recipe of these parameter values."""
+        merges = {MERGED: self.merge.recipe(values)}
+        return replace(self.stack, merges=merges).recipe(values)

@@ -1,0 +1,55 @@
+"""The spec: what a study searches, with which models, on which tasks. Validated YAML."""
+
+from evomerge_optuna.spec.files import differences, load_spec, parse_spec
+from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
+from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
+from evomerge_optuna.spec.part import DTypeName, Range
+from evomerge_optuna.spec.stack import MERGED, StackSpec
+from evomerge_optuna.spec.study import (
+    EvaluationSpec,
+    JointStudySpec,
+    MergeSearchSpec,
+    ParameterStudySpec,
+    SamplerSpec,
+    StackStudySpec,
+    StagedStudySpec,
+    StudySpec,
+)
+from evomerge_optuna.spec.tasks import (
+    SPLITS,
+    DataSource,
+    GenerateTask,
+    PerplexityTask,
+    Task,
+    TaskData,
+)
+
+__all__ = [
+    "COSTS",
+    "MERGED",
+    "MERGE_OPTIONS",
+    "SEARCHED_PARAMETERS",
+    "SPLITS",
+    "Constraint",
+    "DTypeName",
+    "DataSource",
+    "EvaluationSpec",
+    "GenerateTask",
+    "JointStudySpec",
+    "MergeSearchSpec",
+    "MergeSpec",
+    "Objective",
+    "ParameterStudySpec",
+    "PerplexityTask",
+    "Range",
+    "SamplerSpec",
+    "StackSpec",
+    "StackStudySpec",
+    "StagedStudySpec",
+    "StudySpec",
+    "Task",
+    "TaskData",
+    "differences",
+    "load_spec",
+    "parse_spec",
+]

@@ -1,0 +1,66 @@
+"""What a study is after: objectives to reach, constraints to keep."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import model_serializer, model_validator
+
+from evomerge_optuna.spec.part import Number, Strict
+
+# What a model costs to run, told by its recipe alone.
+COSTS = ("layers", "parameters", "flops_per_token")
+
+
+class Objective(Strict):
+    """A measure to maximize or to minimize: `TASK.METRIC`, or a cost."""
+
+    maximize: str | None = None
+    minimize: str | None = None
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> "Objective":
+        if (self.maximize is None) == (self.minimize is None):
+            raise ValueError("write {maximize: TASK.METRIC} or {minimize: TASK.METRIC}")
+        return self
+
+    @property
+    def target(self) -> str:
+        """`TASK.METRIC`, or the name of a cost."""
+        return self.maximize or self.minimize or ""
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        return "maximize" if self.maximize is not None else "minimize"
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by so that more is better."""
+        return 1 if self.maximize is not None else -1
+
+
+class Constraint(Strict):
+    """A bound on a measure, written as `math.accuracy >= 0.5` or `layers <= 8`."""
+
+    target: str
+    relation: Literal[">=", "<="]
+    bound: Number
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = re.fullmatch(r"\s*(\S+)\s*(>=|<=)\s*([-+0-9.e]+)\s*", value)
+        try:
+            target, relation, bound = parts.groups() if parts else ("", "", "")
+            return {"target": target, "relation": relation, "bound": float(bound)}
+        except ValueError as error:
+            raise ValueError("write TASK.METRIC >= NUMBER or TASK.METRIC <= NUMBER") from error
+
+    @model_serializer
+    def __str__(self) -> str:
+        return f"{self.target} {self.relation} {self.bound:.12g}"
+
+    def violation(self, value: float) -> float:
+        """How far a value is beyond the bound; 0 or less where the constraint is kept."""
+        return self.bound - value if self.relation == ">=" else value - self.bound

@@ -1,0 +1,63 @@
+"""What every part of a spec is made of."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+DTypeName = Literal["float32", "bfloat16", "float16"]
+
+# Strict, for true and false are no numbers.
+Integer = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+
+
+class Strict(BaseModel):
+    """A part of the spec: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Range(Strict):
+    """What a parameter may be: `[low, high]` is searched, a single number is fixed."""
+
+    low: Number
+    high: Number
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("write a number or [low, high]")
+        if isinstance(value, int | float):
+            return {"low": value, "high": value}
+        if isinstance(value, list | tuple):
+            numbers = [x for x in value if isinstance(x, int | float) and not isinstance(x, bool)]
+            if len(value) != 2 or len(numbers) != 2:
+                raise ValueError("write a number or two numbers, [low, high]")
+            return {"low": value[0], "high": value[1]}
+        if isinstance(value, dict | Range):
+            return value
+        raise ValueError("write a number or [low, high]")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("both ends must be finite")
+        if self.low > self.high:
+            raise ValueError(
+                f"the range [{self.low:g}, {self.high:g}] is empty; "
+                f"write [{self.high:g}, {self.low:g}]"
+            )
+        return self
+
+    @model_serializer
+    def _to_yaml(self) -> float | list[float]:
+        return self.low if self.fixed else [self.low, self.high]
+
+    @property
+    def fixed(self) -> bool:
+        return self.low == self.high
+
+    def clip(self, value: float) -> float:
+        return min(max(value, self.low), self.high)

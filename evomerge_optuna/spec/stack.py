@@ -1,0 +1,44 @@
+"""How layers are stacked."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from evomerge_optuna.spec.part import DTypeName, Integer, Strict
+
+MERGED = "merged"  # the merge's name among the models of a stack
+
+
+class StackSpec(Strict):
+    """How layers are stacked (paper, section 3.2): all models' layers in order, r times over."""
+
+    repeats: Annotated[Integer, Field(ge=1)] = 3
+    scale: Literal["none", "step", "matrix", "network"] = "network"
+    max_layers: Annotated[Integer, Field(ge=1)] | None = None
+    anchors: Annotated[Integer, Field(ge=0)] = 0
+    head: Literal["first", "last"] = "last"
+    dtype: DTypeName | None = None
+
+    @model_validator(mode="after")
+    def _room_for_anchors(self) -> "StackSpec":
+        if self.max_layers is not None and self.max_layers < max(1, 2 * self.anchors):
+            raise ValueError(
+                f"max_layers: {self.max_layers} is less than the {2 * self.anchors} anchors"
+            )
+        return self
+
+
+class MergedStackSpec(StackSpec):
+    """A stack of which one model is a merge, called `merged`; it has the merge's dtype."""
+
+    models: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _with_the_merge(self) -> "MergedStackSpec":
+        if self.models is not None and MERGED not in self.models:
+            raise ValueError(f"models: names no '{MERGED}'; write [{MERGED}, ...]")
+        if self.models is not None and len(set(self.models)) < len(self.models):
+            raise ValueError("models: names a model twice")
+        if self.dtype is not None:
+            raise ValueError("dtype: a stack of a merge has the merge's; give it there")
+        return self

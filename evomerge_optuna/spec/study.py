@@ -1,0 +1,337 @@
+"""The spec of a study, one class for each stage."""
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ByteSize, Field, field_validator, model_validator
+
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.spec.merge import MergeSpec
+from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
+from evomerge_optuna.spec.part import DTypeName, Integer, Strict
+from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
+from evomerge_optuna.spec.tasks import Task
+
+_KEY_ORDER = (
+    *("study", "stage", "from_study", "base_model", "models", "merge", "merged", "stack"),
+    *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "evaluation"),
+)
+
+
+class SamplerSpec(Strict):
+    """CMA-ES for one objective; NSGA-II or NSGA-III for several. As Optuna has them.
+
+    CMA-ES begins at mid-range with a sigma of one sixth of the range, and so does the first
+    generation of the other two.
+    """
+
+    name: Literal["cmaes", "nsga2", "nsga3"] = "cmaes"
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
+    # cmaes: 4 + floor(3 ln n) unless given; the others: 50
+    population: Annotated[Integer, Field(ge=2)] | None = None
+
+
+class EvaluationSpec(Strict):
+    """How candidates are built and run; changes speed, not what is searched.
+
+    `memory_limit` (as 16GB; default: 70% of what is free) is what the resident merger may keep
+    between trials.
+    """
+
+    batch_size: Annotated[Integer, Field(ge=1)] = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    merger: Literal["resident", "checkpoint"] = "resident"
+    memory_limit: ByteSize | None = None
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _with_a_unit(cls, value: ByteSize | None) -> ByteSize | None:
+        if value is not None and value < 10**6:
+            raise ValueError(f"{int(value)} bytes is less than a megabyte; write a unit, as 16GB")
+        return value
+
+
+class StudySpec(Strict):
+    """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
+
+    study: Annotated[str, Field(min_length=1, max_length=200)]
+    stage: str
+    models: dict[str, str]
+    sampler: SamplerSpec = SamplerSpec()
+    trials: Annotated[Integer, Field(ge=1)] = 1000
+    tasks: dict[str, Task]
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    warm_start: tuple[str, ...] = ()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @field_validator("study")
+    @classmethod
+    def _not_a_path(cls, value: str) -> str:
+        if re.search(r"[/\\\x00-\x1f]", value) or value.endswith((".yaml", ".yml")):
+            raise ValueError("a study's name has no '/' and does not end in .yaml")
+        if value.startswith("-") or value != value.strip():
+            raise ValueError("a study's name begins with no '-' and has no blanks at its ends")
+        return value
+
+    @field_validator("models", "tasks")
+    @classmethod
+    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not value:
+            raise ValueError("is empty; name at least one")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"the name '{name}' may have only letters, digits, '_' and '-'")
+        return value
+
+    @model_validator(mode="after")
+    def _measures_exist(self) -> "StudySpec":
+        if not self.objectives:
+            raise ValueError("objectives: is empty; write - maximize: TASK.METRIC")
+        for index, objective in enumerate(self.objectives):
+            self._check_measure(f"objectives[{index}].{objective.direction}", objective.target)
+        for index, constraint in enumerate(self.constraints):
+            self._check_measure(f"constraints[{index}]", constraint.target)
+        targets = [objective.target for objective in self.objectives]
+        if len(set(targets)) < len(targets):
+            raise ValueError("objectives: the same measure is named twice; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_for_the_objectives(self) -> "StudySpec":
+        if self.sampler.name == "cmaes" and len(self.objectives) > 1:
+            raise ValueError(
+                f"objectives: CMA-ES takes exactly one objective, here are "
+                f"{len(self.objectives)}; write sampler: {{name: nsga2}}"
+            )
+        if self.sampler.name == "cmaes" and self.constraints:
+            raise ValueError(
+                "constraints: CMA-ES knows no constraints; write sampler: {name: nsga2}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _different_models(self) -> "StudySpec":
+        if len(set(self.models.values())) < len(self.models):
+            raise ValueError("models: the same model is named twice; remove one")
+        return self
+
+    def _check_measure(self, where: str, target: str) -> None:
+        name, _, metric = target.partition(".")
+        if target in COSTS:
+            if self.stacking is None:
+                raise ValueError(f"{where}: {target} is the same for all merges of a study")
+        elif name not in self.tasks:
+            raise ValueError(
+                f"{where}: there is no task '{name}'; tasks are {', '.join(self.tasks)}"
+                + (f"; costs are {', '.join(COSTS)}" if self.stacking else "")
+            )
+        elif metric not in self.tasks[name].metrics:
+            raise ValueError(
+                f"{where}: task '{name}' has no metric '{metric}'; "
+                f"it has {', '.join(self.tasks[name].metrics)}"
+            )
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, by which tables sort."""
+        return self.objectives[0]
+
+    @property
+    def method(self) -> str:
+        """What is searched, in a word or two."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        """In which the merged model is made; None: that of the models."""
+        raise NotImplementedError
+
+    @property
+    def any_vocabulary(self) -> bool:
+        """May the models' vocabularies differ?"""
+        raise NotImplementedError
+
+    @property
+    def stacking(self) -> StackSpec | None:
+        """How layers are stacked; None where they are not."""
+        return None
+
+    @property
+    def any_depth(self) -> bool:
+        """May the models differ in their number of layers?"""
+        return False
+
+    def model_ids(self) -> dict[str, str]:
+        """Every model by the key that names it in messages: base_model, models.ALIAS."""
+        return {f"models.{alias}": model for alias, model in self.models.items()}
+
+    def to_yaml(self) -> str:
+        """The spec as a user would write it, without what is left at its default."""
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        ordered = {key: content[key] for key in _KEY_ORDER if key in content}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
+
+
+class MergeSearchSpec(StudySpec):
+    """What is common to searches for a merge."""
+
+    base_model: str | None = None
+    merge: MergeSpec
+
+    @model_validator(mode="after")
+    def _models_for_the_method(self) -> "MergeSearchSpec":
+        if self.base_model is None and self.merge.method != "linear":
+            raise ValueError(f"base_model: {self.merge.method} needs a base model; add base_model")
+        if self.merge.method == "slerp" and len(self.models) != 1:
+            raise ValueError(
+                "models: slerp goes from base_model to one source model; "
+                f"here are {len(self.models)}"
+            )
+        if len(self.models) == 1 and self.merge.method == "linear":
+            raise ValueError("models: linear needs two or more source models")
+        if self.base_model in self.models.values() and self.merge.method != "linear":
+            raise ValueError(
+                "models: the base model is also a source model, so its task vector is zero; "
+                "remove it from models"
+            )
+        return self
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        return self.merge.dtype
+
+    @property
+    def any_vocabulary(self) -> bool:
+        return self.merge.tokenizer_source is not None  # mergekit matches them
+
+    def model_ids(self) -> dict[str, str]:
+        ids = super().model_ids()
+        return {"base_model": self.base_model, **ids} if self.base_model else ids
+
+
+class ParameterStudySpec(MergeSearchSpec):
+    """A search in parameter space: weights and densities of a merge."""
+
+    stage: Literal["ps"]
+
+    @property
+    def method(self) -> str:
+        return self.merge.method
+
+
+class StackStudySpec(StudySpec):
+    """A search in data-flow space: which layers of the models a token passes through."""
+
+    stage: Literal["dfs"]
+    stack: StackSpec = StackSpec()
+
+    @model_validator(mode="after")
+    def _models_to_stack(self) -> "StackStudySpec":
+        if len(self.models) < 2:
+            raise ValueError("models: a stack is made of two or more models")
+        _check_merger(self.evaluation)
+        return self
+
+    @property
+    def method(self) -> str:
+        return "layer stack"
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        return self.stack.dtype
+
+    @property
+    def any_vocabulary(self) -> bool:
+        return self.stack.head == "first"  # the others' embeddings and heads are not used
+
+    @property
+    def stacking(self) -> StackSpec:
+        return self.stack
+
+    @property
+    def any_depth(self) -> bool:
+        return True
+
+
+class _MergedStack(StudySpec):
+    """What is common to searches for a stack of which one model is a merge (paper, section 3.3)."""
+
+    stage: Literal["ps+dfs"]
+    stack: MergedStackSpec = MergedStackSpec()
+
+    @model_validator(mode="after")
+    def _models_to_stack(self) -> "_MergedStack":
+        if MERGED in self.models:
+            raise ValueError(f"models: '{MERGED}' is the merge itself; choose another name")
+        unknown = [name for name in self.stack.models or () if name not in (MERGED, *self.models)]
+        if unknown:
+            raise ValueError(
+                f"stack.models: there is no model '{unknown[0]}'; models are "
+                f"{', '.join((MERGED, *self.models))}"
+            )
+        _check_merger(self.evaluation)
+        return self
+
+    @property
+    def stacking(self) -> StackSpec:
+        return self.stack
+
+    @property
+    def stacked(self) -> dict[str, str]:
+        """The models whose layers are stacked, by alias, in order; the merge by its own name."""
+        known = {MERGED: MERGED, **self.models}
+        return {name: known[name] for name in self.stack.models or known}
+
+
+class JointStudySpec(_MergedStack, MergeSearchSpec):
+    """A search for merge and stack at once: weights, densities and path are one trial."""
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> "JointStudySpec":
+        if self.merge.tokenizer_source is not None and self.stack.head != "first":
+            raise ValueError(
+                "stack.head: a merge with a tokenizer_source may have other tokens than its "
+                "sources; write head: first"
+            )
+        return self
+
+    @property
+    def method(self) -> str:
+        return f"layer stack of a {self.merge.method} merge"
+
+
+class StagedStudySpec(_MergedStack):
+    """A search for a stack of the best merge that a finished study found (the paper's way).
+
+    `merged` is that merge's recipe, which the study gets when it is created.
+    """
+
+    from_study: str
+    merged: MergeRecipe | None = None
+
+    @property
+    def method(self) -> str:
+        return f"layer stack of the best of {self.from_study}"
+
+    @property
+    def dtype(self) -> DTypeName | None:
+        return self.merged.configuration.get("dtype") if self.merged else None
+
+    @property
+    def any_vocabulary(self) -> bool:
+        return self.stack.head == "first"
+
+    @property
+    def any_depth(self) -> bool:
+        return True
+
+    def model_ids(self) -> dict[str, str]:
+        merged = self.merged.models() if self.merged else []
+        return {f"from_study[{n}]": name for n, name in enumerate(merged)} | super().model_ids()
+
+
+def _check_merger(evaluation: EvaluationSpec) -> None:
+    if evaluation.merger != "resident":
+        raise ValueError("evaluation.merger: a stack is scored in memory; write resident")
