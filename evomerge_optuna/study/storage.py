@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,8 @@ def open_store(text: str | None = None) -> Store:
     try:
         with database_errors(url):
             rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
+            if url.drivername == "sqlite":
+                _let_readers_be(rdb)
     except ImportError as error:
         raise StorageError(
             "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
@@ -128,6 +130,16 @@ def _engine(url: URL) -> dict[str, object]:
     if url.drivername == "sqlite":
         return {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
     return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+
+
+def _let_readers_be(rdb: RDBStorage) -> None:
+    """Write-ahead logging, a property of the file: who reads does not keep the worker from writing.
+
+    Without it a dashboard, or any reader that is slow to end its transaction, locks the study.
+    """
+    with suppress(exc.OperationalError), rdb.engine.connect() as connection:
+        if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def _reason(error: BaseException, url: URL) -> str:

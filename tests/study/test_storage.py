@@ -1,8 +1,10 @@
 """Storage URLs: what is taken, what is refused, and no password in any message."""
 
 import sys
+import time
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy
 from hypothesis import given
@@ -88,3 +90,16 @@ def test_a_wrong_password(guarded: str) -> None:
     assert "correct the password" in str(error.value)
     assert "wrong-secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_reader_does_not_lock_a_sqlite_study(tmp_path: Path) -> None:
+    """As a dashboard does that is amid its reading."""
+    store = open_store(f"sqlite:///{tmp_path / 'studies.db'}")
+    study = optuna.create_study(storage=store.rdb, study_name="s")
+    with store.rdb.engine.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT * FROM studies").fetchall()
+        start = time.monotonic()
+        study.tell(study.ask(), 1.0)
+        assert time.monotonic() - start < 30  # SQLite would wait a minute, then fail
+    assert study.best_value == 1.0
