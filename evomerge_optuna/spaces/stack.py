@@ -63,6 +63,7 @@ class StackSpace(SearchSpace):
         is the identity path, every indicator so far from 0 that of T candidates one flips it.
         """
         away = -NormalDist().inv_cdf(1 / max(3, len(self.slots))) * _DEVIATION
+        away = min(away, 0.9 * _SPREAD)  # every range has both signs
         return {
             **{
                 name: Range(low=mean - _SPREAD, high=mean + _SPREAD)
@@ -112,8 +113,11 @@ class StackSpace(SearchSpace):
                 del wanted[0]
         if wanted:
             return None
-        on = _SPREAD / 2
-        return {n: on if is_in else -on for n, is_in in zip(self._indicators(), taken, strict=True)}
+        ranges, on = self.ranges(), _SPREAD / 2
+        return {
+            name: ranges[name].clip(on if is_in else -on)
+            for name, is_in in zip(self._indicators(), taken, strict=True)
+        }
 
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
