@@ -1,14 +1,21 @@
-# `make demo` shows the product; `make test` proves it. Both set up the same .venv.
+# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it. Both set up the same .venv.
 
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-full test lint clean
 
 demo: .venv/demo
 	$(BIN)/evomerge-optuna study run studies/quickstart.yaml
 	$(BIN)/evomerge-optuna study test quickstart
+
+demo-full: demo
+	$(BIN)/evomerge-optuna study run studies/quickstart_dfs.yaml
+	$(BIN)/evomerge-optuna study test quickstart-dfs
+	$(BIN)/evomerge-optuna study run studies/quickstart_ps_dfs.yaml
+	$(BIN)/evomerge-optuna study test quickstart-ps-dfs
+	$(BIN)/evomerge-optuna study compare quickstart quickstart-dfs quickstart-ps-dfs
 
 test: .venv/test
 	$(BIN)/pytest

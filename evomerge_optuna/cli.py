@@ -60,7 +60,7 @@ storage_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 trial_option = click.option(
-    "--trial", default="best", metavar="best|N", show_default=True, help="Which trial."
+    "--trial", default="best", metavar="best|knee|N", show_default=True, help="Which trial."
 )
 
 
@@ -101,7 +101,7 @@ def study_run(
     name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
 ) -> None:
     """Run a study: created from a spec file, or resumed by its name."""
-    from evomerge_optuna.report.dashboard import describe_trial, show_best_path
+    from evomerge_optuna.report.dashboard import FigureUpdates, describe_trial, show_figures
     from evomerge_optuna.study.runner import Interrupted, run_study
     from evomerge_optuna.study.studies import check_files_unchanged
 
@@ -110,12 +110,13 @@ def study_run(
     wanted = trials or merge_study.spec.trials
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
+    figures = FigureUpdates(merge_study)
     try:
         with _progress(console, merge_study, wanted) as show:
 
             def finished(trial: Any) -> None:
                 describe_trial(merge_study, trial)
-                show_best_path(merge_study, trial)
+                figures.update()
                 show()
 
             run_study(
@@ -130,6 +131,7 @@ def study_run(
             f"stopped after {merge_study.finished()} trials; all are kept. "
             f"Go on: {_command(merge_study, trials)}"
         ) from error
+    show_figures(merge_study)
     _say(console, _outcome(merge_study, wanted, _command(merge_study, trials)))
 
 
@@ -180,16 +182,20 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @json_option
 def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
+    from evomerge_optuna.report.dashboard import show_figures
     from evomerge_optuna.report.tables import final_json, final_table
-    from evomerge_optuna.study.final import choose_trial, final_scores
+    from evomerge_optuna.study.final import choose_trial, final_scores, score_front
     from evomerge_optuna.study.studies import check_files_unchanged, open_study
 
     console = _console()
     merge_study = open_study(_store(storage), name)
-    chosen = choose_trial(merge_study, trial)
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
+    if trial == "best":
+        score_front(merge_study, say=partial(_say, console))
+    chosen = choose_trial(merge_study, trial)
     rows = final_scores(merge_study, chosen, say=partial(_say, console))
+    show_figures(merge_study)
     spec = merge_study.spec
     _print(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
@@ -198,6 +204,35 @@ def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> Non
             "Look at the study: evomerge-optuna dashboard\n"
             f"Keep the model:    evomerge-optuna study export {name}{which} OUT"
         )
+
+
+@study.command("compare")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a report with figures, too.")
+@storage_option
+@json_option
+def study_compare(
+    names: tuple[str, ...], html: Path | None, storage: str | None, as_json: bool
+) -> None:
+    """Compare studies: progress, test scores, paired tests."""
+    from evomerge_optuna.report.comparison import write_report
+    from evomerge_optuna.report.tables import comparison_json, comparison_tables
+    from evomerge_optuna.study.compare import compare
+    from evomerge_optuna.study.studies import open_study
+
+    store = _store(storage)
+    comparison = compare([open_study(store, name) for name in dict.fromkeys(names)])
+    if as_json:
+        _print(comparison_json(comparison))
+    else:
+        for table in comparison_tables(comparison):
+            _print(table)
+    if html is not None:
+        try:
+            write_report(comparison, html)
+        except OSError as error:
+            raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
+        click.echo(f"The report is in {html}", err=True)
 
 
 @study.command("export")
@@ -312,9 +347,9 @@ def _is_spec_file(text: str) -> bool:
 
 def _create(store: "Store", spec: "StudySpec", console: "Console") -> "MergeStudy":
     from evomerge_optuna.report.dashboard import describe_study
-    from evomerge_optuna.study.studies import create_study
+    from evomerge_optuna.study.studies import create_study, with_merged
 
-    _prepare_models(spec, console)
+    _prepare_models(with_merged(store, spec), console)
     created = create_study(store, spec, say=partial(_say, console))
     describe_study(created)
     return created

@@ -49,6 +49,14 @@ class Evaluation:
         """The outcomes as JSON-serialisable rows, in the order of the data."""
         return [asdict(outcome) for outcome in self.outcomes]
 
+    def marks(self) -> dict[str, str]:
+        """By generate task a 1 for each answer that is right and a 0 for each other, in order."""
+        answers = [outcome for outcome in self.outcomes if isinstance(outcome, Answer)]
+        return {
+            task: "".join(str(int(a.right)) for a in answers if a.task == task)
+            for task in dict.fromkeys(answer.task for answer in answers)
+        }
+
     def require_finite(self) -> None:
         """Refuses what no sampler can learn from.
 

@@ -28,7 +28,7 @@ def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
 
 Made of {_listed(spec)} ({spec.method}), found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
-of the study `{spec.study}` ({spec.objective.direction} `{spec.objective.target}`).
+of the study `{spec.study}` ({", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)}).
 
 ## Scores
 

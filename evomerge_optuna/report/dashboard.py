@@ -1,6 +1,7 @@
 """optuna-dashboard on the same storage: objective names, and notes that say what is seen."""
 
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,17 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
 
 from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.report.figures import path_figure
+from evomerge_optuna.report.figures import path_figure, scores_figure, time_figure, weights_figure
+from evomerge_optuna.spaces.joint import JointSpace
+from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.storage import Store
 from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
+
+_TOP = 20  # trials in the figures of spread
 
 
 def describe_study(merge_study: MergeStudy) -> None:
@@ -26,13 +33,13 @@ def describe_study(merge_study: MergeStudy) -> None:
     spec = merge_study.spec
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        merge_study.study.set_metric_names([spec.objective.target])
+        merge_study.study.set_metric_names([objective.target for objective in spec.objectives])
+    objectives = ", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)
     save_note(
         merge_study.study,
         f"# {spec.study}\n\n"
         f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
-        f"{', '.join(spec.models)}: {spec.objective.direction} `{spec.objective.target}` on the "
-        "search split.\n\n"
+        f"{', '.join(spec.models)}: {objectives} on the search split.\n\n"
         f"Export the best: `evomerge-optuna study export {spec.study} OUT`\n\n"
         f"```yaml\n{spec.to_yaml()}```\n",
     )
@@ -54,16 +61,57 @@ def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
     save_note(optuna.Trial(merge_study.study, trial._trial_id), "\n\n".join(parts))
 
 
-def show_best_path(merge_study: MergeStudy, trial: FrozenTrial) -> None:
-    """Puts the figure of the trial's layer path into the study's page, if the trial is the best."""
-    best = merge_study.best()
-    if best is None or best.number != trial.number:
-        return
-    recipe = recipe_of(trial)
+class FigureUpdates:
+    """Keeps the figures of a study's page current as it runs, once in a while."""
+
+    def __init__(self, merge_study: MergeStudy, every: float = 60.0) -> None:
+        self._study = merge_study
+        self._every = every  # seconds
+        self._next = 0.0
+
+    def update(self) -> None:
+        """Draws the figures anew, unless that was done a short time ago."""
+        if time.monotonic() >= self._next:
+            show_figures(self._study)
+            self._next = time.monotonic() + self._every
+
+
+def show_figures(merge_study: MergeStudy) -> None:
+    """Puts the study's figures into its page: path, weights and densities, scores, time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for name, figure in study_figures(merge_study).items():
+            save_plotly_graph_object(merge_study.study, figure, graph_object_id=name)
+
+
+def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
+    """The figures of a study by name; those that there is something to show in."""
+    best, spec = merge_study.best(), merge_study.spec
+    if best is None:
+        return {}
+    figures = {"time": time_figure(merge_study.trials())}
+    recipe = recipe_of(best)
     if isinstance(recipe, StackRecipe):
-        save_plotly_graph_object(
-            merge_study.study, _path_of(merge_study, recipe), graph_object_id="path"
-        )
+        figures["path"] = _path_of(merge_study, recipe)
+    top = [_merge_values(merge_study, trial) for trial in merge_study.ranked()[:_TOP]]
+    if top[0]:
+        figures["weights"] = weights_figure(top[0], top)
+    found = stored_final_scores(merge_study, best)
+    scores = {row.name: s for row in found if (s := _on_test(row, spec.objective.target))}
+    if scores:
+        figures["scores"] = scores_figure(scores, f"{spec.objective.target} on test")
+    return figures
+
+
+def _merge_values(merge_study: MergeStudy, trial: FrozenTrial) -> dict[str, float]:
+    """A trial's weights and densities, those too that the spec fixes."""
+    space = merge_study.space
+    merge = space.merge if isinstance(space, JointSpace) else space
+    return merge.values(trial.params) if isinstance(merge, ParameterSpace) else {}
+
+
+def _on_test(row: FinalScores, target: str) -> Score | None:
+    return row.scores.get("test", {}).get(target)
 
 
 def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> str:

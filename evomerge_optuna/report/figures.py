@@ -1,8 +1,14 @@
-"""Figures: the path of a layer stack, as the paper draws it."""
+"""Figures of a study: path, weights and densities, scores, progress, time. Plotly."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.study.objective import SECONDS
+from evomerge_optuna.study.progress import Progress
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -40,6 +46,103 @@ def path_figure(recipe: StackRecipe, aliases: dict[str, str]) -> "go.Figure":
         title=f"Path of {len(recipe.steps)} layers; size: scale of the layer's input",
         xaxis_title="step",
         yaxis_title="layer",
+        template="plotly_white",
+    )
+    return figure
+
+
+def weights_figure(values: Mapping[str, float], top: Sequence[Mapping[str, float]]) -> "go.Figure":
+    """Weight and density of each source model and layer group: heat map, and spread among the top.
+
+    Args:
+        values: the parameters of one recipe, named ALIAS.PARAMETER.GROUP.
+        top: those of the best recipes.
+    """
+    from plotly.subplots import make_subplots
+
+    split = [name.split(".", 2) for name in values]
+    kinds = list(dict.fromkeys(kind for _, kind, _ in split))
+    aliases = list(dict.fromkeys(alias for alias, _, _ in split))
+    groups = list(dict.fromkeys(group for _, _, group in split))
+    titles = [*(f"{kind} of the best" for kind in kinds), *(f"{k} of the top" for k in kinds)]
+    figure = make_subplots(rows=2, cols=len(kinds), subplot_titles=titles)
+    for column, kind in enumerate(kinds, start=1):
+        grid = [[values.get(f"{a}.{kind}.{g}") for g in groups] for a in aliases]
+        figure.add_heatmap(
+            z=grid,
+            x=groups,
+            y=aliases,
+            colorscale="Viridis",
+            texttemplate="%{z:.2f}",
+            showscale=False,
+            row=1,
+            col=column,
+        )
+        for alias in aliases:
+            names = [f"{alias}.{kind}.{group}" for group in groups]
+            spread = [recipe[name] for recipe in top for name in names if name in recipe]
+            figure.add_box(y=spread, name=alias, showlegend=False, row=2, col=column)
+    title = f"Merge of the best trial, and of the {len(top)} best"
+    figure.update_layout(title=title, template="plotly_white", height=600)
+    return figure
+
+
+def scores_figure(scores: Mapping[str, Score], title: str) -> "go.Figure":
+    """A bar for each model with its 95% interval."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    found = scores.values()
+    figure.add_bar(
+        x=list(scores),
+        y=[score.value for score in found],
+        error_y={
+            "array": [score.high - score.value for score in found],
+            "arrayminus": [score.value - score.low for score in found],
+        },
+    )
+    figure.update_layout(title=f"{title}, with 95% intervals", template="plotly_white")
+    return figure
+
+
+def progress_figure(studies: Mapping[str, Progress], target: str, over: str) -> "go.Figure":
+    """The best value so far of each study.
+
+    Args:
+        over: "trials" or "seconds" of running.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, progress in studies.items():
+        x = progress.trials if over == "trials" else progress.seconds
+        figure.add_scatter(x=list(x), y=list(progress.best), name=name, line={"shape": "hv"})
+    figure.update_layout(
+        title=f"Best {target} so far", xaxis_title=over, yaxis_title=target, template="plotly_white"
+    )
+    return figure
+
+
+def time_figure(trials: Sequence[FrozenTrial]) -> "go.Figure":
+    """Where the time of each trial goes; what is neither merging nor scoring is storing."""
+    import plotly.graph_objects as go
+
+    timed = [t for t in trials if SECONDS in t.user_attrs and t.duration]
+    figure = go.Figure()
+    parts = {part: [t.user_attrs[SECONDS][part] for t in timed] for part in ("merge", "score")}
+    parts["sample and store"] = [
+        max(0.0, t.duration.total_seconds() - sum(t.user_attrs[SECONDS].values()))
+        for t in timed
+        if t.duration
+    ]
+    for part, seconds in parts.items():
+        figure.add_bar(x=[t.number for t in timed], y=seconds, name=part)
+    figure.update_layout(
+        title="Where the time goes",
+        xaxis_title="trial",
+        yaxis_title="seconds",
+        barmode="stack",
+        bargap=0,
         template="plotly_white",
     )
     return figure

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.markup import escape
 from rich.table import Table
 
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import Objective, StudySpec
+from evomerge_optuna.study.compare import Comparison
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
-from evomerge_optuna.study.objective import DIGEST, SCORES
-from evomerge_optuna.study.studies import ERROR, MergeStudy, StudySummary, summarize
+from evomerge_optuna.study.front import knee
+from evomerge_optuna.study.objective import COSTS, DIGEST, SCORES
+from evomerge_optuna.study.studies import BASELINE, ERROR, MergeStudy, StudySummary, summarize
 
 SHOWN_TRIALS = 5
 
@@ -66,17 +68,23 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
 
 
 def study_table(merge_study: MergeStudy) -> Table:
-    """The best trials of a study, the best first."""
-    target = merge_study.spec.objective.target
-    table = _table("trial", f"{target} (search)", "95% interval", "sha256")
-    for trial in _best_trials(merge_study):
-        score = Score(**trial.user_attrs[SCORES][target])
-        table.add_row(
-            str(trial.number),
-            _number(score.value, target),
-            f"{_number(score.low, target)} to {_number(score.high, target)}",
-            trial.user_attrs[DIGEST][:12],
-        )
+    """The best trials of a study, or its Pareto front with the knee marked; then its baselines."""
+    spec, front = merge_study.spec, merge_study.front()
+    several = len(spec.objectives) > 1
+    titles = [o.target if o.is_cost else f"{o.target} (search)" for o in spec.objectives]
+    table = _table("trial", *titles, "sha256")
+    middle = knee(merge_study, front).number if several and front else None
+
+    def add(trial: FrozenTrial, remark: str) -> None:
+        values = [_value(trial, objective) for objective in spec.objectives]
+        table.add_row(f"{trial.number}{remark}", *values, trial.user_attrs[DIGEST][:12])
+
+    for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
+        add(trial, " (knee)" if trial.number == middle else "")
+    table.add_section()
+    for trial in merge_study.trials():
+        if BASELINE in trial.user_attrs and trial.state is TrialState.COMPLETE:
+            add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
     return table
 
 
@@ -88,6 +96,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
         **studies_json([summarize(merge_study)])[0],
         "states": state_counts(merge_study),
         "best_trial": None if best is None else best.number,
+        "front": [trial.number for trial in merge_study.front()],
         "spec": merge_study.spec.model_dump(mode="json", by_alias=True),
         "final": final_json(merge_study.spec, final)["scores"],
         "trials_by_number": [
@@ -97,6 +106,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
                 "values": trial.values,
                 "parameters": trial.params,
                 "sha256": trial.user_attrs.get(DIGEST),
+                "baseline": trial.user_attrs.get(BASELINE),
                 "error": trial.user_attrs.get(ERROR),
             }
             for trial in merge_study.trials()
@@ -128,10 +138,11 @@ def _split_title(rows: Sequence[FinalScores], split: str, target: str) -> str:
     return split if score is None else f"{split} (n={score.n})"
 
 
-def _best_trials(merge_study: MergeStudy) -> list[Any]:
-    scored = [t for t in merge_study.trials() if t.state is TrialState.COMPLETE]
-    sign = -1 if merge_study.spec.objective.direction == "maximize" else 1
-    return sorted(scored, key=lambda t: (sign * t.values[0], t.number))[:SHOWN_TRIALS]
+def _value(trial: FrozenTrial, objective: Objective) -> str:
+    """A score with its interval, or a cost."""
+    if (score := trial.user_attrs[SCORES].get(objective.target)) is not None:
+        return show_score(Score(**score), objective.target)
+    return f"{trial.user_attrs[COSTS][objective.target]:,g}"
 
 
 def _score_json(score: Score) -> dict[str, float | None]:
@@ -150,3 +161,40 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if index == 0 else "right")
     return table
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Test scores, paired tests, and, for several objectives, hypervolumes."""
+    target = comparison.target
+    tested = _table("model", f"{target} on test")
+    tested.title = "Test scores with 95% intervals, as far as study test has made them"
+    for row in comparison.tested:
+        tested.add_row(escape(row.name), show_score(row.scores.get(target), target))
+    paired = _table("on the same problems", "only the first right", "only the second", "p")
+    paired.title = "Exact binomial test of the problems on which two differ (McNemar)"
+    for pair in comparison.paired:
+        names = f"{pair.first} / {pair.second}"
+        paired.add_row(escape(names), str(pair.only_first), str(pair.only_second), f"{pair.p:.2g}")
+    searched = _table("study", "trials", "minutes", f"best {target} on search")
+    for name, progress in comparison.progress.items():
+        if progress.best:
+            minutes = f"{progress.seconds[-1] / 60:.1f}"
+            best = _number(progress.best[-1], target)
+            searched.add_row(escape(name), str(progress.trials[-1]), minutes, best)
+    volumes = _table("study", "hypervolume")
+    for name, volume in comparison.hypervolumes.items():
+        volumes.add_row(escape(name), f"{volume:.4g}")
+    return [table for table in (searched, tested, paired, volumes) if table.row_count]
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "objective": comparison.target,
+        "progress": {name: asdict(progress) for name, progress in comparison.progress.items()},
+        "test": {
+            row.name: {metric: _score_json(score) for metric, score in row.scores.items()}
+            for row in comparison.tested
+        },
+        "paired": [asdict(pair) for pair in comparison.paired],
+        "hypervolume": comparison.hypervolumes,
+    }

@@ -67,9 +67,12 @@ class ParameterSpace(SearchSpace):
 
     def recipe(self, values: dict[str, float]) -> MergeRecipe:
         """The recipe of these parameter values; those not given are fixed by the spec."""
-        fixed = {name: found.low for name, found in self._all_ranges().items()}
-        configuration = _configuration(self.spec, self.groups, {**fixed, **values})
+        configuration = _configuration(self.spec, self.groups, self.values(values))
         return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
+
+    def values(self, searched: dict[str, float]) -> dict[str, float]:
+        """Every weight, density or t by name, those too that the spec fixes."""
+        return {name: searched.get(name, found.low) for name, found in self._all_ranges().items()}
 
     def _all_ranges(self) -> dict[str, Range]:
         return {

@@ -29,6 +29,10 @@ class Objective(Strict):
         return self.maximize or self.minimize or ""
 
     @property
+    def is_cost(self) -> bool:
+        return self.target in COSTS
+
+    @property
     def direction(self) -> Literal["maximize", "minimize"]:
         return "maximize" if self.maximize is not None else "minimize"
 

@@ -14,10 +14,13 @@ from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.objective import DIGEST
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
-_ATTRIBUTE = "final:"  # + the identity of what was scored: a study attribute a contestant
+# + the identity of what was scored: study attributes of each contestant.
+_ATTRIBUTE = "final:"
+_OUTCOMES = "outcomes:"  # a 1 or 0 for each problem by split and task: right or not
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,10 @@ def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]
     ]
     space = merge_study.space
     baseline = space.recipe(space.baseline())
-    recipe = recipe_of(trial)
     return [
         *sources,
         Contestant(space.baseline_name, baseline.digest(), recipe=baseline),
-        Contestant(f"trial {trial.number}", recipe.digest(), recipe=recipe),
+        _contestant(trial),
     ]
 
 
@@ -73,42 +75,88 @@ def final_scores(
     evaluator, merger = Evaluator(merge_study.spec), EveryMerger(merge_study.spec.evaluation)
     table = []
     for contestant in contestants(merge_study, trial):
-        stored = _stored(merge_study, contestant)
+        stored = stored_scores(merge_study, contestant)
         missing = [split for split in splits if split not in stored]
         if missing:
             say(f"scoring {contestant.name} on {', '.join(missing)}")
             expected = trial.user_attrs[DIGEST] if contestant.recipe == recipe_of(trial) else None
-            stored |= _score(merge_study, contestant, merger, evaluator, missing, expected)
-            _store(merge_study, contestant, stored)
+            stored = _score(merge_study, contestant, merger, evaluator, missing, expected)
         table.append(FinalScores(contestant.name, {split: stored[split] for split in splits}))
     return table
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:
     """What `final_scores` has stored, without scoring anything."""
-    found = [(c.name, _stored(merge_study, c)) for c in contestants(merge_study, trial)]
+    found = [(c.name, stored_scores(merge_study, c)) for c in contestants(merge_study, trial)]
     return [FinalScores(name, scores) for name, scores in found if scores]
 
 
+def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[str, str]]:
+    """By split and task a 1 for each problem answered right and a 0 for each other, in order."""
+    return dict(merge_study.study.user_attrs.get(_OUTCOMES + identity, {}))
+
+
 def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
-    """A trial by its number, or the best one.
+    """A trial by its number, the knee of the Pareto front, or the best one.
+
+    The best of several objectives is that of the front whose first objective is best on dev, once
+    `score_front` has scored it there; without a dev split, on search.
 
     Raises:
-        UsageError: there is no such scored trial.
+        UsageError: there is no such scored trial, or the front has no dev scores yet.
     """
-    if which == "best":
-        best = merge_study.best()
-        if best is None:
+    front = merge_study.front()
+    if which in ("best", "knee"):
+        if not front:
             raise UsageError(f"study '{merge_study.name}' has no scored trial yet; run it first")
-        return best
+        return knee(merge_study, front) if which == "knee" else _best_on_dev(merge_study, front)
     if not which.isascii() or not which.isdigit():
-        raise UsageError(f"--trial takes a trial's number or 'best', not '{which}'")
+        raise UsageError(f"--trial takes a trial's number, 'best' or 'knee', not '{which}'")
     found = [t for t in merge_study.study.get_trials(deepcopy=False) if t.number == int(which)]
     if not found:
         raise UsageError(f"study '{merge_study.name}' has no trial {which}")
     if not found[0].state.is_finished() or found[0].values is None:
         raise UsageError(f"trial {which} of study '{merge_study.name}' has no score")
     return found[0]
+
+
+def score_front(merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None) -> None:
+    """Scores the trials of a front of several objectives on dev, once."""
+    front = merge_study.front()
+    if not _is_chosen_on_dev(merge_study, front):
+        return
+    evaluator, merger = Evaluator(merge_study.spec), EveryMerger(merge_study.spec.evaluation)
+    for trial in front:
+        contestant = _contestant(trial)
+        if "dev" not in stored_scores(merge_study, contestant):
+            say(f"scoring {contestant.name} of the front on dev")
+            expected = trial.user_attrs[DIGEST]
+            _score(merge_study, contestant, merger, evaluator, ["dev"], expected)
+
+
+def _best_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> FrozenTrial:
+    if not _is_chosen_on_dev(merge_study, front):
+        return front[0]
+    first = merge_study.spec.objective
+    scored = [(trial, stored_scores(merge_study, _contestant(trial)).get("dev")) for trial in front]
+    dev = [(trial, scores[first.target].value) for trial, scores in scored if scores]
+    if len(dev) < len(front):
+        raise UsageError(
+            f"study '{merge_study.name}' has a front of {len(front)} trials, of which "
+            f"{len(front) - len(dev)} have no dev score; run study test {merge_study.name}, or "
+            "name one with --trial"
+        )
+    return max(dev, key=lambda found: first.sign * found[1])[0]
+
+
+def _is_chosen_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> bool:
+    task = merge_study.spec.tasks.get(merge_study.spec.objective.target.partition(".")[0])
+    return len(front) > 1 and task is not None and "dev" in task.data.sources()
+
+
+def _contestant(trial: FrozenTrial) -> Contestant:
+    recipe = recipe_of(trial)
+    return Contestant(f"trial {trial.number}", recipe.digest(), recipe=recipe)
 
 
 def _score(
@@ -119,6 +167,7 @@ def _score(
     splits: list[str],
     expected: str | None,
 ) -> dict[str, dict[str, Score]]:
+    """Scores a contestant and stores that; returns all that is stored of it."""
     if contestant.recipe is None:
         assert contestant.model is not None
         device = merge_study.spec.evaluation.device
@@ -132,20 +181,11 @@ def _score(
                 "the package versions those stored with the study?"
             )
         model, tokenizer = merged.model, merged.tokenizer
-    return {split: evaluator.evaluate(model, tokenizer, split).scores for split in splits}
-
-
-def _stored(merge_study: MergeStudy, contestant: Contestant) -> dict[str, dict[str, Score]]:
-    saved: dict[str, Any] = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
-    return {
-        split: {metric: Score(**score) for metric, score in scores.items()}
-        for split, scores in saved.items()
-    }
-
-
-def _store(
-    merge_study: MergeStudy, contestant: Contestant, scores: dict[str, dict[str, Score]]
-) -> None:
+    found = [evaluator.evaluate(model, tokenizer, split) for split in splits]
+    scores = stored_scores(merge_study, contestant) | {e.split: e.scores for e in found}
+    outcomes = stored_outcomes(merge_study, contestant.identity)
+    outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
+    merge_study.study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
     merge_study.study.set_user_attr(
         _ATTRIBUTE + contestant.identity,
         {
@@ -153,3 +193,13 @@ def _store(
             for split, by_metric in scores.items()
         },
     )
+    return scores
+
+
+def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, dict[str, Score]]:
+    """A contestant's scores as far as they are stored, by split and then by metric."""
+    saved: dict[str, Any] = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
+    return {
+        split: {metric: Score(**score) for metric, score in scores.items()}
+        for split, scores in saved.items()
+    }

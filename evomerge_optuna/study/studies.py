@@ -89,11 +89,13 @@ class MergeStudy:
         return sorted(scored, key=lambda t: (*(-x for x in self.gains(t)), t.number))
 
     def front(self) -> list[FrozenTrial]:
-        """The Pareto front, ranked; with one objective the best trial alone."""
+        """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
         if len(self.spec.objectives) == 1:
             return self.ranked()[:1]
         best = {trial.number for trial in self.study.best_trials}
-        return [trial for trial in self.ranked() if trial.number in best]
+        front = [trial for trial in self.ranked() if trial.number in best]
+        first = {tuple(trial.values): trial for trial in reversed(front)}
+        return [trial for trial in front if first[tuple(trial.values)] is trial]
 
     def gains(self, trial: FrozenTrial) -> list[float]:
         """A scored trial's values with signs such that more is better."""

@@ -117,7 +117,8 @@ def test_the_front_is_what_nothing_beats(store: Store, joint: Make) -> None:
             and all(x <= y for x, y in zip(other.values, trial.values, strict=True))
             for other in kept
         )
-        assert beaten != (trial.number in {t.number for t in front})
+        assert beaten != (trial.values in [t.values for t in front])
+    assert len({tuple(t.values) for t in front}) == len(front)
     assert study.best() == front[0]
     assert front[0].values[0] == min(t.values[0] for t in kept)
 

@@ -1,0 +1,148 @@
+"""Studies side by side: progress, test scores on the same problems, hypervolume."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from scipy.stats import binomtest
+
+from evomerge_optuna.errors import UsageError
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.study.final import (
+    Contestant,
+    choose_trial,
+    contestants,
+    stored_outcomes,
+    stored_scores,
+)
+from evomerge_optuna.study.progress import Progress, progress_of
+from evomerge_optuna.study.studies import DATA, MergeStudy
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A model that `study test` scored: a source, a baseline or a study's chosen trial."""
+
+    name: str
+    study: str
+    scores: dict[str, Score]
+    marks: str  # a 1 or 0 for each problem of the first objective's task
+    problems: str  # what the problems hash to
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same problems: those that only one of them gets right.
+
+    `p` is that of the exact binomial test (McNemar's with few pairs), two-sided.
+    """
+
+    first: str
+    second: str
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `study compare` tells of studies with the same first objective."""
+
+    target: str
+    progress: dict[str, Progress]
+    tested: tuple[Tested, ...]
+    paired: tuple[Paired, ...]
+    hypervolumes: dict[str, float]
+
+
+def compare(studies: Sequence[MergeStudy]) -> Comparison:
+    """Compares studies; those that `study test` has not scored have no test score.
+
+    Raises:
+        UsageError: their first objectives differ.
+    """
+    targets = {(s.spec.objective.target, s.spec.objective.direction) for s in studies}
+    if len(targets) > 1:
+        raise UsageError(
+            "these studies have no common first objective: "
+            + ", ".join(f"{s.name} {s.spec.objective.target}" for s in studies)
+        )
+    ((target, _),) = targets
+    best = [tested for s in studies if (tested := _tested(s, _chosen(s)))]
+    others = [tested for s in studies for c in _others(s) if (tested := _tested(s, c))]
+    known = {(t.name, t.marks): t for t in others}
+    return Comparison(
+        target=target,
+        progress={study.name: progress_of(study) for study in studies},
+        tested=(*known.values(), *best),
+        paired=tuple(
+            found for i, a in enumerate(best) for b in best[i + 1 :] if (found := pair(a, b))
+        ),
+        hypervolumes=hypervolumes(studies),
+    )
+
+
+def pair(a: Tested, b: Tested) -> Paired | None:
+    """The exact binomial test of two models; None where their problems are not the same."""
+    if a.problems != b.problems or not a.marks or len(a.marks) != len(b.marks):
+        return None
+    both = list(zip(a.marks, b.marks, strict=True))
+    only_a, only_b = both.count(("1", "0")), both.count(("0", "1"))
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return Paired(a.name, b.name, only_a, only_b, float(p))
+
+
+def hypervolumes(studies: Sequence[MergeStudy]) -> dict[str, float]:
+    """The hypervolume of each front of several objectives, from one reference point for all.
+
+    The point is the worst value of each objective among the trials of all fronts. Studies of
+    other objectives than the first such study's are left out.
+    """
+    several = [s for s in studies if len(s.spec.objectives) > 1 and s.front()]
+    alike = [s for s in several if s.spec.objectives == several[0].spec.objectives]
+    if not alike:
+        return {}
+    values = np.array([trial.values for study in alike for trial in study.front()])
+    signs = np.array([objective.sign for objective in alike[0].spec.objectives])
+    worst = signs * (signs * values).min(axis=0)
+    return {study.name: _hypervolume(study, worst.tolist()) for study in alike}
+
+
+def _hypervolume(study: MergeStudy, reference: list[float]) -> float:
+    # Optuna computes it for its own figure alone.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        figure = optuna.visualization.plot_hypervolume_history(study.study, reference)
+    return float(figure.data[0].y[-1])
+
+
+def _chosen(study: MergeStudy) -> Contestant | None:
+    try:
+        *_, chosen = contestants(study, choose_trial(study, "best"))
+    except UsageError:  # nothing is scored yet, or not on dev
+        return None
+    return chosen
+
+
+def _others(study: MergeStudy) -> list[Contestant]:
+    best = study.best()
+    return contestants(study, best)[:-1] if best else []
+
+
+def _tested(study: MergeStudy, contestant: Contestant | None) -> Tested | None:
+    if contestant is None:
+        return None
+    scores = stored_scores(study, contestant).get("test")
+    if not scores:
+        return None
+    task = study.spec.objective.target.partition(".")[0]
+    own = contestant.name.startswith("trial ")
+    return Tested(
+        name=f"{study.name} ({contestant.name})" if own else contestant.name,
+        study=study.name,
+        scores=scores,
+        marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
+        problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),
+    )
