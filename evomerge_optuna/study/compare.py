@@ -22,7 +22,7 @@ from evomerge_optuna.study.studies import DATA, MergeStudy
 
 
 @dataclass(frozen=True)
-class Tested:
+class Contender:
     """A model that `study test` scored: a source, a baseline or a study's chosen trial."""
 
     name: str
@@ -52,7 +52,7 @@ class Comparison:
 
     target: str
     progress: dict[str, Progress]
-    tested: tuple[Tested, ...]
+    tested: tuple[Contender, ...]
     paired: tuple[Paired, ...]
     hypervolumes: dict[str, float]
 
@@ -84,7 +84,7 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
     )
 
 
-def pair(a: Tested, b: Tested) -> Paired | None:
+def pair(a: Contender, b: Contender) -> Paired | None:
     """The exact binomial test of two models; None where their problems are not the same."""
     if a.problems != b.problems or not a.marks or len(a.marks) != len(b.marks):
         return None
@@ -131,7 +131,7 @@ def _others(study: MergeStudy) -> list[Contestant]:
     return contestants(study, best)[:-1] if best else []
 
 
-def _tested(study: MergeStudy, contestant: Contestant | None) -> Tested | None:
+def _tested(study: MergeStudy, contestant: Contestant | None) -> Contender | None:
     if contestant is None:
         return None
     scores = stored_scores(study, contestant).get("test")
@@ -139,7 +139,7 @@ def _tested(study: MergeStudy, contestant: Contestant | None) -> Tested | None:
         return None
     task = study.spec.objective.target.partition(".")[0]
     own = contestant.name.startswith("trial ")
-    return Tested(
+    return Contender(
         name=f"{study.name} ({contestant.name})" if own else contestant.name,
         study=study.name,
         scores=scores,

@@ -7,6 +7,7 @@ before it.
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,9 @@ def make_sampler(
             seed=spec.seed, position=position, popsize=spec.population, start=start
         )
     kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
-    return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
+        return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
 
 
 def _stream(seed: int, position: int) -> int:
