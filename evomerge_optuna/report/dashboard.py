@@ -18,7 +18,13 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.report.figures import path_figure, scores_figure, time_figure, weights_figure
+from evomerge_optuna.report.figures import (
+    path_figure,
+    scores_figure,
+    spread_figure,
+    time_figure,
+    weights_figure,
+)
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
@@ -95,7 +101,8 @@ def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
         figures["path"] = _path_of(merge_study, recipe)
     top = [_merge_values(merge_study, trial) for trial in merge_study.ranked()[:_TOP]]
     if top[0]:
-        figures["weights"] = weights_figure(top[0], top)
+        figures["weights"] = weights_figure(top[0])
+        figures["spread"] = spread_figure(top)
     found = stored_final_scores(merge_study, best)
     scores = {row.name: s for row in found if (s := _on_test(row, spec.objective.target))}
     if scores:

@@ -51,25 +51,19 @@ def path_figure(recipe: StackRecipe, aliases: dict[str, str]) -> "go.Figure":
     return figure
 
 
-def weights_figure(values: Mapping[str, float], top: Sequence[Mapping[str, float]]) -> "go.Figure":
-    """Weight and density of each source model and layer group: heat map, and spread among the top.
+def weights_figure(values: Mapping[str, float]) -> "go.Figure":
+    """Heat map of a merge: weight and density of each source model and layer group.
 
     Args:
-        values: the parameters of one recipe, named ALIAS.PARAMETER.GROUP.
-        top: those of the best recipes.
+        values: the parameters of the recipe, named ALIAS.PARAMETER.GROUP.
     """
     from plotly.subplots import make_subplots
 
-    split = [name.split(".", 2) for name in values]
-    kinds = list(dict.fromkeys(kind for _, kind, _ in split))
-    aliases = list(dict.fromkeys(alias for alias, _, _ in split))
-    groups = list(dict.fromkeys(group for _, _, group in split))
-    titles = [*(f"{kind} of the best" for kind in kinds), *(f"{k} of the top" for k in kinds)]
-    figure = make_subplots(rows=2, cols=len(kinds), subplot_titles=titles)
+    aliases, kinds, groups = _parts(values)
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=kinds)
     for column, kind in enumerate(kinds, start=1):
-        grid = [[values.get(f"{a}.{kind}.{g}") for g in groups] for a in aliases]
         figure.add_heatmap(
-            z=grid,
+            z=[[values.get(f"{a}.{kind}.{g}") for g in groups] for a in aliases],
             x=groups,
             y=aliases,
             colorscale="Viridis",
@@ -78,13 +72,34 @@ def weights_figure(values: Mapping[str, float], top: Sequence[Mapping[str, float
             row=1,
             col=column,
         )
+    figure.update_layout(title="Merge of the best trial", template="plotly_white")
+    return figure
+
+
+def spread_figure(recipes: Sequence[Mapping[str, float]]) -> "go.Figure":
+    """Distribution of each source model's weights and densities over several merges.
+
+    Args:
+        recipes: the parameters of each, named ALIAS.PARAMETER.GROUP.
+    """
+    from plotly.subplots import make_subplots
+
+    aliases, kinds, groups = _parts(recipes[0])
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=kinds)
+    for column, kind in enumerate(kinds, start=1):
         for alias in aliases:
             names = [f"{alias}.{kind}.{group}" for group in groups]
-            spread = [recipe[name] for recipe in top for name in names if name in recipe]
-            figure.add_box(y=spread, name=alias, showlegend=False, row=2, col=column)
-    title = f"Merge of the best trial, and of the {len(top)} best"
-    figure.update_layout(title=title, template="plotly_white", height=600)
+            spread = [recipe[name] for recipe in recipes for name in names if name in recipe]
+            figure.add_box(y=spread, name=alias, showlegend=False, row=1, col=column)
+    figure.update_layout(title=f"Merges of the {len(recipes)} best trials", template="plotly_white")
     return figure
+
+
+def _parts(values: Mapping[str, float]) -> tuple[list[str], list[str], list[str]]:
+    """Aliases, kinds and groups of parameters, in order of appearance."""
+    split = [name.split(".", 2) for name in values]
+    aliases, kinds, groups = (list(dict.fromkeys(parts)) for parts in zip(*split, strict=True))
+    return aliases, kinds, groups
 
 
 def scores_figure(scores: Mapping[str, Score], title: str) -> "go.Figure":

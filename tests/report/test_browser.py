@@ -1,0 +1,86 @@
+"""What a browser shows of a study: the real dashboard in a real Chromium."""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve, show_figures
+from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import create_study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed"
+)
+
+
+@pytest.fixture(scope="module")
+def address(
+    tmp_path_factory: pytest.TempPathFactory, spec_content: Callable[..., dict[str, Any]]
+) -> Iterator[str]:
+    """A dashboard over a joint study of two objectives."""
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVOMERGE_HOME", str(folder))
+        store = open_store(f"sqlite:///{folder / 'studies.db'}")
+        parts = {
+            "study": "both",
+            "stage": "ps+dfs",
+            "stack": {"repeats": 2, "models": ["merged", "b"]},
+            "sampler": {"name": "nsga2", "population": 6},
+            "objectives": [{"minimize": "words.perplexity"}, {"minimize": "layers"}],
+        }
+        study = create_study(store, parse_spec(spec_content(**parts)))
+        describe_study(study)
+        run_study(study, 12, on_trial=lambda trial: describe_trial(study, trial))
+        show_figures(study)
+    ready = threading.Event()
+    addresses: list[str] = []
+
+    def on_ready(address: str) -> None:
+        addresses.append(address)
+        ready.set()
+
+    threading.Thread(target=serve, args=(store, "127.0.0.1", 0, on_ready), daemon=True).start()
+    assert ready.wait(30)
+    yield addresses[0]
+
+
+def page(url: str, profile: Path) -> str:
+    """The page as it is once its scripts have run."""
+    assert CHROMIUM is not None, "CI needs Chromium: apt-get install chromium"
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--window-size=1400,2600", "--virtual-time-budget=15000", "--dump-dom"),
+        *(f"--user-data-dir={profile}", url),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_the_list_of_studies(address: str, tmp_path: Path) -> None:
+    assert "both" in page(f"{address}dashboard", tmp_path)
+
+
+def test_the_page_of_a_study(address: str, tmp_path: Path) -> None:
+    shown = page(f"{address}dashboard/studies/1", tmp_path)
+    assert "Pareto" in shown
+    assert "words.perplexity" in shown and "layers" in shown  # the axes' names
+    for title in ("Where the time goes", "Merge of the best trial", "Path of"):
+        assert title in shown, title
+
+
+def test_the_page_of_a_trial(address: str, tmp_path: Path) -> None:
+    shown = page(f"{address}dashboard/studies/1/trials?numbers=0", tmp_path)
+    assert "A path of 4 layers" in shown
+    assert "merge_method" in shown
+    assert "uniform merge" in shown  # what the trial is
+    assert "problems.jsonl" in shown
