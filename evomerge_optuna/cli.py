@@ -101,7 +101,7 @@ def study_run(
     name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
 ) -> None:
     """Run a study: created from a spec file, or resumed by its name."""
-    from evomerge_optuna.report.dashboard import FigureUpdates, describe_trial, show_figures
+    from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
     from evomerge_optuna.study.runner import Interrupted, run_study
     from evomerge_optuna.study.studies import check_files_unchanged
 
@@ -110,13 +110,13 @@ def study_run(
     wanted = trials or merge_study.spec.trials
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
-    figures = FigureUpdates(merge_study)
+    page = PageUpdates(merge_study)
     try:
         with _progress(console, merge_study, wanted) as show:
 
             def finished(trial: Any) -> None:
                 describe_trial(merge_study, trial)
-                figures.update()
+                page.update()
                 show()
 
             run_study(
@@ -131,7 +131,7 @@ def study_run(
             f"stopped after {merge_study.finished()} trials; all are kept. "
             f"Go on: {_command(merge_study, trials)}"
         ) from error
-    show_figures(merge_study)
+    describe_study(merge_study)
     _say(console, _outcome(merge_study, wanted, _command(merge_study, trials)))
 
 
@@ -182,7 +182,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @json_option
 def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
-    from evomerge_optuna.report.dashboard import show_figures
+    from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.study.final import choose_trial, final_scores, score_front
     from evomerge_optuna.study.studies import check_files_unchanged, open_study
@@ -195,7 +195,7 @@ def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> Non
         score_front(merge_study, say=partial(_say, console))
     chosen = choose_trial(merge_study, trial)
     rows = final_scores(merge_study, chosen, say=partial(_say, console))
-    show_figures(merge_study)
+    describe_study(merge_study)
     spec = merge_study.spec
     _print(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:

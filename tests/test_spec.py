@@ -196,6 +196,68 @@ def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"sampler": {}}, "objectives: CMA-ES takes exactly one objective, here are 2; write sam"),
+        (
+            {"sampler": {}, "objectives": [{"minimize": "layers"}], "constraints": ["layers >= 2"]},
+            "constraints: CMA-ES knows no constraints; write sampler: {name: nsga2}",
+        ),
+        ({"constraints": ["layers > 3"]}, "constraints[0]: write TASK.METRIC >= NUMBER or"),
+        ({"constraints": ["layers >= e"]}, "constraints[0]: write TASK.METRIC >= NUMBER or"),
+        (
+            {"constraints": ["layer >= 3"]},
+            "constraints[0]: there is no task 'layer'; tasks are words; costs are layers, para",
+        ),
+        (
+            {"objectives": [{"minimize": "layers"}, {"minimize": "layers"}]},
+            "objectives: the same measure is named twice; remove one",
+        ),
+        ({"stage": "ps", "stack": None}, "stack: unknown key"),
+        ({"stack": {"models": ["a", "b"]}}, "stack.models: names no 'merged'; write [merged, ...]"),
+        (
+            {"stack": {"models": ["merged", "d"]}},
+            "stack.models: there is no model 'd'; models are merged, a, b",
+        ),
+        ({"stack": {"models": ["merged", "merged"]}}, "stack.models: names a model twice"),
+        ({"stack": {"dtype": "float32"}}, "stack.dtype: a stack of a merge has the merge's"),
+        ({"models": {"merged": "x", "b": "y"}}, "models: 'merged' is the merge itself; choose"),
+        (
+            {"evaluation": {"merger": "checkpoint"}},
+            "evaluation.merger: a stack is scored in memory; write resident",
+        ),
+        ({"from_study": "other"}, "base_model: unknown key"),  # a staged search merges nothing
+        (
+            {"merge": {"method": "ties", "tokenizer_source": "union"}},
+            "stack.head: a merge with a tokenizer_source may have other tokens than its sources",
+        ),
+    ],
+)
+def test_bad_spec_of_a_joint_search(
+    spec_content: Content, parts: dict[str, Any], message: str
+) -> None:
+    two = [{"minimize": "words.perplexity"}, {"minimize": "layers"}]
+    content = spec_content(stage="ps+dfs", objectives=two, sampler={"name": "nsga2"})
+    parse_spec(content)
+    with pytest.raises(SpecError) as error:
+        parse_spec(content | parts)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_costs_are_no_objective_of_merges(spec_content: Content) -> None:
+    with pytest.raises(SpecError, match="layers is the same for all merges of a study"):
+        parse_spec(spec_content(objectives=[{"minimize": "layers"}]))
+
+
+def test_a_constraint_survives_its_yaml_form(spec_content: Content) -> None:
+    texts = ["words.perplexity <= 30", "words.perplexity >= 1e-05"]
+    spec = parse_spec(spec_content(sampler={"name": "nsga2"}, constraints=texts))
+    assert yaml.safe_load(spec.to_yaml())["constraints"] == texts
+    assert [c.violation(31.0) for c in spec.constraints] == [1.0, 1e-05 - 31.0]
+
+
 def test_missing_key(spec_content: Content) -> None:
     content = spec_content()
     del content["tasks"]

@@ -1,4 +1,4 @@
-"""optuna-dashboard on the same storage: objective names, and notes that say what is seen."""
+"""optuna-dashboard on the same storage: objective names, notes and figures of a study."""
 
 import tempfile
 import time
@@ -16,7 +16,6 @@ from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
 
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.figures import (
     path_figure,
@@ -25,50 +24,35 @@ from evomerge_optuna.report.figures import (
     time_figure,
     weights_figure,
 )
+from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.storage import Store
-from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 _TOP = 20  # trials in the figures of spread
 
 
 def describe_study(merge_study: MergeStudy) -> None:
-    """Names the objective and writes the spec as the study's note."""
-    spec = merge_study.spec
+    """Names the objectives; writes the study's note and puts its figures into its page."""
+    study = merge_study.study
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        merge_study.study.set_metric_names([objective.target for objective in spec.objectives])
-    objectives = ", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)
-    save_note(
-        merge_study.study,
-        f"# {spec.study}\n\n"
-        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
-        f"{', '.join(spec.models)}: {objectives} on the search split.\n\n"
-        f"Export the best: `evomerge-optuna study export {spec.study} OUT`\n\n"
-        f"```yaml\n{spec.to_yaml()}```\n",
-    )
+        study.set_metric_names([objective.target for objective in merge_study.spec.objectives])
+        for name, figure in study_figures(merge_study).items():
+            save_plotly_graph_object(study, figure, graph_object_id=name)
+    save_note(study, study_note(merge_study))
 
 
 def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
-    """Writes a finished trial's recipe, or why it failed, as its note."""
-    parts = []
-    if ERROR in trial.user_attrs:
-        parts.append(f"Failed: {trial.user_attrs[ERROR]}")
-    if RECIPE in trial.user_attrs:
-        recipe = recipe_of(trial)
-        if isinstance(recipe, MergeRecipe):
-            parts.append(f"mergekit configuration, masks seeded with {recipe.seed}:")
-        else:
-            parts.append(f"A path of {len(recipe.steps)} layers:")
-        parts.append(f"```yaml\n{recipe.to_yaml()}```")
+    """Writes a finished trial's note."""
     # save_note wants a live trial, though it writes to the study's attributes.
-    save_note(optuna.Trial(merge_study.study, trial._trial_id), "\n\n".join(parts))
+    save_note(optuna.Trial(merge_study.study, trial._trial_id), trial_note(merge_study, trial))
 
 
-class FigureUpdates:
-    """Keeps the figures of a study's page current as it runs, once in a while."""
+class PageUpdates:
+    """Keeps a study's page current as it runs, once in a while."""
 
     def __init__(self, merge_study: MergeStudy, every: float = 60.0) -> None:
         self._study = merge_study
@@ -76,18 +60,10 @@ class FigureUpdates:
         self._next = 0.0
 
     def update(self) -> None:
-        """Draws the figures anew, unless that was done a short time ago."""
+        """Writes note and figures anew, unless that was done a short time ago."""
         if time.monotonic() >= self._next:
-            show_figures(self._study)
+            describe_study(self._study)
             self._next = time.monotonic() + self._every
-
-
-def show_figures(merge_study: MergeStudy) -> None:
-    """Puts the study's figures into its page: path, weights and densities, scores, time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for name, figure in study_figures(merge_study).items():
-            save_plotly_graph_object(merge_study.study, figure, graph_object_id=name)
 
 
 def study_figures(merge_study: MergeStudy) -> dict[str, Any]:

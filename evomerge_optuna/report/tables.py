@@ -76,15 +76,14 @@ def study_table(merge_study: MergeStudy) -> Table:
     middle = knee(merge_study, front).number if several and front else None
 
     def add(trial: FrozenTrial, remark: str) -> None:
-        values = [_value(trial, objective) for objective in spec.objectives]
+        values = [show_value(trial, objective) for objective in spec.objectives]
         table.add_row(f"{trial.number}{remark}", *values, trial.user_attrs[DIGEST][:12])
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
         add(trial, " (knee)" if trial.number == middle else "")
     table.add_section()
-    for trial in merge_study.trials():
-        if BASELINE in trial.user_attrs and trial.state is TrialState.COMPLETE:
-            add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
+    for trial in merge_study.baselines():
+        add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
     return table
 
 
@@ -138,7 +137,7 @@ def _split_title(rows: Sequence[FinalScores], split: str, target: str) -> str:
     return split if score is None else f"{split} (n={score.n})"
 
 
-def _value(trial: FrozenTrial, objective: Objective) -> str:
+def show_value(trial: FrozenTrial, objective: Objective) -> str:
     """A score with its interval, or a cost."""
     if (score := trial.user_attrs[SCORES].get(objective.target)) is not None:
         return show_score(Score(**score), objective.target)

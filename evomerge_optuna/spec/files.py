@@ -150,7 +150,10 @@ def _explain(error: ValidationError) -> str:
         return f"{path}: missing; add it"
     if kind == "value_error":
         message = str(first["ctx"]["error"])
-        return f"{path}: {message}" if path else message
+        if not path:
+            return message
+        # A validator of the whole part names the key itself.
+        return f"{path}{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
     if kind == "union_tag_not_found":
         return f"{path}.type: missing; write type: generate or type: perplexity"
     message = first["msg"].replace("Input should be", "should be")

@@ -88,6 +88,11 @@ class MergeStudy:
         scored = [t for t in self.trials() if t.state is TrialState.COMPLETE and is_feasible(t)]
         return sorted(scored, key=lambda t: (*(-x for x in self.gains(t)), t.number))
 
+    def baselines(self) -> list[FrozenTrial]:
+        """Scored trials of given parameters; their attribute `BASELINE` says what each is."""
+        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE]
+        return [trial for trial in scored if BASELINE in trial.user_attrs]
+
     def front(self) -> list[FrozenTrial]:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
         if len(self.spec.objectives) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve, show_figures
+from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -39,9 +39,8 @@ def address(
             "objectives": [{"minimize": "words.perplexity"}, {"minimize": "layers"}],
         }
         study = create_study(store, parse_spec(spec_content(**parts)))
-        describe_study(study)
         run_study(study, 12, on_trial=lambda trial: describe_trial(study, trial))
-        show_figures(study)
+        describe_study(study)
     ready = threading.Event()
     addresses: list[str] = []
 
@@ -80,6 +79,7 @@ def test_the_page_of_a_study(address: str, tmp_path: Path) -> None:
 
 def test_the_page_of_a_trial(address: str, tmp_path: Path) -> None:
     shown = page(f"{address}dashboard/studies/1/trials?numbers=0", tmp_path)
+    assert "Export it" in shown
     assert "A path of 4 layers" in shown
     assert "merge_method" in shown
     assert "uniform merge" in shown  # what the trial is

@@ -12,7 +12,7 @@ from evomerge_optuna.errors import SpecError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.report.dashboard import attach_path, describe_trial, show_figures
+from evomerge_optuna.report.dashboard import attach_path, describe_study, describe_trial
 from evomerge_optuna.report.export import STACK_FILE, export
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.final import choose_trial, final_scores
@@ -81,7 +81,7 @@ def test_the_path_is_shown(dfs_study: MergeStudy) -> None:
     run_study(dfs_study, 3)
     for trial in dfs_study.trials():
         describe_trial(dfs_study, trial)
-    show_figures(dfs_study)
+    describe_study(dfs_study)
     assert attach_path(dfs_study, choose_trial(dfs_study, "1")) == "path-trial-1.html"
     (meta,) = optuna.artifacts.get_all_artifact_meta(dfs_study.study)
     assert (meta.filename, meta.mimetype) == ("path-trial-1.html", "text/html")

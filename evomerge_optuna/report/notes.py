@@ -1,0 +1,84 @@
+"""What the dashboard's notes say of a study and of a trial, in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.tables import show_score, show_value
+from evomerge_optuna.study.final import FinalScores, stored_final_scores
+from evomerge_optuna.study.front import knee
+from evomerge_optuna.study.studies import BASELINE, ERROR, RECIPE, MergeStudy, recipe_of
+
+
+def study_note(merge_study: MergeStudy) -> str:
+    """What is searched, from which models, how it stands, how to keep the result, the spec."""
+    spec, best, front = merge_study.spec, merge_study.best(), merge_study.front()
+    objectives = ", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)
+    parts = [
+        f"# {spec.study}",
+        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
+        f"{', '.join(spec.models)}: {objectives} on the search split.",
+    ]
+    if best is not None:
+        parts.append(_scores(merge_study, (f"trial {best.number}, the best", best)))
+        if final := stored_final_scores(merge_study, best):
+            parts.append(_final(spec.objective.target, final))
+    parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
+    if len(front) > 1:
+        parts.append(
+            f"The Pareto front has {len(front)} trials. Export its knee, trial "
+            f"{knee(merge_study, front).number}: "
+            f"`evomerge-optuna study export {spec.study} OUT --trial knee`"
+        )
+    return "\n\n".join([*parts, f"```yaml\n{spec.to_yaml()}```"]) + "\n"
+
+
+def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
+    """What a finished trial is, its scores beside the baselines', its export, its recipe."""
+    parts = []
+    if BASELINE in trial.user_attrs:
+        parts.append(f"Baseline: {trial.user_attrs[BASELINE]}.")
+    if ERROR in trial.user_attrs:
+        parts.append(f"Failed: {trial.user_attrs[ERROR]}")
+    if trial.state is TrialState.COMPLETE:
+        parts.append(_scores(merge_study, (f"trial {trial.number}", trial)))
+        parts.append(
+            "Export it: "
+            f"`evomerge-optuna study export {merge_study.name} OUT --trial {trial.number}`"
+        )
+    if RECIPE in trial.user_attrs:
+        recipe = recipe_of(trial)
+        if isinstance(recipe, MergeRecipe):
+            parts.append(f"mergekit configuration, masks seeded with {recipe.seed}:")
+        else:
+            parts.append(f"A path of {len(recipe.steps)} layers:")
+        parts.append(f"```yaml\n{recipe.to_yaml()}```")
+    return "\n\n".join(parts)
+
+
+def _scores(merge_study: MergeStudy, first: tuple[str, FrozenTrial]) -> str:
+    """A trial's objectives on the search split, and below it those of the baselines."""
+    objectives = merge_study.spec.objectives
+    rows = [first] + [
+        (baseline.user_attrs[BASELINE], baseline)
+        for baseline in merge_study.baselines()
+        if baseline.number != first[1].number
+    ]
+    return _table(
+        ["on search", *(objective.target for objective in objectives)],
+        ([name, *(show_value(trial, o) for o in objectives)] for name, trial in rows),
+    )
+
+
+def _final(target: str, rows: Sequence[FinalScores]) -> str:
+    splits = list(rows[0].scores)
+    return _table(
+        [target, *splits],
+        ([r.name, *(show_score(r.scores[s].get(target), target) for s in splits)] for r in rows),
+    )
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
