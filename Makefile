@@ -1,4 +1,4 @@
-# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it. Both set up the same .venv.
+# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it. All use .venv.
 
 PYTHON ?= python3
 BIN = .venv/bin
