@@ -143,7 +143,7 @@ def study_list(storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.report.tables import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
-    summaries = list_studies(_store(storage))
+    summaries = list_studies(_store_to_read(storage))
     _print(studies_json(summaries) if as_json else studies_table(summaries))
 
 
@@ -162,7 +162,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.study.final import stored_final_scores
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(_store(storage), name)
+    shown = open_study(_store_to_read(storage), name)
     if as_json:
         _print(study_json(shown))
         return
@@ -220,7 +220,7 @@ def study_compare(
     from evomerge_optuna.study.compare import compare
     from evomerge_optuna.study.studies import open_study
 
-    store = _store(storage)
+    store = _store_to_read(storage)
     comparison = compare([open_study(store, name) for name in dict.fromkeys(names)])
     if as_json:
         _print(comparison_json(comparison))
@@ -308,7 +308,7 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
 
     try:
         serve(
-            _store(storage),
+            _store_to_read(storage),
             host,
             port,
             on_ready=lambda url: click.echo(f"Dashboard at {url} (Ctrl-C stops it)"),
@@ -324,6 +324,14 @@ def _store(url: str | None) -> "Store":
     store = open_store(url)
     click.get_current_context().with_resource(database_errors(store.url))
     return store
+
+
+def _store_to_read(url: str | None) -> "Store":
+    """The storage for a command that reads whole studies, which are objects by the million."""
+    import gc
+
+    gc.set_threshold(1_000_000, 100)  # by default the collector takes as long as the database
+    return _store(url)
 
 
 def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "MergeStudy":

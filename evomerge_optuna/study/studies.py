@@ -95,12 +95,14 @@ class MergeStudy:
 
     def front(self) -> list[FrozenTrial]:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
-        if len(self.spec.objectives) == 1:
-            return self.ranked()[:1]
-        best = {trial.number for trial in self.study.best_trials}
-        front = [trial for trial in self.ranked() if trial.number in best]
-        first = {tuple(trial.values): trial for trial in reversed(front)}
-        return [trial for trial in front if first[tuple(trial.values)] is trial]
+        front: list[FrozenTrial] = []
+        reached: list[list[float]] = []
+        for trial in self.ranked():  # a trial is beaten, if at all, by one before it
+            gains = self.gains(trial)
+            if not any(all(x >= y for x, y in zip(other, gains, strict=True)) for other in reached):
+                front.append(trial)
+                reached.append(gains)
+        return front
 
     def gains(self, trial: FrozenTrial) -> list[float]:
         """A scored trial's values with signs such that more is better."""
