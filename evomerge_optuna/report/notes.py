@@ -23,7 +23,10 @@ def study_note(merge_study: MergeStudy) -> str:
     if best is not None:
         parts.append(_scores(merge_study, (f"trial {best.number}, the best", best)))
         if final := stored_final_scores(merge_study, best):
-            parts.append(_final(spec.objective.target, final))
+            parts += [
+                "What `study test` found, with 95% intervals:",
+                _final(spec.objective.target, final),
+            ]
     parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
     if len(front) > 1:
         parts.append(
