@@ -4,13 +4,16 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.artifacts import upload_artifact
+from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FrozenTrial
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
 
@@ -136,14 +139,24 @@ def serve(
     Raises:
         EvomergeError: the address cannot be bound.
     """
-    application = wsgi(store.rdb, artifact_store=store.artifacts)
+    # Optuna caches finished trials for its own studies alone; the page asks for them every 10 s.
+    cached = get_storage(store.rdb)
+    application = wsgi(cached, artifact_store=store.artifacts)
     try:
         server = make_server(host, port, application, _ThreadingServer, _QuietHandler)
     except OSError as error:
         raise EvomergeError(f"{host}:{port}: {error.strerror}; choose another --port") from error
     with server:
+        Thread(target=_read_all, args=(cached,), daemon=True).start()
         on_ready(f"http://{host}:{server.server_port}/")
         server.serve_forever()
+
+
+def _read_all(storage: BaseStorage) -> None:
+    """Reads all trials ahead of the first page, the latest study first."""
+    with suppress(Exception):  # the page itself will tell
+        for study in reversed(storage.get_all_studies()):
+            storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
