@@ -1,4 +1,5 @@
-# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it. All use .venv.
+# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it.
+# All set up the same .venv.
 
 PYTHON ?= python3
 BIN = .venv/bin

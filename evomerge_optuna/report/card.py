@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.tables import show_score
 from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
 from evomerge_optuna.study.final import stored_final_scores
@@ -28,7 +29,7 @@ def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
 
 Made of {_listed(spec)} ({spec.method}), found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
-of the study `{spec.study}` ({", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)}).
+of the study `{spec.study}` ({objectives(spec)}).
 
 ## Scores
 
@@ -80,25 +81,26 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     own = final.get(f"trial {trial.number}", {})
     search = {metric: Score(**score) for metric, score in trial.user_attrs[SCORES].items()}
     by_split = {"search": search, **own}
-    lines = ["| metric | split | n | score |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{metric}` | {split} | {score.n} | {show_score(score, metric)} |"
+    rows = [
+        [f"`{metric}`", split, str(score.n), show_score(score, metric)]
         for split in SPLITS
         for metric, score in by_split.get(split, {}).items()
     ]
-    if "test" not in by_split:
-        lines += ["", f"Not scored on test; `evomerge-optuna study test {merge_study.name}` does."]
-    return "\n".join(lines)
+    shown = table(["metric", "split", "n", "score"], rows)
+    if "test" in by_split:
+        return shown
+    return f"{shown}\n\nNot scored on test; `evomerge-optuna study test {merge_study.name}` does."
 
 
 def _lineage(merge_study: MergeStudy) -> str:
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
-    lines = ["| role | model | weights (sha256) |", "| --- | --- | --- |"]
-    lines += [
-        f"| {key} | {_shown(model)} | `{fingerprints[key]['weights'][:16]}` |"
-        for key, model in merge_study.spec.model_ids().items()
-    ]
-    return "\n".join(lines)
+    return table(
+        ["role", "model", "weights (sha256)"],
+        (
+            [key, _shown(model), f"`{fingerprints[key]['weights'][:16]}`"]
+            for key, model in merge_study.spec.model_ids().items()
+        ),
+    )
 
 
 def _listed(spec: StudySpec) -> str:

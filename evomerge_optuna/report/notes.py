@@ -1,10 +1,11 @@
 """What the dashboard's notes say of a study and of a trial, in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.tables import show_score, show_value
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.front import knee
@@ -14,11 +15,10 @@ from evomerge_optuna.study.studies import BASELINE, ERROR, RECIPE, MergeStudy, r
 def study_note(merge_study: MergeStudy) -> str:
     """What is searched, from which models, how it stands, how to keep the result, the spec."""
     spec, best, front = merge_study.spec, merge_study.best(), merge_study.front()
-    objectives = ", ".join(f"{o.direction} `{o.target}`" for o in spec.objectives)
     parts = [
         f"# {spec.study}",
         f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
-        f"{', '.join(spec.models)}: {objectives} on the search split.",
+        f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
     if best is not None:
         parts.append(_scores(merge_study, (f"trial {best.number}, the best", best)))
@@ -62,26 +62,21 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
 
 def _scores(merge_study: MergeStudy, first: tuple[str, FrozenTrial]) -> str:
     """A trial's objectives on the search split, and below it those of the baselines."""
-    objectives = merge_study.spec.objectives
+    wanted = merge_study.spec.objectives
     rows = [first] + [
         (baseline.user_attrs[BASELINE], baseline)
         for baseline in merge_study.baselines()
         if baseline.number != first[1].number
     ]
-    return _table(
-        ["on search", *(objective.target for objective in objectives)],
-        ([name, *(show_value(trial, o) for o in objectives)] for name, trial in rows),
+    return table(
+        ["on search", *(objective.target for objective in wanted)],
+        ([name, *(show_value(trial, o) for o in wanted)] for name, trial in rows),
     )
 
 
 def _final(target: str, rows: Sequence[FinalScores]) -> str:
     splits = list(rows[0].scores)
-    return _table(
+    return table(
         [target, *splits],
         ([r.name, *(show_score(r.scores[s].get(target), target) for s in splits)] for r in rows),
     )
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -29,6 +29,11 @@ class Objective(Strict):
         return self.maximize or self.minimize or ""
 
     @property
+    def task(self) -> str:
+        """The name of the measure's task; a cost has none, and gives its own name."""
+        return self.target.partition(".")[0]
+
+    @property
     def is_cost(self) -> bool:
         return self.target in COSTS
 

@@ -26,7 +26,6 @@ class Contender:
     """A model that `study test` scored: a source, a baseline or a study's chosen trial."""
 
     name: str
-    study: str
     scores: dict[str, Score]
     marks: str  # a 1 or 0 for each problem of the first objective's task
     problems: str  # what the problems hash to
@@ -137,11 +136,10 @@ def _tested(study: MergeStudy, contestant: Contestant | None) -> Contender | Non
     scores = stored_scores(study, contestant).get("test")
     if not scores:
         return None
-    task = study.spec.objective.target.partition(".")[0]
+    task = study.spec.objective.task
     own = contestant.name.startswith("trial ")
     return Contender(
         name=f"{study.name} ({contestant.name})" if own else contestant.name,
-        study=study.name,
         scores=scores,
         marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
         problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),

@@ -105,8 +105,8 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     Raises:
         UsageError: there is no such scored trial, or the front has no dev scores yet.
     """
-    front = merge_study.front()
     if which in ("best", "knee"):
+        front = merge_study.front()
         if not front:
             raise UsageError(f"study '{merge_study.name}' has no scored trial yet; run it first")
         return knee(merge_study, front) if which == "knee" else _best_on_dev(merge_study, front)
@@ -150,7 +150,7 @@ def _best_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> FrozenTri
 
 
 def _is_chosen_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> bool:
-    task = merge_study.spec.tasks.get(merge_study.spec.objective.target.partition(".")[0])
+    task = merge_study.spec.tasks.get(merge_study.spec.objective.task)
     return len(front) > 1 and task is not None and "dev" in task.data.sources()
 
 

@@ -29,7 +29,7 @@ def store(home: Path) -> Store:
 
 
 def contender(name: str, marks: str, problems: str = "p") -> Contender:
-    return Contender(name, name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems)
+    return Contender(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems)
 
 
 def several(store: Store, content: dict[str, Any], **parts: Any) -> MergeStudy:
