@@ -22,8 +22,13 @@ TRIALS = 14
 @pytest.fixture
 def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Path:
     file = tmp_path / "tiny.yaml"
-    # Sixteen rows twenty times over make a trial long enough to be killed in its middle.
-    file.write_text(yaml.safe_dump(spec_content(trials=TRIALS)))
+    content = spec_content(trials=TRIALS)
+    # The rows many times over make a trial long enough to be killed in its middle.
+    rows = tmp_path / "many.jsonl"
+    data = content["tasks"]["words"]["data"]
+    rows.write_text(Path(data["search"]["path"]).read_text() * 50)
+    data["search"] = {"path": str(rows)}
+    file.write_text(yaml.safe_dump(content))
     return file
 
 
