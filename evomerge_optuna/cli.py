@@ -184,17 +184,18 @@ def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> Non
     """Score sources, uniform merge and a trial on all splits."""
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.tables import final_json, final_table
-    from evomerge_optuna.study.final import choose_trial, final_scores, score_front
+    from evomerge_optuna.study.final import FinalScorer, choose_trial
     from evomerge_optuna.study.studies import check_files_unchanged, open_study
 
     console = _console()
     merge_study = open_study(_store(storage), name)
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
+    scorer = FinalScorer(merge_study, say=partial(_say, console))
     if trial == "best":
-        score_front(merge_study, say=partial(_say, console))
+        scorer.score_front()
     chosen = choose_trial(merge_study, trial)
-    rows = final_scores(merge_study, chosen, say=partial(_say, console))
+    rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
     _print(final_json(spec, rows) if as_json else final_table(spec, rows))

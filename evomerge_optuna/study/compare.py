@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -69,7 +69,11 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
             + ", ".join(f"{s.name} {s.spec.objective.target}" for s in studies)
         )
     ((target, _),) = targets
-    best = [tested for s in studies if (tested := _tested(s, _chosen(s)))]
+    best = [
+        replace(tested, name=f"{s.name} ({tested.name})")
+        for s in studies
+        if (chosen := _chosen(s)) and (tested := _tested(s, chosen))
+    ]
     others = [tested for s in studies for c in _others(s) if (tested := _tested(s, c))]
     known = {(t.name, t.marks): t for t in others}
     return Comparison(
@@ -130,16 +134,13 @@ def _others(study: MergeStudy) -> list[Contestant]:
     return contestants(study, best)[:-1] if best else []
 
 
-def _tested(study: MergeStudy, contestant: Contestant | None) -> Contender | None:
-    if contestant is None:
-        return None
+def _tested(study: MergeStudy, contestant: Contestant) -> Contender | None:
     scores = stored_scores(study, contestant).get("test")
     if not scores:
         return None
     task = study.spec.objective.task
-    own = contestant.name.startswith("trial ")
     return Contender(
-        name=f"{study.name} ({contestant.name})" if own else contestant.name,
+        name=contestant.name,
         scores=scores,
         marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
         problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import EveryMerger, Merger
+from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.recipe import Recipe
@@ -57,32 +57,78 @@ def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]
     ]
 
 
-def final_scores(
-    merge_study: MergeStudy,
-    trial: FrozenTrial,
-    say: Callable[[str], None] = lambda _: None,
-) -> list[FinalScores]:
-    """Scores every contestant on every split of the spec; what is stored is not scored again.
+class FinalScorer:
+    """Scores the models of a study's final table; what is stored is not scored again."""
 
-    Raises:
-        EvomergeError: the trial's recipe no longer gives the tensors it was scored with.
-    """
-    splits = [
-        split
-        for split in SPLITS
-        if any(split in task.data.sources() for task in merge_study.spec.tasks.values())
-    ]
-    evaluator, merger = Evaluator(merge_study.spec), EveryMerger(merge_study.spec.evaluation)
-    table = []
-    for contestant in contestants(merge_study, trial):
-        stored = stored_scores(merge_study, contestant)
+    def __init__(
+        self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._study = merge_study
+        self._say = say
+        self._merger = EveryMerger(merge_study.spec.evaluation)
+        self._evaluator = Evaluator(merge_study.spec)
+
+    def final_scores(self, trial: FrozenTrial) -> list[FinalScores]:
+        """Scores every contestant on every split of the spec.
+
+        Raises:
+            EvomergeError: the trial's recipe no longer gives the tensors it was scored with.
+        """
+        tasks = self._study.spec.tasks.values()
+        splits = [s for s in SPLITS if any(s in task.data.sources() for task in tasks)]
+        table = []
+        for contestant in contestants(self._study, trial):
+            scores = self._scores(contestant, splits, trial)
+            table.append(FinalScores(contestant.name, {split: scores[split] for split in splits}))
+        return table
+
+    def score_front(self) -> None:
+        """Scores the trials of a front of several objectives on dev."""
+        front = self._study.front()
+        if _is_chosen_on_dev(self._study, front):
+            for trial in front:
+                self._scores(_contestant(trial), ["dev"], trial)
+
+    def _scores(
+        self, contestant: Contestant, splits: list[str], trial: FrozenTrial
+    ) -> dict[str, dict[str, Score]]:
+        """All scores of a contestant; those on these splits are computed where none are stored."""
+        stored = stored_scores(self._study, contestant)
         missing = [split for split in splits if split not in stored]
-        if missing:
-            say(f"scoring {contestant.name} on {', '.join(missing)}")
-            expected = trial.user_attrs[DIGEST] if contestant.recipe == recipe_of(trial) else None
-            stored = _score(merge_study, contestant, merger, evaluator, missing, expected)
-        table.append(FinalScores(contestant.name, {split: stored[split] for split in splits}))
-    return table
+        if not missing:
+            return stored
+        self._say(f"scoring {contestant.name} on {', '.join(missing)}")
+        model, tokenizer = self._model(contestant, trial)
+        found = [self._evaluator.evaluate(model, tokenizer, split) for split in missing]
+        scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
+        outcomes = stored_outcomes(self._study, contestant.identity)
+        outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
+        study = self._study.study
+        study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
+        study.set_user_attr(
+            _ATTRIBUTE + contestant.identity,
+            {
+                split: {metric: asdict(score) for metric, score in by_metric.items()}
+                for split, by_metric in scores.items()
+            },
+        )
+        return scores
+
+    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any]:
+        """A contestant's model and tokenizer; the trial's own must be what it was scored as."""
+        if contestant.recipe is None:
+            assert contestant.model is not None
+            device = self._study.spec.evaluation.device
+            return load_model(local_folder(contestant.model), device)
+        merged = self._merger.merge(contestant.recipe)
+        scored = trial.user_attrs[DIGEST]
+        if contestant.recipe == recipe_of(trial) and merged.digest != scored:
+            raise EvomergeError(
+                f"{contestant.name}: its recipe now gives other tensors "
+                f"(sha256 {merged.digest[:12]}) than when it was scored ({scored[:12]}); are "
+                "the package versions those stored with the study?"
+            )
+        return merged.model, merged.tokenizer
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:
@@ -100,7 +146,7 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     """A trial by its number, the knee of the Pareto front, or the best one.
 
     The best of several objectives is that of the front whose first objective is best on dev, once
-    `score_front` has scored it there; without a dev split, on search.
+    `FinalScorer.score_front` has scored it there; without a dev split, on search.
 
     Raises:
         UsageError: there is no such scored trial, or the front has no dev scores yet.
@@ -118,20 +164,6 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     if not found[0].state.is_finished() or found[0].values is None:
         raise UsageError(f"trial {which} of study '{merge_study.name}' has no score")
     return found[0]
-
-
-def score_front(merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None) -> None:
-    """Scores the trials of a front of several objectives on dev, once."""
-    front = merge_study.front()
-    if not _is_chosen_on_dev(merge_study, front):
-        return
-    evaluator, merger = Evaluator(merge_study.spec), EveryMerger(merge_study.spec.evaluation)
-    for trial in front:
-        contestant = _contestant(trial)
-        if "dev" not in stored_scores(merge_study, contestant):
-            say(f"scoring {contestant.name} of the front on dev")
-            expected = trial.user_attrs[DIGEST]
-            _score(merge_study, contestant, merger, evaluator, ["dev"], expected)
 
 
 def _best_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> FrozenTrial:
@@ -157,43 +189,6 @@ def _is_chosen_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> bool
 def _contestant(trial: FrozenTrial) -> Contestant:
     recipe = recipe_of(trial)
     return Contestant(f"trial {trial.number}", recipe.digest(), recipe=recipe)
-
-
-def _score(
-    merge_study: MergeStudy,
-    contestant: Contestant,
-    merger: Merger,
-    evaluator: Evaluator,
-    splits: list[str],
-    expected: str | None,
-) -> dict[str, dict[str, Score]]:
-    """Scores a contestant and stores that; returns all that is stored of it."""
-    if contestant.recipe is None:
-        assert contestant.model is not None
-        device = merge_study.spec.evaluation.device
-        model, tokenizer = load_model(local_folder(contestant.model), device)
-    else:
-        merged = merger.merge(contestant.recipe)
-        if expected is not None and merged.digest != expected:
-            raise EvomergeError(
-                f"{contestant.name}: its recipe now gives other tensors "
-                f"(sha256 {merged.digest[:12]}) than when it was scored ({expected[:12]}); are "
-                "the package versions those stored with the study?"
-            )
-        model, tokenizer = merged.model, merged.tokenizer
-    found = [evaluator.evaluate(model, tokenizer, split) for split in splits]
-    scores = stored_scores(merge_study, contestant) | {e.split: e.scores for e in found}
-    outcomes = stored_outcomes(merge_study, contestant.identity)
-    outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
-    merge_study.study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
-    merge_study.study.set_user_attr(
-        _ATTRIBUTE + contestant.identity,
-        {
-            split: {metric: asdict(score) for metric, score in by_metric.items()}
-            for split, by_metric in scores.items()
-        },
-    )
-    return scores
 
 
 def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, dict[str, Score]]:

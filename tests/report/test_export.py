@@ -15,7 +15,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.export import export, mergekit_yaml
-from evomerge_optuna.study.final import choose_trial, final_scores
+from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study
@@ -39,7 +39,7 @@ def finished(make_spec: SpecMaker, tmp_path: Path, home: Path) -> Iterator[Merge
 
 def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     best = choose_trial(finished, "best")
-    scores = final_scores(finished, best)[-1].scores
+    scores = FinalScorer(finished).final_scores(best)[-1].scores
     out = tmp_path / "new" / "model"
     digest = export(finished, best, out)
     assert digest == best.user_attrs["sha256"] == digest_files(out)

@@ -14,7 +14,7 @@ from evomerge_optuna.report.comparison import write_report
 from evomerge_optuna.report.tables import comparison_json
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.compare import Contender, compare, hypervolumes, pair
-from evomerge_optuna.study.final import choose_trial, final_scores, score_front
+from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.progress import progress_of
 from evomerge_optuna.study.runner import run_study
@@ -81,7 +81,7 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
         run_study(study, 3 + number)
         best = study.best()
         assert best is not None
-        final_scores(study, best)
+        FinalScorer(study).final_scores(best)
     comparison = compare(studies)
     names = [row.name for row in comparison.tested]
     assert names[:3] == ["a", "b", "uniform merge"]
@@ -123,10 +123,11 @@ def test_front_knee_and_choice(store: Store, spec_content: Callable[..., dict[st
     assert choose_trial(study, "knee") == knee(study, front)
     with pytest.raises(UsageError, match="have no dev score; run study test tiny"):
         choose_trial(study, "best")
-    score_front(study)
+    FinalScorer(study).score_front()
     chosen = choose_trial(study, "best")
     dev = {
-        t.number: final_scores(study, t)[-1].scores["dev"]["words.perplexity"].value for t in front
+        t.number: FinalScorer(study).final_scores(t)[-1].scores["dev"]["words.perplexity"].value
+        for t in front
     }
     assert dev[chosen.number] == min(dev.values())
 

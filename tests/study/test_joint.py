@@ -16,7 +16,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.study import objective
-from evomerge_optuna.study.final import final_scores
+from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.runner import Interrupted, run_study
 from evomerge_optuna.study.storage import Store, open_store
 from evomerge_optuna.study.studies import BASELINE, MergeStudy, create_study, open_study, recipe_of
@@ -138,7 +138,7 @@ def test_export_is_what_was_scored(
     score = Evaluator(study.spec).evaluate(model, tokenizer, "search").scores["words.perplexity"]
     # Folded scales move by what the norms' epsilon is beside these tiny random activations.
     assert score.value == pytest.approx(trial.values[0], rel=1e-2)
-    assert final_scores(study, trial)[-1].name == f"trial {trial.number}"
+    assert FinalScorer(study).final_scores(trial)[-1].name == f"trial {trial.number}"
 
 
 def test_staged_search_stacks_the_best_merge(

@@ -12,7 +12,7 @@ from evomerge_optuna.merging.merger import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective
-from evomerge_optuna.study.final import choose_trial, final_scores, stored_final_scores
+from evomerge_optuna.study.final import FinalScorer, choose_trial, stored_final_scores
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
@@ -132,14 +132,14 @@ def test_final_scores_are_computed_once(
 ) -> None:
     run_study(merge_study, 4)
     best = choose_trial(merge_study, "best")
-    rows = final_scores(merge_study, best)
+    rows = FinalScorer(merge_study).final_scores(best)
     assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
     assert list(rows[0].scores) == ["search", "dev", "test"]
     target = merge_study.spec.objective.target
     assert rows[-1].scores["search"][target].value == best.values[0]
     said: list[str] = []
     again = open_study(open_store(), "tiny")
-    assert final_scores(again, best, said.append) == rows
+    assert FinalScorer(again, said.append).final_scores(best) == rows
     assert said == []
     assert stored_final_scores(again, best) == rows
 

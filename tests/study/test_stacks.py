@@ -15,7 +15,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.dashboard import attach_path, describe_study, describe_trial
 from evomerge_optuna.report.export import STACK_FILE, export
 from evomerge_optuna.spec import StudySpec, parse_spec
-from evomerge_optuna.study.final import choose_trial, final_scores
+from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
@@ -60,7 +60,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
     assert len({t.user_attrs["sha256"] for t in trials}) > 1
 
     chosen = trials[-1]
-    rows = {row.name: row.scores["test"] for row in final_scores(dfs_study, chosen)}
+    rows = {row.name: row.scores["test"] for row in FinalScorer(dfs_study).final_scores(chosen)}
     assert list(rows) == ["a", "b", "identity path", "trial 5"]
     assert rows["identity path"] == rows["a"]
 
