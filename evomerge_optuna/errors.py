@@ -22,7 +22,7 @@ class StorageError(EvomergeError):
 
 
 class StudyBusyError(EvomergeError):
-    """Another process runs the study; a study has one worker at a time."""
+    """Other processes work on the study, or one has stopped in the middle of a change to it."""
 
 
 class StudyChangedError(UsageError):

@@ -36,13 +36,14 @@ class EvaluationSpec(Strict):
     """How candidates are built and run; changes speed, not what is searched.
 
     `memory_limit` (as 16GB; default: 70% of what is free) is what the resident merger may keep
-    between trials.
+    between trials. A trial whose worker dies is tried again `max_retries` times.
     """
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
     merger: Literal["resident", "checkpoint"] = "resident"
     memory_limit: ByteSize | None = None
+    max_retries: Annotated[Integer, Field(ge=0)] = 3
 
     @field_validator("memory_limit")
     @classmethod

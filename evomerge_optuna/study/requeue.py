@@ -1,49 +1,85 @@
 """What becomes of a trial that was cut short: a waiting trial repeats it, and it counts no more."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from evomerge_optuna.study.studies import BASELINE, REPEATS, MergeStudy
+from evomerge_optuna.study.samplers import sampled_attributes
+from evomerge_optuna.study.studies import BASELINE, ERROR, REPEATS, MergeStudy
 
-INTERRUPTED = "interrupted"  # trial attribute, for the reader: why it was cut short
+# Trial attributes.
+INTERRUPTED = "interrupted"  # for the reader: why it was cut short
+DEATHS = "deaths"  # how many workers died on the trials that this one repeats
 
 
-def requeue_running(merge_study: MergeStudy, reason: str) -> int:
-    """Queues again every running trial and marks it failed; returns how many.
+def requeue_running(
+    merge_study: MergeStudy, is_cut_short: Callable[[FrozenTrial], bool], reason: str
+) -> None:
+    """Queues these running trials again and marks them failed; for the holder of the study."""
+    study = merge_study.study
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    cut_short = [trial for trial in running if is_cut_short(trial)]
+    requeue(merge_study, cut_short)
+    for trial in cut_short:
+        _fail(merge_study, trial, INTERRUPTED, reason)
 
-    For the process that holds the study (see `lock.hold`), at a time when it runs no trial itself:
-    what is running then belongs to a worker that is gone.
+
+def requeue_dead(merge_study: MergeStudy, is_dead: Callable[[FrozenTrial], bool]) -> None:
+    """Queues the trials of dead workers again; for the holder of the study.
+
+    One that more than `max_retries` workers died on fails for good: it is likely what kills them.
     """
     study = merge_study.study
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    requeue(merge_study, running)
-    for trial in running:
-        merge_study.store.rdb.set_trial_user_attr(trial._trial_id, INTERRUPTED, reason)
-        study.tell(trial.number, state=TrialState.FAIL)
-    return len(running)
+    for trial in [trial for trial in running if is_dead(trial)]:
+        deaths = trial.user_attrs.get(DEATHS, 0) + 1
+        if deaths > merge_study.spec.evaluation.max_retries:
+            reason = f"{deaths} workers died on it (out of memory?); it is not tried again"
+            _fail(merge_study, trial, ERROR, reason)
+        else:
+            requeue(merge_study, [trial], deaths=deaths)
+            _fail(merge_study, trial, INTERRUPTED, "its worker died")
 
 
-def requeue(merge_study: MergeStudy, trials: Sequence[FrozenTrial]) -> None:
+def requeue(
+    merge_study: MergeStudy, trials: Sequence[FrozenTrial], *, deaths: int = 0, anew: bool = False
+) -> None:
     """Adds a waiting repeat of each trial that has none yet.
 
-    The repeat keeps fixed parameters. The others are chosen anew, and chosen alike, since the
-    sampler depends on finished trials and on the position alone.
+    The repeat has the same parameters and belongs to the same generation. Where the trial was cut
+    short before it had them all, they are chosen anew, by a single worker chosen alike: the sampler
+    depends on finished trials and on the position alone.
+
+    Args:
+        deaths: see `DEATHS`.
+        anew: choose all parameters anew, for the trials before these have to be scored first.
     """
     repeated = merge_study.repeated()
     for trial in trials:
-        if trial.number not in repeated:
-            fixed = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
-            baseline = {k: v for k, v in trial.user_attrs.items() if k == BASELINE}
-            merge_study.study.add_trial(
-                create_trial(
-                    state=TrialState.WAITING,
-                    system_attrs=fixed,
-                    user_attrs={**baseline, REPEATS: trial.number},
-                )
-            )
+        if trial.number in repeated:
+            continue
+        kept = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
+        if not anew and trial.params.keys() == merge_study.space.ranges().keys():
+            kept = {"fixed_params": trial.params, **sampled_attributes(trial)}
+        user_attrs = {k: v for k, v in trial.user_attrs.items() if k in (BASELINE, DEATHS)}
+        user_attrs[REPEATS] = trial.number
+        if deaths:
+            user_attrs[DEATHS] = deaths
+        merge_study.study.add_trial(
+            create_trial(state=TrialState.WAITING, system_attrs=kept, user_attrs=user_attrs)
+        )
 
 
-def position(merge_study: MergeStudy, number: int) -> int:
-    """A trial's place in the study: a trial and its repeats count once."""
-    return sum(trial.number < number for trial in merge_study.trials())
+def position(merge_study: MergeStudy, trial: FrozenTrial) -> int:
+    """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
+    trials = merge_study.study.get_trials(deepcopy=False)
+    repeats = {t.number: t.user_attrs[REPEATS] for t in trials if REPEATS in t.user_attrs}
+    original = trial.number
+    while original in repeats:
+        original = repeats[original]
+    return sum(t.number < original and t.number not in repeats for t in trials)
+
+
+def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:
+    merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
+    merge_study.study.tell(trial.number, state=TrialState.FAIL)

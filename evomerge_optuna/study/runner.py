@@ -1,6 +1,8 @@
 """The loop that runs trials until a study has as many as wanted."""
 
 import errno
+import itertools
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,23 +13,28 @@ import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError, NotFiniteError
+from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
-from evomerge_optuna.study.requeue import position, requeue, requeue_running
+from evomerge_optuna.study.requeue import position, requeue
 from evomerge_optuna.study.samplers import make_sampler
-from evomerge_optuna.study.storage import database_errors
+from evomerge_optuna.study.storage import database_errors, is_lost_connection, patience
 from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.worker import Worker, working
 
 OnTrial = Callable[[FrozenTrial], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
 
+_ATTEMPTS = 5  # to take a trial, where the connection to the database breaks each time
+
+_OF_THE_DATABASE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 # What stops the run instead of failing the trial, which is then repeated by the next run.
 _NOT_THE_CANDIDATES_FAULT = (
     EvomergeError,
-    optuna.exceptions.StorageInternalError,
-    sqlalchemy.exc.SQLAlchemyError,
+    optuna.exceptions.UpdateFinishedTrialError,
+    *_OF_THE_DATABASE,
 )
 
 
@@ -42,51 +49,85 @@ def run_study(
     trials: int,
     *,
     timeout: float | None = None,
+    grace: float = 0.0,
     on_trial: OnTrial = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Runs trials until the study has `trials` finished ones in all, or `timeout` seconds passed.
 
-    Ctrl-C stops it at once: the running trial is marked failed and queued again. What an earlier
-    run left running when it was killed is queued again first.
+    Any number of processes may do so at once. Ctrl-C stops this one at once: its running trial is
+    marked failed and queued again, as is that of a worker that died.
 
     Args:
-        trials: the total wanted, with those of earlier runs.
+        trials: the total wanted, with those of earlier runs and of other workers.
+        grace: seconds that the running trial has to finish after SIGTERM.
         on_trial: called with each finished trial.
-        say: told in a line what the run keeps in memory.
+        say: told in a line what the run keeps in memory, and what it waits for.
 
     Raises:
-        Interrupted: by Ctrl-C.
-        StudyBusyError: another process runs the study.
+        Interrupted: by Ctrl-C or SIGTERM.
         EvomergeError: the database or the machine failed, or every candidate fails alike; finished
             trials are kept.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    with database_errors(merge_study.store.url), hold(merge_study.store, merge_study.name):
-        requeue_running(merge_study, "its worker died")
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    with database_errors(merge_study.store.url), working(merge_study) as worker:
         try:
-            objective = Objective(merge_study, say)
-            while merge_study.finished() < trials:
-                if deadline is not None and time.monotonic() >= deadline:
-                    return
-                on_trial(_run_trial(merge_study, objective))
+            with patience(merge_study.store, say), grace_period(grace) as told_to_stop:
+                objective = Objective(merge_study, say)
+
+                def is_over() -> bool:
+                    return told_to_stop() or time.monotonic() >= deadline
+
+                while (trial := _next(worker, trials, is_over, say)) is not None:
+                    finished = _run_trial(merge_study, objective, trial)
+                    if finished is not None:
+                        on_trial(finished)
+                if told_to_stop():
+                    raise Interrupted("stopped")
         except KeyboardInterrupt:
             with _interrupts_ignored():
-                requeue_running(merge_study, "its worker was told to stop")
+                worker.requeue_own("its worker was told to stop")
             raise Interrupted("stopped") from None
         except Exception:
-            # Where the database itself is gone, the next run does it.
+            # Where the database itself is gone, another worker or the next run does it.
             with suppress(Exception):
-                requeue_running(merge_study, "its worker could not go on")
+                worker.requeue_own("its worker could not go on")
             raise
 
 
-def _run_trial(merge_study: MergeStudy, objective: Objective) -> FrozenTrial:
+def _next(
+    worker: Worker, trials: int, is_over: Callable[[], bool], say: Callable[[str], None]
+) -> optuna.Trial | None:
+    """The worker's next trial, also when the connection breaks while it is taken."""
+    for attempt in itertools.count():
+        try:
+            return worker.next_trial(trials, is_over, say)
+        except _OF_THE_DATABASE as error:
+            if not is_lost_connection(error) or attempt == _ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _run_trial(
+    merge_study: MergeStudy, objective: Objective, trial: optuna.Trial
+) -> FrozenTrial | None:
+    """The finished trial; None where it is not this worker's any more, or its connection broke."""
     study = merge_study.study
-    trial = study.ask()
     # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
-    place = position(merge_study, trial.number)
+    place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
     study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
+    try:
+        return _tell(merge_study, objective, trial)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return None  # taken for dead, and given to another worker
+    except _OF_THE_DATABASE as error:
+        if not is_lost_connection(error):
+            raise
+        return None  # queued again with the next trial that is taken
+
+
+def _tell(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
+    study = merge_study.study
     try:
         values = objective(trial)
     except NotFiniteError as error:
@@ -113,7 +154,8 @@ def _fail_or_give_up(merge_study: MergeStudy, trial: optuna.Trial, reason: str) 
     failed = _fail(merge_study.study, trial, reason)
     last = [t for t in merge_study.trials() if t.state.is_finished()][-ALIKE:]
     if len(last) == ALIKE and all(t.user_attrs.get(ERROR) == reason for t in last):
-        requeue(merge_study, last)
+        with hold(merge_study.store, merge_study.name):
+            requeue(merge_study, last, anew=True)
         raise EvomergeError(
             f"the last {ALIKE} candidates all failed alike: {reason}; it is not the recipes' "
             "fault: correct the cause and run again, these trials will be repeated"

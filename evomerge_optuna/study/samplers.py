@@ -9,6 +9,7 @@ before it.
 import copy
 import warnings
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.study.optimizer_state import restore
 
 
 class PositionedCmaEsSampler(CmaEsSampler):
@@ -58,6 +60,26 @@ class PositionedCmaEsSampler(CmaEsSampler):
         positioned = copy.copy(trial)
         positioned.number = self._position
         return super().sample_relative(study, positioned, search_space)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """The state of the latest generation; Optuna takes that of the latest trial.
+
+        Among many workers the repeat of an old trial may be the latest. Nor does Optuna look what
+        it unpickles, though who may write to the database could write anything.
+        """
+        states = [
+            (trial.system_attrs[self._attr_key_generation], parts)
+            for trial in completed_trials
+            if (parts := self._state_of(trial))
+        ]
+        if not states:
+            return None
+        _, latest = max(states, key=itemgetter(0))
+        return restore(self._concat_optimizer_attrs(latest))
+
+    def _state_of(self, trial: FrozenTrial) -> dict[str, str]:
+        attributes = trial.system_attrs.items()
+        return {k: v for k, v in attributes if k.startswith(self._attr_key_optimizer)}
 
 
 if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
@@ -139,6 +161,12 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
         return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
+
+
+def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """The system attributes in which a sampler keeps its state and a trial's generation."""
+    kept = trial.system_attrs.items()
+    return {k: v for k, v in kept if k.startswith("cma:") or k.endswith(":generation")}
 
 
 def _stream(seed: int, position: int) -> int:

@@ -1,15 +1,18 @@
 """The database and the artifact store: opened here, named without passwords, errors in words."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
 from evomerge_optuna.errors import StorageError, UsageError
@@ -18,6 +21,7 @@ from evomerge_optuna.home import home
 STORAGE_VARIABLE = "EVOMERGE_STORAGE"
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
+_PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,46 @@ def database_errors(url: URL) -> Iterator[None]:
             f"storage {shown(url)} was made by another version of Optuna: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+@contextmanager
+def patience(store: Store, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Waits for a PostgreSQL server that does not answer, instead of failing at once.
+
+    What was under way on the connection that broke fails nevertheless; see `is_lost_connection`.
+    """
+    if store.url.drivername == "sqlite":
+        yield
+        return
+    over = Event()
+
+    def connect(dialect: Any, _: Any, arguments: Any, options: Any) -> Any:
+        pause, give_up = 0.5, time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.dbapi.OperationalError as error:
+                if over.is_set() or time.monotonic() > give_up:
+                    raise
+                say(f"{store}: {_reason(error, store.url)}; trying again for {_PATIENCE:.0f} s")
+            over.wait(pause)
+            pause = min(2 * pause, 10.0)
+
+    event.listen(store.rdb.engine, "do_connect", connect)
+    try:
+        yield
+    finally:
+        over.set()
+        event.remove(store.rdb.engine, "do_connect", connect)
+
+
+def is_lost_connection(error: BaseException | None) -> bool:
+    """Did a database error come of a connection that broke?"""
+    while error is not None:
+        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _engine(url: URL) -> dict[str, object]:

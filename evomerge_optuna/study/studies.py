@@ -11,7 +11,7 @@ import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
+from evomerge_optuna.errors import SpecError, StudyBusyError, StudyChangedError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -21,7 +21,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.lock import hold, is_alive, lease_of
 from evomerge_optuna.study.storage import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
@@ -329,13 +329,18 @@ def delete_study(store: Store, name: str) -> None:
 
     Raises:
         UsageError: there is no such study.
-        StudyBusyError: a process runs it.
+        StudyBusyError: a process works on it.
     """
     with hold(store, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)
         except KeyError as error:
             raise UsageError(f"there is no study '{name}' in {store}") from error
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if any((own := lease_of(trial)) and is_alive(store, own) for trial in running):
+            raise StudyBusyError(
+                f"study '{name}' in {store} is being run; stop its workers, then try again"
+            )
         owners: list[Any] = [study, *study.get_trials(deepcopy=False)]
         for owner in owners:
             for meta in optuna.artifacts.get_all_artifact_meta(owner, storage=store.rdb):

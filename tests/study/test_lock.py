@@ -1,23 +1,25 @@
-"""A study has one worker at a time, whatever becomes of it."""
+"""What a process holds is let go by its death and by nothing else."""
 
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evomerge_optuna.errors import StudyBusyError
-from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.lock import Lease, hold, is_alive, lease
 from evomerge_optuna.study.storage import open_store
 
 HOLDER = """
 import sys, time
-from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.lock import hold, lease
 from evomerge_optuna.study.storage import open_store
-with hold(open_store(sys.argv[1]), "tiny"):
-    print("held", flush=True)
+store = open_store(sys.argv[1])
+with hold(store, "tiny"), lease(store) as own:
+    print(own.worker, own.server_start, flush=True)
     time.sleep(60)
 """
 
@@ -27,14 +29,29 @@ def test_held_by_one_process_until_it_dies(storage_url: str, home: Path) -> None
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, storage_url], stdout=subprocess.PIPE, text=True
     )
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    busy = pytest.raises(StudyBusyError, match="is being run by another process")
-    with busy, hold(store, "tiny"):
+    assert holder.stdout is not None
+    worker, server_start = holder.stdout.readline().split()
+    own = Lease(worker, float(server_start))
+
+    os.kill(holder.pid, signal.SIGSTOP)  # as slow as can be, and alive
+    assert is_alive(store, own)
+    busy = pytest.raises(StudyBusyError, match="another process has held study 'tiny'")
+    with busy, hold(store, "tiny", patience=0.2):
         pass
     with hold(store, "another study"):
         pass
+
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     for _ in range(2):
         with hold(store, "tiny"):
             pass
+        assert not is_alive(store, own)
+
+
+def test_lease_ends_with_its_block(storage_url: str, home: Path) -> None:
+    store = open_store(storage_url)
+    with lease(store) as own:
+        assert is_alive(store, own)
+        assert not is_alive(store, replace(own, worker="another"))
+    assert not is_alive(store, own)

@@ -146,7 +146,7 @@ def test_delete_of_a_trial_cut_short_after_its_artifact(make_spec: SpecMaker, ho
     upload_artifact(
         artifact_store=created.store.artifacts, file_path=__file__, study_or_trial=trial
     )
-    assert requeue_running(created, "its worker died") == 1
+    requeue_running(created, lambda _: True, "its worker died")
     delete_study(created.store, "tiny")
     assert not list(created.store.artifacts_folder.iterdir())
 

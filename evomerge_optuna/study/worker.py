@@ -1,0 +1,81 @@
+"""A worker: takes the next trial of a study that it may share with others, on any machine."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.study.lock import WORKER, Lease, hold, is_alive, lease, lease_of
+from evomerge_optuna.study.requeue import requeue_dead, requeue_running
+from evomerge_optuna.study.studies import MergeStudy
+
+_POLL = 1.0  # seconds between two looks at the trials of others
+
+
+class Worker:
+    """Takes trials one at a time; all of a study's workers together take no more than wanted."""
+
+    def __init__(self, merge_study: MergeStudy, own: Lease) -> None:
+        self._study = merge_study
+        self._lease = own
+
+    def next_trial(
+        self,
+        wanted: int,
+        is_over: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> optuna.Trial | None:
+        """A trial to run; None once `wanted` trials are finished, or it is over.
+
+        As long as others run the last ones it waits, for one of them might die.
+        """
+        told = False
+        while not is_over():
+            with hold(self._study.store, self._study.name):
+                requeue_dead(self._study, self._is_dead)
+                self._requeue_own("its worker lost it")
+                finished = self._study.finished()
+                running = len(self._running())
+                if finished >= wanted:
+                    return None
+                if finished + running < wanted:
+                    trial = self._study.study.ask()
+                    trial.set_user_attr(WORKER, asdict(self._lease))
+                    return trial
+            if not told:
+                say(f"the last {running} trials are with other workers; waiting for them")
+                told = True
+            time.sleep(_POLL)
+        return None
+
+    def requeue_own(self, reason: str) -> None:
+        """Queues again what this worker was running; for a time when it runs nothing."""
+        with hold(self._study.store, self._study.name):
+            self._requeue_own(reason)
+
+    def _requeue_own(self, reason: str) -> None:
+        requeue_running(self._study, self._is_own, reason)
+
+    def _running(self) -> list[FrozenTrial]:
+        return self._study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Was it taken by this worker, or by one that was stopped between taking and signing?"""
+        found = lease_of(trial)
+        return found is None or found.worker == self._lease.worker
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        found = lease_of(trial)
+        if found is None or found.worker == self._lease.worker:
+            return False
+        return not is_alive(self._study.store, found)
+
+
+@contextmanager
+def working(merge_study: MergeStudy) -> Iterator[Worker]:
+    """A worker of this process, which others see alive as long as the block runs."""
+    with lease(merge_study.store) as own:
+        yield Worker(merge_study, own)
