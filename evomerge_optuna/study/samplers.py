@@ -67,19 +67,13 @@ class PositionedCmaEsSampler(CmaEsSampler):
         Among many workers the repeat of an old trial may be the latest. Nor does Optuna look what
         it unpickles, though who may write to the database could write anything.
         """
-        states = [
-            (trial.system_attrs[self._attr_key_generation], parts)
-            for trial in completed_trials
-            if (parts := self._state_of(trial))
-        ]
-        if not states:
+        first = f"{self._attr_key_optimizer}:0"
+        carriers = [t.system_attrs for t in completed_trials if first in t.system_attrs]
+        if not carriers:
             return None
-        _, latest = max(states, key=itemgetter(0))
-        return restore(self._concat_optimizer_attrs(latest))
-
-    def _state_of(self, trial: FrozenTrial) -> dict[str, str]:
-        attributes = trial.system_attrs.items()
-        return {k: v for k, v in attributes if k.startswith(self._attr_key_optimizer)}
+        latest = max(carriers, key=itemgetter(self._attr_key_generation))
+        parts = {k: v for k, v in latest.items() if k.startswith(self._attr_key_optimizer)}
+        return restore(self._concat_optimizer_attrs(parts))
 
 
 if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
