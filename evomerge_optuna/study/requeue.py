@@ -16,9 +16,7 @@ def requeue_running(
     merge_study: MergeStudy, is_cut_short: Callable[[FrozenTrial], bool], reason: str
 ) -> None:
     """Queues these running trials again and marks them failed; for the holder of the study."""
-    study = merge_study.study
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    cut_short = [trial for trial in running if is_cut_short(trial)]
+    cut_short = [trial for trial in running_trials(merge_study) if is_cut_short(trial)]
     requeue(merge_study, cut_short)
     for trial in cut_short:
         _fail(merge_study, trial, INTERRUPTED, reason)
@@ -29,9 +27,12 @@ def requeue_dead(merge_study: MergeStudy, is_dead: Callable[[FrozenTrial], bool]
 
     One that more than `max_retries` workers died on fails for good: it is likely what kills them.
     """
-    study = merge_study.study
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in [trial for trial in running if is_dead(trial)]:
+    dead = {trial.number for trial in running_trials(merge_study) if is_dead(trial)}
+    if not dead:
+        return
+    # Read again: one that was running when first read may have been finished before its worker
+    # ended. Now that the worker is dead nobody can finish it any more.
+    for trial in [trial for trial in running_trials(merge_study) if trial.number in dead]:
         deaths = trial.user_attrs.get(DEATHS, 0) + 1
         if deaths > merge_study.spec.evaluation.max_retries:
             reason = f"{deaths} workers died on it (out of memory?); it is not tried again"
@@ -68,6 +69,10 @@ def requeue(
         merge_study.study.add_trial(
             create_trial(state=TrialState.WAITING, system_attrs=kept, user_attrs=user_attrs)
         )
+
+
+def running_trials(merge_study: MergeStudy) -> list[FrozenTrial]:
+    return merge_study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def position(merge_study: MergeStudy, trial: FrozenTrial) -> int:

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from evomerge_optuna.study.lock import WORKER, Lease, hold, is_alive, lease, lease_of
-from evomerge_optuna.study.requeue import requeue_dead, requeue_running
+from evomerge_optuna.study.requeue import requeue_dead, requeue_running, running_trials
 from evomerge_optuna.study.studies import MergeStudy
 
 _POLL = 1.0  # seconds between two looks at the trials of others
@@ -38,7 +38,7 @@ class Worker:
                 requeue_dead(self._study, self._is_dead)
                 self._requeue_own("its worker lost it")
                 finished = self._study.finished()
-                running = len(self._running())
+                running = len(running_trials(self._study))
                 if finished >= wanted:
                     return None
                 if finished + running < wanted:
@@ -58,9 +58,6 @@ class Worker:
 
     def _requeue_own(self, reason: str) -> None:
         requeue_running(self._study, self._is_own, reason)
-
-    def _running(self) -> list[FrozenTrial]:
-        return self._study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _is_own(self, trial: FrozenTrial) -> bool:
         """Was it taken by this worker, or by one that was stopped between taking and signing?"""
