@@ -37,8 +37,9 @@ class Worker:
             with hold(self._study.store, self._study.name):
                 requeue_dead(self._study, self._is_dead)
                 self._requeue_own("its worker lost it")
-                finished = self._study.finished()
+                # In this order: one finished in between counts twice, rather than not at all.
                 running = len(running_trials(self._study))
+                finished = self._study.finished()
                 if finished >= wanted:
                     return None
                 if finished + running < wanted:
