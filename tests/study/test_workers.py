@@ -26,7 +26,6 @@ PRELOAD = """
     cmaes datasets mergekit.merge psycopg transformers.models.llama.modeling_llama
 """
 processes.set_forkserver_preload(PRELOAD.split())
-)
 
 
 def work(url: str, trials: int) -> None:
