@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna import __version__
-from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.errors import EvomergeError, Interrupted, StudyExistsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,14 +95,30 @@ def study_create(spec_file: Path, storage: str | None) -> None:
 @study.command("run")
 @click.argument("name_or_spec")
 @click.option("--trials", type=click.IntRange(1), help="Total wanted, with those already run.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", default=1, help="Processes.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Stop after.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=0,
+    help="After SIGTERM, to finish what is running.",
+)
 @storage_option
 def study_run(
-    name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
+    name_or_spec: str,
+    trials: int | None,
+    workers: int,
+    timeout: float | None,
+    grace: float,
+    storage: str | None,
 ) -> None:
-    """Run a study: created from a spec file, or resumed by its name."""
-    from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
-    from evomerge_optuna.study.runner import Interrupted, run_study
+    """Run a study: created from a spec file, or resumed by its name.
+
+    Workers on any number of machines share a study: run the same command on each.
+    """
+    from evomerge_optuna.report.dashboard import describe_study
+    from evomerge_optuna.running import run_here, run_with_workers
     from evomerge_optuna.study.studies import check_files_unchanged
 
     console = _console()
@@ -110,20 +126,15 @@ def study_run(
     wanted = trials or merge_study.spec.trials
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
-    page = PageUpdates(merge_study)
+    run = run_here if workers == 1 else partial(run_with_workers, workers=workers)
     try:
         with _progress(console, merge_study, wanted) as show:
-
-            def finished(trial: Any) -> None:
-                describe_trial(merge_study, trial)
-                page.update()
-                show()
-
-            run_study(
+            run(
                 merge_study,
                 wanted,
                 timeout=timeout,
-                on_trial=finished,
+                grace=grace,
+                show=show,
                 say=partial(_say, console),
             )
     except Interrupted as error:
@@ -342,7 +353,8 @@ def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "M
     if _is_spec_file(name_or_spec):
         spec = load_spec(Path(name_or_spec))
         if not exists(store, spec.study):
-            return _create(store, spec, console)
+            with suppress(StudyExistsError):  # made meanwhile by another worker
+                return _create(store, spec, console)
         opened = continue_with(open_study(store, spec.study), spec)
     else:
         opened = open_study(store, name_or_spec)

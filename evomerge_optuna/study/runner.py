@@ -1,47 +1,43 @@
 """The loop that runs trials until a study has as many as wanted."""
 
 import errno
-import itertools
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import optuna
-import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import CandidateError, EvomergeError, NotFiniteError
+from evomerge_optuna.errors import CandidateError, EvomergeError, Interrupted, NotFiniteError
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
 from evomerge_optuna.study.requeue import position, requeue
 from evomerge_optuna.study.samplers import make_sampler
-from evomerge_optuna.study.storage import database_errors, is_lost_connection, patience
+from evomerge_optuna.study.storage import (
+    DATABASE_ERRORS,
+    database_errors,
+    is_lost_connection,
+    patience,
+    persistently,
+)
 from evomerge_optuna.study.studies import ERROR, MergeStudy
-from evomerge_optuna.study.worker import Worker, working
+from evomerge_optuna.study.worker import working
 
 OnTrial = Callable[[FrozenTrial], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
 
-_ATTEMPTS = 5  # to take a trial, where the connection to the database breaks each time
-
-_OF_THE_DATABASE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 # What stops the run instead of failing the trial, which is then repeated by the next run.
 _NOT_THE_CANDIDATES_FAULT = (
     EvomergeError,
     optuna.exceptions.UpdateFinishedTrialError,
-    *_OF_THE_DATABASE,
+    *DATABASE_ERRORS,
 )
-
-
-class Interrupted(EvomergeError):
-    """The run was told to stop; the trial it was in is queued again."""
-
-    exit_code = 130
 
 
 def run_study(
@@ -78,10 +74,11 @@ def run_study(
                 def is_over() -> bool:
                     return told_to_stop() or time.monotonic() >= deadline
 
-                while (trial := _next(worker, trials, is_over, say)) is not None:
+                take = partial(worker.next_trial, trials, is_over, say)
+                while (trial := persistently(take)) is not None:
                     finished = _run_trial(merge_study, objective, trial)
                     if finished is not None:
-                        on_trial(finished)
+                        persistently(partial(on_trial, finished))
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
@@ -95,35 +92,26 @@ def run_study(
             raise
 
 
-def _next(
-    worker: Worker, trials: int, is_over: Callable[[], bool], say: Callable[[str], None]
-) -> optuna.Trial | None:
-    """The worker's next trial, also when the connection breaks while it is taken."""
-    for attempt in itertools.count():
-        try:
-            return worker.next_trial(trials, is_over, say)
-        except _OF_THE_DATABASE as error:
-            if not is_lost_connection(error) or attempt == _ATTEMPTS:
-                raise
-    raise AssertionError
-
-
 def _run_trial(
     merge_study: MergeStudy, objective: Objective, trial: optuna.Trial
 ) -> FrozenTrial | None:
     """The finished trial; None where it is not this worker's any more, or its connection broke."""
-    study = merge_study.study
-    # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
-    place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
-    study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
     try:
+        _set_sampler(merge_study, trial)
         return _tell(merge_study, objective, trial)
     except optuna.exceptions.UpdateFinishedTrialError:
         return None  # taken for dead, and given to another worker
-    except _OF_THE_DATABASE as error:
+    except DATABASE_ERRORS as error:
         if not is_lost_connection(error):
             raise
         return None  # queued again with the next trial that is taken
+
+
+def _set_sampler(merge_study: MergeStudy, trial: optuna.Trial) -> None:
+    """After ask(), which gives the number; the sampler is first asked by suggest_float."""
+    study = merge_study.study
+    place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
+    study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
 
 
 def _tell(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:

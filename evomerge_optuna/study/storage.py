@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -22,6 +22,10 @@ STORAGE_VARIABLE = "EVOMERGE_STORAGE"
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
+_ATTEMPTS = 5  # where the connection breaks each time
+
+DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def database_errors(url: URL) -> Iterator[None]:
     """
     try:
         yield
-    except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except DATABASE_ERRORS as error:
         raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
     except RuntimeError as error:
         # Optuna raises it for tables of another version.
@@ -134,7 +138,7 @@ def database_errors(url: URL) -> Iterator[None]:
 def patience(store: Store, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Waits for a PostgreSQL server that does not answer, instead of failing at once.
 
-    What was under way on the connection that broke fails nevertheless; see `is_lost_connection`.
+    What was under way on the connection that broke fails nevertheless; see `persistently`.
     """
     if store.url.drivername == "sqlite":
         yield
@@ -159,6 +163,17 @@ def patience(store: Store, say: Callable[[str], None] = lambda _: None) -> Itera
     finally:
         over.set()
         event.remove(store.rdb.engine, "do_connect", connect)
+
+
+def persistently(call: Callable[[], Result]) -> Result:
+    """Calls again what the connection broke under; for what may be done twice."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return call()
+        except DATABASE_ERRORS as error:
+            if not is_lost_connection(error):
+                raise
+    return call()
 
 
 def is_lost_connection(error: BaseException | None) -> bool:

@@ -11,7 +11,13 @@ import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import SpecError, StudyBusyError, StudyChangedError, UsageError
+from evomerge_optuna.errors import (
+    SpecError,
+    StudyBusyError,
+    StudyChangedError,
+    StudyExistsError,
+    UsageError,
+)
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -147,13 +153,10 @@ def create_study(
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
-        UsageError: a study of this name exists.
+        StudyExistsError: a study of this name exists.
     """
     if exists(store, spec.study):
-        raise UsageError(
-            f"study '{spec.study}' exists in {store}; resume it with study run {spec.study}, or "
-            "choose another name"
-        )
+        raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
     architecture = preflight(spec)
     check_data(spec.tasks)
@@ -370,20 +373,27 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
     """Removes what a creation that was cut short left, to begin again.
 
     Raises:
-        UsageError: a study of this name exists, made here or by another program.
+        StudyExistsError: it was made meanwhile.
+        UsageError: another program made it.
     """
     try:
         study = optuna.load_study(study_name=name, storage=store.rdb)
     except KeyError:
         return
     begun = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    if SPEC in study.user_attrs or begun:
+    if SPEC in study.user_attrs:
+        raise _exists_already(store, name)
+    if begun:
         raise UsageError(
-            f"study '{name}' exists in {store}"
-            + ("" if SPEC in study.user_attrs else ", made by another program")
-            + "; choose another name"
+            f"study '{name}' exists in {store}, made by another program; choose another name"
         )
     optuna.delete_study(study_name=name, storage=store.rdb)
+
+
+def _exists_already(store: Store, name: str) -> StudyExistsError:
+    return StudyExistsError(
+        f"study '{name}' exists in {store}; resume it with study run {name}, or choose another name"
+    )
 
 
 def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
