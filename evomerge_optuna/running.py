@@ -27,7 +27,7 @@ def run_here(
     """Runs the study in this process; see `run_study`.
 
     Args:
-        show: called after each trial.
+        show: called after each trial, and at the end.
     """
     page = PageUpdates(merge_study)
 
@@ -37,6 +37,7 @@ def run_here(
         show()
 
     run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
+    show()  # the last ones may have been others'
 
 
 def run_with_workers(

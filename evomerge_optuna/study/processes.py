@@ -60,13 +60,16 @@ def _watch(
     told_to_stop: Callable[[], bool],
 ) -> None:
     deaths, reached = 0, progress()
+    said: set[str] = set()
     while children:
         wait([child.process.sentinel for child in children], _TICK)
         if (now := progress()) != reached:
             deaths, reached = 0, now
         for child in list(children):
             for line in child.lines():
-                say(line)
+                if line not in said:  # all say the same
+                    said.add(line)
+                    say(line)
             if child.process.exitcode is None:
                 continue
             children.remove(child)

@@ -47,7 +47,7 @@ class Worker:
                     trial.set_user_attr(WORKER, asdict(self._lease))
                     return trial
             if not told:
-                say(f"the last {running} trials are with other workers; waiting for them")
+                say("waiting for the last trials, which are with other workers")
                 told = True
             time.sleep(_POLL)
         return None
