@@ -310,6 +310,38 @@ def stack_import(model: Path, out: Path) -> None:
     click.echo(f"Folded {len(recipe.steps)} steps of {model} into {out}")
 
 
+@main.group()
+def storage() -> None:
+    """The database of the studies."""
+
+
+@storage.command("upgrade")
+@storage_option
+def storage_upgrade(storage: str | None) -> None:
+    """Bring the tables of an older Optuna up to date."""
+    from evomerge_optuna.study.storage import upgrade
+
+    click.echo(f"The tables are of version {upgrade(storage)}")
+
+
+@storage.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=13000, show_default=True, type=click.IntRange(0, 65535))
+@storage_option
+def storage_serve(host: str, port: int, storage: str | None) -> None:
+    """Serve the storage to many workers by gRPC."""
+    from evomerge_optuna.study.proxy import serve
+
+    serve(
+        _store(storage),
+        host,
+        port,
+        on_ready=lambda url: click.echo(
+            f"Workers reach it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
+        ),
+    )
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
@@ -331,7 +363,8 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
 
 def _store(url: str | None) -> "Store":
     """Opens the storage; whatever its database does until the command ends is told in words."""
-    from evomerge_optuna.study.storage import database_errors, open_store
+    from evomerge_optuna.study.faults import database_errors
+    from evomerge_optuna.study.storage import open_store
 
     store = open_store(url)
     click.get_current_context().with_resource(database_errors(store.url))

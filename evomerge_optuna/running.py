@@ -7,9 +7,10 @@ from functools import partial
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
+from evomerge_optuna.study.faults import patience, persistently
 from evomerge_optuna.study.processes import run_processes
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store, patience, persistently
+from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 
 Say = Callable[[str], None]
@@ -71,8 +72,9 @@ def run_with_workers(
         show()
         return merge_study.finished()
 
-    with patience(merge_study.store, say):
-        run_processes(work, workers, partial(persistently, progress), say)
+    store = merge_study.store
+    with patience(store.url, store.rdb, say):
+        run_processes(work, workers, partial(persistently, store.rdb, progress), say)
 
 
 def _work(

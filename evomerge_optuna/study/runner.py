@@ -12,18 +12,20 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError, Interrupted, NotFiniteError
+from evomerge_optuna.study.faults import (
+    ATTEMPTS,
+    database_errors,
+    database_failures,
+    is_lost_connection,
+    patience,
+    persistently,
+    wait_for_proxy,
+)
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
 from evomerge_optuna.study.requeue import position, requeue
 from evomerge_optuna.study.samplers import make_sampler
-from evomerge_optuna.study.storage import (
-    DATABASE_ERRORS,
-    database_errors,
-    is_lost_connection,
-    patience,
-    persistently,
-)
 from evomerge_optuna.study.studies import ERROR, MergeStudy
 from evomerge_optuna.study.worker import working
 
@@ -31,13 +33,6 @@ OnTrial = Callable[[FrozenTrial], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
-
-# What stops the run instead of failing the trial, which is then repeated by the next run.
-_NOT_THE_CANDIDATES_FAULT = (
-    EvomergeError,
-    optuna.exceptions.UpdateFinishedTrialError,
-    *DATABASE_ERRORS,
-)
 
 
 def run_study(
@@ -66,19 +61,30 @@ def run_study(
             trials are kept.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    with database_errors(merge_study.store.url), working(merge_study) as worker:
+    url, rdb = merge_study.store.url, merge_study.store.rdb
+    with database_errors(url), working(merge_study) as worker:
         try:
-            with patience(merge_study.store, say), grace_period(grace) as told_to_stop:
+            with patience(url, rdb, say), grace_period(grace) as told_to_stop:
                 objective = Objective(merge_study, say)
 
                 def is_over() -> bool:
                     return told_to_stop() or time.monotonic() >= deadline
 
                 take = partial(worker.next_trial, trials, is_over, say)
-                while (trial := persistently(take)) is not None:
-                    finished = _run_trial(merge_study, objective, trial)
-                    if finished is not None:
-                        persistently(partial(on_trial, finished))
+                lost = 0  # trials in a row
+                while (trial := persistently(rdb, take)) is not None:
+                    try:
+                        finished = _run_trial(merge_study, objective, trial)
+                    except optuna.exceptions.UpdateFinishedTrialError:
+                        continue  # taken for dead, and given to another worker
+                    except database_failures() as error:
+                        lost += 1
+                        if not is_lost_connection(error) or lost > ATTEMPTS:
+                            raise
+                        wait_for_proxy(rdb)
+                        continue  # queued again with the next trial that is taken
+                    lost = 0
+                    persistently(rdb, partial(on_trial, finished))
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
@@ -92,37 +98,20 @@ def run_study(
             raise
 
 
-def _run_trial(
-    merge_study: MergeStudy, objective: Objective, trial: optuna.Trial
-) -> FrozenTrial | None:
-    """The finished trial; None where it is not this worker's any more, or its connection broke."""
-    try:
-        _set_sampler(merge_study, trial)
-        return _tell(merge_study, objective, trial)
-    except optuna.exceptions.UpdateFinishedTrialError:
-        return None  # taken for dead, and given to another worker
-    except DATABASE_ERRORS as error:
-        if not is_lost_connection(error):
-            raise
-        return None  # queued again with the next trial that is taken
-
-
-def _set_sampler(merge_study: MergeStudy, trial: optuna.Trial) -> None:
-    """After ask(), which gives the number; the sampler is first asked by suggest_float."""
+def _run_trial(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
     study = merge_study.study
+    # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
     place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
     study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
-
-
-def _tell(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
-    study = merge_study.study
     try:
         values = objective(trial)
     except NotFiniteError as error:
         return _fail(study, trial, str(error))
     except CandidateError as error:
         return _fail_or_give_up(merge_study, trial, str(error))
-    except _NOT_THE_CANDIDATES_FAULT:
+    except (EvomergeError, optuna.exceptions.UpdateFinishedTrialError):
+        raise  # not the candidate's fault: the trial is repeated
+    except database_failures():
         raise
     except OSError as error:
         raise EvomergeError(_about_the_machine(error)) from error
@@ -142,7 +131,7 @@ def _fail_or_give_up(merge_study: MergeStudy, trial: optuna.Trial, reason: str) 
     failed = _fail(merge_study.study, trial, reason)
     last = [t for t in merge_study.trials() if t.state.is_finished()][-ALIKE:]
     if len(last) == ALIKE and all(t.user_attrs.get(ERROR) == reason for t in last):
-        with hold(merge_study.store, merge_study.name):
+        with hold(merge_study.store.locks, merge_study.name):
             requeue(merge_study, last, anew=True)
         raise EvomergeError(
             f"the last {ALIKE} candidates all failed alike: {reason}; it is not the recipes' "

@@ -27,7 +27,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.study.lock import hold, is_alive, lease_of
+from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.storage import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
@@ -183,7 +183,7 @@ def create_study(
         LAYERS: architecture.layers,
         **({START: next(iter(warm.values()))} if warm else {}),
     }
-    with hold(store, spec.study):
+    with hold(store.locks, spec.study):
         _remove_unfinished_creation(store, spec.study)
         study = optuna.create_study(
             storage=store.rdb,
@@ -334,13 +334,13 @@ def delete_study(store: Store, name: str) -> None:
         UsageError: there is no such study.
         StudyBusyError: a process works on it.
     """
-    with hold(store, name):
+    with hold(store.locks, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)
         except KeyError as error:
             raise UsageError(f"there is no study '{name}' in {store}") from error
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if any((own := lease_of(trial)) and is_alive(store, own) for trial in running):
+        if any((own := lease_of(trial)) and store.locks.is_alive(own) for trial in running):
             raise StudyBusyError(
                 f"study '{name}' in {store} is being run; stop its workers, then try again"
             )

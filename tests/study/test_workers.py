@@ -4,7 +4,6 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,6 @@ def start(url: str, trials: int) -> Any:
     process = processes.Process(target=work, args=(url, trials), daemon=True)
     process.start()
     return process
-
-
-def wait_until(reached: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def check_whole(study: MergeStudy, trials: int) -> None:
