@@ -332,14 +332,17 @@ def storage_serve(host: str, port: int, storage: str | None) -> None:
     """Serve the storage to many workers by gRPC."""
     from evomerge_optuna.study.proxy import serve
 
-    serve(
-        _store(storage),
-        host,
-        port,
-        on_ready=lambda url: click.echo(
-            f"Workers reach it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
-        ),
-    )
+    try:
+        serve(
+            _store(storage),
+            host,
+            port,
+            on_ready=lambda url: click.echo(
+                f"Workers reach it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
+            ),
+        )
+    except KeyboardInterrupt:
+        click.echo("Stopped")
 
 
 @main.command()

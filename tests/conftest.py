@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +133,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgres"])
 def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh database of each kind."""
-    if request.param == "sqlite":
+    with fresh_database(request.param, request, tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if kind == "sqlite":
         yield f"sqlite:///{tmp_path / 'studies.db'}"
         return
     import sqlalchemy
@@ -182,6 +190,18 @@ class CommandLine:
 
     def show(self, study: str) -> dict[str, Any]:
         return json.loads(self.run("study", "show", study, "--json")[0])
+
+
+@contextmanager
+def proxy_of(url: str, command_line: CommandLine, port: int = 0) -> Iterator[str]:
+    """The URL of a proxy of this storage; its process ends with the block."""
+    process = command_line.start("storage", "serve", "--storage", url, "--port", str(port))
+    assert process.stdout is not None
+    found = re.search(r"grpc://\S+", process.stdout.readline())
+    assert found is not None, process.communicate()
+    yield found[0]
+    process.terminate()
+    process.communicate()
 
 
 @pytest.fixture

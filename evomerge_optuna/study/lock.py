@@ -24,12 +24,13 @@ GRACE = 60.0
 class Lease:
     """What says that a worker lives: a lock that it holds from its first to its last breath.
 
-    `server_start` is the start of the PostgreSQL server that lent it, in seconds; a server that was
-    started since has forgotten its locks.
+    `server_start` and `proxy_start` are the starts of the PostgreSQL server and of the proxy that
+    lent it, in seconds; those that were started since have forgotten their locks.
     """
 
     worker: str
     server_start: float = 0.0
+    proxy_start: float = 0.0
 
 
 class Locks(Protocol):

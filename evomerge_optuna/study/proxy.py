@@ -7,15 +7,17 @@ lock is a stream: it is held as long as the stream lasts, and a client that dies
 import json
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import grpc
+import optuna
 from optuna.storages import BaseStorage, GrpcStorageProxy, get_storage
 from optuna.storages._grpc.auto_generated import api_pb2_grpc
 from optuna.storages._grpc.servicer import OptunaStorageProxyService
@@ -70,7 +72,9 @@ def connect(host: str, port: int) -> tuple[BaseStorage, Locks]:
     Raises:
         StorageError: it does not answer.
     """
-    storage = GrpcStorageProxy(host=host, port=port)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = GrpcStorageProxy(host=host, port=port)
     try:
         storage.wait_server_ready(_CONNECT)
     except ConnectionError as error:
@@ -137,7 +141,7 @@ class RemoteLocks:
 
 def _handlers(locks: Locks) -> grpc.GenericRpcHandler:
     """The server's side of `RemoteLocks`."""
-    began = time.monotonic()
+    start, began = time.time(), time.monotonic()
 
     def locked(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         key, patience = json.loads(next(requests))
@@ -147,12 +151,14 @@ def _handlers(locks: Locks) -> grpc.GenericRpcHandler:
 
     def lease(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         with locks.lease(json.loads(next(requests))) as lent:
-            yield json.dumps(asdict(lent)).encode()
+            yield json.dumps(asdict(replace(lent, proxy_start=start))).encode()
             deque(requests, maxlen=0)
 
     def is_alive(request: bytes, _: grpc.ServicerContext) -> bytes:
-        just_started = time.monotonic() - began < GRACE
-        return json.dumps(just_started or locks.is_alive(Lease(**json.loads(request)))).encode()
+        lent = Lease(**json.loads(request))
+        has_forgotten = lent.proxy_start not in (0.0, start)
+        has_just_started = has_forgotten and time.monotonic() - began < GRACE
+        return json.dumps(has_just_started or locks.is_alive(lent)).encode()
 
     methods = {
         "locked": grpc.stream_stream_rpc_method_handler(locked),

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,27 +14,36 @@ import pytest
 from evomerge_optuna.errors import StudyBusyError
 from evomerge_optuna.study.lock import Lease, hold, new_worker
 from evomerge_optuna.study.storage import open_store
-from tests.conftest import wait_until
+from tests.conftest import CommandLine, fresh_database, proxy_of, wait_until
 
 HOLDER = """
 import sys, time
+from dataclasses import astuple
 from evomerge_optuna.study.lock import hold, new_worker
 from evomerge_optuna.study.storage import open_store
 store = open_store(sys.argv[1])
 with hold(store.locks, "tiny"), store.locks.lease(new_worker()) as own:
-    print(own.worker, own.server_start, flush=True)
+    print(*astuple(own), flush=True)
     time.sleep(60)
 """
 
 
-def test_held_by_one_process_until_it_dies(storage_url: str, home: Path) -> None:
-    store = open_store(storage_url)
+@pytest.fixture(params=["sqlite", "postgres", "proxy of sqlite", "proxy of postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, command_line: CommandLine) -> Iterator[str]:
+    kind = request.param.split()[-1]
+    with fresh_database(kind, request, tmp_path) as database, ExitStack() as stack:
+        proxied = kind != request.param
+        yield stack.enter_context(proxy_of(database, command_line)) if proxied else database
+
+
+def test_held_by_one_process_until_it_dies(url: str, home: Path) -> None:
+    store = open_store(url)
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, storage_url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
-    worker, server_start = holder.stdout.readline().split()
-    own = Lease(worker, float(server_start))
+    worker, *starts = holder.stdout.readline().split()
+    own = Lease(worker, *map(float, starts))
 
     os.kill(holder.pid, signal.SIGSTOP)  # as slow as can be, and alive
     assert store.locks.is_alive(own)
@@ -50,8 +61,8 @@ def test_held_by_one_process_until_it_dies(storage_url: str, home: Path) -> None
         wait_until(lambda: not store.locks.is_alive(own))  # the server sees one end after another
 
 
-def test_lease_ends_with_its_block(storage_url: str, home: Path) -> None:
-    store = open_store(storage_url)
+def test_lease_ends_with_its_block(url: str, home: Path) -> None:
+    store = open_store(url)
     with store.locks.lease(new_worker()) as own:
         assert store.locks.is_alive(own)
         assert not store.locks.is_alive(replace(own, worker="another"))
