@@ -74,7 +74,7 @@ def run_with_workers(
 
     store = merge_study.store
     with patience(store.url, store.rdb, say):
-        run_processes(work, workers, partial(persistently, store.rdb, progress), say)
+        run_processes(work, workers, partial(persistently, store.rdb, progress, say), say)
 
 
 def _work(

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event
 from typing import Any, TypeVar
 
@@ -86,7 +86,7 @@ def patience(url: URL, rdb: BaseStorage, say: Say = lambda _: None) -> Iterator[
         event.remove(rdb.engine, "do_connect", connect)
 
 
-def persistently(rdb: BaseStorage, call: Callable[[], Result]) -> Result:
+def persistently(rdb: BaseStorage, call: Callable[[], Result], say: Say = lambda _: None) -> Result:
     """Calls again what the connection broke under; for what may be done twice."""
     for _ in range(ATTEMPTS):
         try:
@@ -94,15 +94,21 @@ def persistently(rdb: BaseStorage, call: Callable[[], Result]) -> Result:
         except database_failures() as error:
             if not is_lost_connection(error):
                 raise
-            wait_for_proxy(rdb)
+            wait_for_proxy(rdb, say)
     return call()
 
 
-def wait_for_proxy(rdb: BaseStorage) -> None:
-    """Waits until the proxy answers, if it is one that the connection was lost to."""
-    if isinstance(rdb, GrpcStorageProxy):
-        with suppress(ConnectionError):  # then the next call will tell
-            rdb.wait_server_ready(_PATIENCE)
+def wait_for_proxy(rdb: BaseStorage, say: Say) -> None:
+    """Waits until the proxy and its database answer, if it is one that the connection broke to."""
+    give_up = time.monotonic() + _PATIENCE
+    while isinstance(rdb, GrpcStorageProxy) and time.monotonic() < give_up:
+        try:
+            rdb.get_study_id_from_name("")
+        except KeyError:
+            return
+        except database_failures():
+            say(f"the storage's proxy does not answer; trying again for {_PATIENCE:.0f} s")
+            time.sleep(5)
 
 
 def is_lost_connection(error: BaseException | None) -> bool:

@@ -32,11 +32,12 @@ _THREADS = 2000  # a worker's lease takes one
 _CONNECT = 30.0  # seconds to reach the proxy
 _PAUSE = 1.0  # seconds between two tries to take a lease again
 # Pings are answered by gRPC's own threads, so that a busy interpreter is not taken for a dead one.
-_KEEPALIVE = [
+_OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 30_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
 
 
@@ -49,7 +50,7 @@ def serve(
         EvomergeError: the address cannot be bound.
     """
     # Not run_grpc_proxy_server, to which no service can be added.
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=_KEEPALIVE)
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
     trials = OptunaStorageProxyService(get_storage(store.rdb))
     api_pb2_grpc.add_StorageServiceServicer_to_server(trials, server)  # type: ignore[no-untyped-call]
     server.add_generic_rpc_handlers((_handlers(store.locks),))
@@ -81,7 +82,7 @@ def connect(host: str, port: int) -> tuple[BaseStorage, Locks]:
         raise StorageError(
             f"grpc://{host}:{port} does not answer; is evomerge-optuna storage serve running there?"
         ) from error
-    return storage, RemoteLocks(grpc.insecure_channel(f"{host}:{port}", options=_KEEPALIVE))
+    return storage, RemoteLocks(grpc.insecure_channel(f"{host}:{port}", options=_OPTIONS))
 
 
 class RemoteLocks:
@@ -93,7 +94,7 @@ class RemoteLocks:
     @contextmanager
     def locked(self, key: str, patience: float) -> Iterator[bool]:
         done = threading.Event()
-        answers = self._stream("locked", [key, patience], done)
+        answers = self._stream("locked", [key, patience], done, timeout=patience + _CONNECT)
         try:
             yield json.loads(next(answers))
         except BaseException:
@@ -129,14 +130,17 @@ class RemoteLocks:
         ask = self._channel.unary_unary(f"/{_SERVICE}/is_alive")
         return bool(json.loads(ask(json.dumps(asdict(lease)).encode())))
 
-    def _stream(self, method: str, request: Any, done: threading.Event) -> Any:
+    def _stream(
+        self, method: str, request: Any, done: threading.Event, timeout: float | None = None
+    ) -> Any:
         """A stream that the server ends once this is done."""
 
         def requests() -> Iterator[bytes]:
             yield json.dumps(request).encode()
             done.wait()
 
-        return self._channel.stream_stream(f"/{_SERVICE}/{method}")(requests())
+        call = self._channel.stream_stream(f"/{_SERVICE}/{method}")
+        return call(requests(), timeout=timeout, wait_for_ready=True)
 
 
 def _handlers(locks: Locks) -> grpc.GenericRpcHandler:

@@ -72,7 +72,7 @@ def run_study(
 
                 take = partial(worker.next_trial, trials, is_over, say)
                 lost = 0  # trials in a row
-                while (trial := persistently(rdb, take)) is not None:
+                while (trial := persistently(rdb, take, say)) is not None:
                     try:
                         finished = _run_trial(merge_study, objective, trial)
                     except optuna.exceptions.UpdateFinishedTrialError:
@@ -81,10 +81,10 @@ def run_study(
                         lost += 1
                         if not is_lost_connection(error) or lost > ATTEMPTS:
                             raise
-                        wait_for_proxy(rdb)
+                        wait_for_proxy(rdb, say)
                         continue  # queued again with the next trial that is taken
                     lost = 0
-                    persistently(rdb, partial(on_trial, finished))
+                    persistently(rdb, partial(on_trial, finished), say)
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:

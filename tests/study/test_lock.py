@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from evomerge_optuna.errors import StudyBusyError
 from evomerge_optuna.study.lock import Lease, hold, new_worker
 from evomerge_optuna.study.storage import open_store
-from tests.conftest import CommandLine, fresh_database, proxy_of, wait_until
+from tests.conftest import wait_until
 
 HOLDER = """
 import sys, time
@@ -29,11 +28,8 @@ with hold(store.locks, "tiny"), store.locks.lease(new_worker()) as own:
 
 
 @pytest.fixture(params=["sqlite", "postgres", "proxy of sqlite", "proxy of postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path, command_line: CommandLine) -> Iterator[str]:
-    kind = request.param.split()[-1]
-    with fresh_database(kind, request, tmp_path) as database, ExitStack() as stack:
-        proxied = kind != request.param
-        yield stack.enter_context(proxy_of(database, command_line)) if proxied else database
+def url(request: pytest.FixtureRequest, database: Callable[[str], str]) -> str:
+    return database(request.param)
 
 
 def test_held_by_one_process_until_it_dies(url: str, home: Path) -> None:
