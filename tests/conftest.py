@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +183,19 @@ class CommandLine:
 
     folder: Path
     variables: dict[str, str]
+    prefix: tuple[str, ...] = ()
+
+    def with_home(self, name: str) -> "CommandLine":
+        """The same, with a home folder of its own."""
+        return replace(self, variables={"EVOMERGE_HOME": str(self.folder / name)})
+
+    def under(self, *prefix: str) -> "CommandLine":
+        """The same, run by another command."""
+        return replace(self, prefix=prefix)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "evomerge_optuna", *arguments],
+            [*self.prefix, sys.executable, "-m", "evomerge_optuna", *arguments],
             cwd=self.folder,
             env={**os.environ, **self.variables},
             stdout=subprocess.PIPE,

@@ -1,9 +1,12 @@
-"""SIGTERM as schedulers mean it: finish what is running, but not for long."""
+"""Signals as people and schedulers mean them: Ctrl-C at once, SIGTERM after what is running."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_AGAIN = 1.0  # seconds
 
 
 @contextmanager
@@ -11,23 +14,41 @@ def grace_period(seconds: float) -> Iterator[Callable[[], bool]]:
     """After SIGTERM the block has so many seconds; then it is interrupted as by Ctrl-C.
 
     Yields:
-        Whether SIGTERM has come. The block is to begin nothing new then.
+        Whether a signal has come. The block is to begin nothing new then.
     """
     told = False
 
-    def begin_to_stop(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         nonlocal told
         told = True
-        if seconds:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-        else:
-            raise KeyboardInterrupt
+        # Until the block ends: one that is raised amid a destructor is lost.
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        raise KeyboardInterrupt
 
-    handlers = {signal.SIGTERM: begin_to_stop, signal.SIGALRM: signal.default_int_handler}
+    def begin_to_stop(*_: Any) -> None:
+        nonlocal told
+        if not seconds:
+            interrupt()
+        if not told:
+            told = True
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    handlers = {
+        signal.SIGINT: interrupt,
+        signal.SIGTERM: begin_to_stop,
+        signal.SIGALRM: interrupt,
+    }
     previous = {number: signal.signal(number, handlers[number]) for number in handlers}
+    hook, sys.unraisablehook = sys.unraisablehook, _all_but_interrupts
     try:
         yield lambda: told
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _all_but_interrupts(lost: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
