@@ -201,7 +201,9 @@ def _reason(error: BaseException, url: URL) -> str:
 
 def _cure(reason: str, url: URL) -> str:
     if "password authentication failed" in reason:
-        return f"; correct the password in {STORAGE_VARIABLE} or --storage"
+        return f"; correct the password in {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
+    if "no password supplied" in reason:
+        return f"; put it into {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
     if "refused" in reason or "could not translate host" in reason or "resolve" in reason:
         return "; is the server running, and are host and port right?"
     if "does not exist" in reason:
