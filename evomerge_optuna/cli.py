@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna import __version__
-from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.errors import EvomergeError, Interrupted, StudyExistsError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,16 +57,11 @@ def _refuse_password(
 ) -> str | None:
     """A command line is in the process list, which everyone on the machine can read."""
     source = context.get_parameter_source(str(option.name))
-    if url is None or source is not click.core.ParameterSource.COMMANDLINE:
+    if not url or source is not click.core.ParameterSource.COMMANDLINE:
         return url
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    from evomerge_optuna.study.urls import parse_url, passwords
 
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        return url  # refused when it is opened
-    if parsed.password or parsed.query.get("password") or parsed.query.get("sslpassword"):
+    if passwords(parse_url(url)):
         raise UsageError(
             "--storage has a password, which everyone on this machine can read in the process "
             "list; put the URL into EVOMERGE_STORAGE, or leave the password to PGPASSWORD or "
@@ -119,14 +114,30 @@ def study_create(spec_file: Path, storage: str | None) -> None:
 @study.command("run")
 @click.argument("name_or_spec")
 @click.option("--trials", type=click.IntRange(1), help="Total wanted, with those already run.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", default=1, help="Processes.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Stop after.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=0,
+    help="After SIGTERM, to finish what is running.",
+)
 @storage_option
 def study_run(
-    name_or_spec: str, trials: int | None, timeout: float | None, storage: str | None
+    name_or_spec: str,
+    trials: int | None,
+    workers: int,
+    timeout: float | None,
+    grace: float,
+    storage: str | None,
 ) -> None:
-    """Run a study: created from a spec file, or resumed by its name."""
-    from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
-    from evomerge_optuna.study.runner import Interrupted, run_study
+    """Run a study: created from a spec file, or resumed by its name.
+
+    Workers on any number of machines share a study: run the same command on each.
+    """
+    from evomerge_optuna.report.dashboard import describe_study
+    from evomerge_optuna.running import run_here, run_with_workers
     from evomerge_optuna.study.studies import check_files_unchanged
 
     console = _console()
@@ -134,20 +145,15 @@ def study_run(
     wanted = trials or merge_study.spec.trials
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
-    page = PageUpdates(merge_study)
+    run = run_here if workers == 1 else partial(run_with_workers, workers=workers)
     try:
         with _progress(console, merge_study, wanted) as show:
-
-            def finished(trial: Any) -> None:
-                describe_trial(merge_study, trial)
-                page.update()
-                show()
-
-            run_study(
+            run(
                 merge_study,
                 wanted,
                 timeout=timeout,
-                on_trial=finished,
+                grace=grace,
+                show=show,
                 say=partial(_say, console),
             )
     except Interrupted as error:
@@ -323,6 +329,41 @@ def stack_import(model: Path, out: Path) -> None:
     click.echo(f"Folded {len(recipe.steps)} steps of {model} into {out}")
 
 
+@main.group()
+def storage() -> None:
+    """The database of the studies."""
+
+
+@storage.command("upgrade")
+@storage_option
+def storage_upgrade(storage: str | None) -> None:
+    """Bring the tables of an older Optuna up to date."""
+    from evomerge_optuna.study.storage import upgrade
+
+    click.echo(f"The tables are of version {upgrade(storage)}")
+
+
+@storage.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=13000, show_default=True, type=click.IntRange(0, 65535))
+@storage_option
+def storage_serve(host: str, port: int, storage: str | None) -> None:
+    """Serve the storage to many workers by gRPC."""
+    from evomerge_optuna.study.proxy import serve
+
+    try:
+        serve(
+            _store(storage),
+            host,
+            port,
+            on_ready=lambda url: click.echo(
+                f"Workers reach it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
+            ),
+        )
+    except KeyboardInterrupt:
+        click.echo("Stopped")
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
@@ -344,7 +385,8 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
 
 def _store(url: str | None) -> "Store":
     """Opens the storage; whatever its database does until the command ends is told in words."""
-    from evomerge_optuna.study.storage import database_errors, open_store
+    from evomerge_optuna.study.faults import database_errors
+    from evomerge_optuna.study.storage import open_store
 
     store = open_store(url)
     click.get_current_context().with_resource(database_errors(store.url))
@@ -366,7 +408,8 @@ def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "M
     if _is_spec_file(name_or_spec):
         spec = load_spec(Path(name_or_spec))
         if not exists(store, spec.study):
-            return _create(store, spec, console)
+            with suppress(StudyExistsError):  # made meanwhile by another worker
+                return _create(store, spec, console)
         opened = continue_with(open_study(store, spec.study), spec)
     else:
         opened = open_study(store, name_or_spec)

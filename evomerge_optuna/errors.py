@@ -21,6 +21,10 @@ class StorageError(EvomergeError):
     """The database or the artifact store cannot be reached or used."""
 
 
+class StudyExistsError(UsageError):
+    """A study is to be made under a name that another one has."""
+
+
 class StudyBusyError(EvomergeError):
     """Other processes work on the study, or one has stopped in the middle of a change to it."""
 
@@ -31,6 +35,12 @@ class StudyChangedError(UsageError):
 
 class CandidateError(EvomergeError):
     """A candidate cannot be built or scored; its trial fails and the study goes on."""
+
+
+class Interrupted(EvomergeError):
+    """The run was told to stop; what it was in the middle of is queued again."""
+
+    exit_code = 130
 
 
 class NotFiniteError(CandidateError):

@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,25 +131,50 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'studies.db'}"
-        return
+@pytest.fixture
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path, command_line: "CommandLine"
+) -> Iterator[Callable[[str], str]]:
+    """Gives the URL of a fresh database: "sqlite", "postgres" or "proxy of" one of them."""
+    with ExitStack() as stack:
+
+        def make(kind: str) -> str:
+            if kind.startswith("proxy of "):
+                inner = make(kind.removeprefix("proxy of "))
+                return stack.enter_context(proxy_of(inner, command_line))
+            if kind == "sqlite":
+                return f"sqlite:///{tmp_path / 'studies.db'}"
+            return stack.enter_context(_postgres_database(request.getfixturevalue("postgres")))
+
+        yield make
+
+
+@contextmanager
+def _postgres_database(server: str) -> Iterator[str]:
     import sqlalchemy
 
-    url = sqlalchemy.make_url(request.getfixturevalue("postgres")).set(
-        drivername="postgresql+psycopg"
-    )
+    url = sqlalchemy.make_url(server).set(drivername="postgresql+psycopg")
     admin = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    name = f"test_{tmp_path.name}".lower().replace("-", "_").replace("[", "_").replace("]", "")
+    name = f"test_{uuid.uuid4().hex}"
     with admin.connect() as connection:
-        connection.execute(sqlalchemy.text(f'CREATE DATABASE "{name}"'))
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
     yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
-        connection.execute(sqlalchemy.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request: pytest.FixtureRequest, database: Callable[[str], str]) -> str:
+    """A fresh database of each kind."""
+    return database(request.param)
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -174,6 +203,18 @@ class CommandLine:
 
     def show(self, study: str) -> dict[str, Any]:
         return json.loads(self.run("study", "show", study, "--json")[0])
+
+
+@contextmanager
+def proxy_of(url: str, command_line: CommandLine, port: int = 0) -> Iterator[str]:
+    """The URL of a proxy of this storage; its process ends with the block."""
+    process = command_line.start("storage", "serve", "--storage", url, "--port", str(port))
+    assert process.stdout is not None
+    found = re.search(r"grpc://\S+", process.stdout.readline())
+    assert found is not None, process.communicate()
+    yield found[0]
+    process.terminate()
+    process.communicate()
 
 
 @pytest.fixture

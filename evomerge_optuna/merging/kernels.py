@@ -157,7 +157,7 @@ class TaskVectorKernel:
         self._shared = shared
         self._ranks: dict[int, torch.Tensor] = {}
         self._keeps_ranks: bool | None = None  # asked when all models have been read
-        self._norms: dict[int, torch.Tensor] = {}
+        self._norms: dict[tuple[int, int], torch.Tensor] = {}
 
     def merge(self, task: ExecuteMergeMethodTask, out: torch.Tensor | None) -> torch.Tensor:
         sources = [model for model in task.model_order if model != task.base_model]
@@ -232,9 +232,10 @@ class TaskVectorKernel:
         for part in _chunks(delta):
             mask.apply(delta[part].abs(), part, out=kept[part])
         after = kept.view(shape).sum()
-        if index not in self._norms:
-            self._norms[index] = delta.view(shape).to(mask.dtype).abs().sum()
-        before = self._norms[index]
+        key = index, torch.get_num_threads()  # which decides how a sum rounds
+        if key not in self._norms:
+            self._norms[key] = delta.view(shape).to(mask.dtype).abs().sum()
+        before = self._norms[key]
         tiny = bool(before < _EPSILON or after < _EPSILON)
         return _Rescaled(kept, None if tiny else before / after)
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-import psutil
 import torch
+
+from evomerge_optuna.machine import free_memory, share_of
 
 # Of what is free at the start; the rest is for running the model.
 _SHARE = 0.7
@@ -19,15 +20,10 @@ class Budget:
 
     @classmethod
     def of(cls, device: str, limit: int | None) -> "Budget":
-        """The limit in bytes; without one 70% of what the device has free now."""
+        """This process's share of the limit in bytes, or of 70% of what the device has free now."""
         if limit is None:
-            free = (
-                torch.cuda.mem_get_info()[0]
-                if device == "cuda"
-                else psutil.virtual_memory().available
-            )
-            limit = int(_SHARE * free)
-        return cls(limit)
+            limit = int(_SHARE * free_memory(device))
+        return cls(share_of(limit, device))
 
     def spend(self, size: int) -> None:
         """Counts bytes that are needed whether they fit or not."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -81,7 +80,7 @@ def digest_files(folder: Path) -> str:
 def digest_tensors(tensors: "Mapping[str, torch.Tensor]") -> str:
     """SHA-256 over tensors: name, dtype, shape and bytes, in order of name.
 
-    A tree, so that every core hashes its share: SHA-256 over the SHA-256 of each tensor's header
+    A tree, so that every thread hashes its share: SHA-256 over the SHA-256 of each tensor's header
     and of each MiB of its bytes.
 
     Raises:
@@ -91,13 +90,15 @@ def digest_tensors(tensors: "Mapping[str, torch.Tensor]") -> str:
 
 
 def _digest(tensors: "Mapping[str, Callable[[], torch.Tensor]]") -> str:
+    import torch
+
     # Before the hashing and not between: torch's idle threads would take the cores from it.
     for name in sorted(tensors):
         if not is_finite(tensors[name]()):
             raise NotFiniteError(f"tensor {name} has NaN or infinite values")
     whole = hashlib.sha256()
     pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for name in sorted(tensors):
             for block in _blocks(name, tensors[name]().cpu()):
                 pending.append(pool.submit(_sha256_of_block, block))

@@ -11,7 +11,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import model_card
-from evomerge_optuna.study.objective import DIGEST
+from evomerge_optuna.study.objective import DIGEST, as_scored
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
@@ -31,15 +31,16 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     recipe = recipe_of(trial)
     with new_folder(folder) as temporary:
         try:
-            digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
+            with as_scored(trial):
+                digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
         except CandidateError as error:
             raise ExportError(f"trial {trial.number}: {error}") from error
         scored = trial.user_attrs[DIGEST]
         if digest != scored:
             raise ExportError(
                 f"trial {trial.number}: the tensors to export (sha256 {digest[:12]}) are not those "
-                f"that were scored ({scored[:12]}); are the model files and package versions "
-                "still the same?"
+                f"that were scored ({scored[:12]}); are the model files, package versions and "
+                "the kind of processor still the same?"
             )
         if isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")

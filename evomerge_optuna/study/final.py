@@ -15,7 +15,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.objective import DIGEST
+from evomerge_optuna.study.objective import DIGEST, as_scored
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
 # + the identity of what was scored: study attributes of each contestant.
@@ -120,7 +120,8 @@ class FinalScorer:
             assert contestant.model is not None
             device = self._study.spec.evaluation.device
             return load_model(local_folder(contestant.model), device)
-        merged = self._merger.merge(contestant.recipe)
+        with as_scored(trial):
+            merged = self._merger.merge(contestant.recipe)
         scored = trial.user_attrs[DIGEST]
         if contestant.recipe == recipe_of(trial) and merged.digest != scored:
             raise EvomergeError(

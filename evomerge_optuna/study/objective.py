@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from evomerge_optuna.study.studies import RECIPE, MergeStudy
 
 # Trial attributes that the objective records.
 DIGEST, SCORES, COSTS, SECONDS = "sha256", "scores", "costs", "seconds"
+THREADS = "threads"  # that computed it: sums round by how they are divided, and so the digest
 SAME_AS = "same_as"  # the number of the trial whose recipe, and so whose scores, this one repeats
 PROBLEMS_FILE = "problems.jsonl"
 
@@ -29,6 +31,7 @@ class Candidate:
     """A model by its digest (see `Merged`), its scores and costs, and where the time went."""
 
     digest: str
+    threads: int
     evaluation: Evaluation
     costs: dict[str, float]
     seconds: dict[str, float]
@@ -54,12 +57,13 @@ class Objective:
         trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe)) is not None:
             trial.set_user_attr(SAME_AS, alike.number)
-            for name in (DIGEST, SCORES, COSTS):
+            for name in (DIGEST, THREADS, SCORES, COSTS):
                 trial.set_user_attr(name, alike.user_attrs[name])
             return self._values(trial)
         candidate = build_and_score(recipe, self._merger, self._evaluator, "search")
         scores = {name: asdict(score) for name, score in candidate.evaluation.scores.items()}
         trial.set_user_attr(DIGEST, candidate.digest)
+        trial.set_user_attr(THREADS, candidate.threads)
         trial.set_user_attr(SCORES, scores)
         trial.set_user_attr(COSTS, candidate.costs)
         trial.set_user_attr(SECONDS, candidate.seconds)
@@ -111,6 +115,8 @@ def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split:
     Raises:
         CandidateError: the candidate cannot be built or scored.
     """
+    import torch
+
     start = time.perf_counter()
     merged = merger.merge(recipe)
     built = time.perf_counter()
@@ -118,7 +124,15 @@ def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split:
     evaluation.require_finite()
     scored = time.perf_counter()
     seconds = {"merge": round(built - start, 4), "score": round(scored - built, 4)}
-    return Candidate(merged.digest, evaluation, model_costs(merged.model), seconds)
+    costs = model_costs(merged.model)
+    return Candidate(merged.digest, torch.get_num_threads(), evaluation, costs, seconds)
+
+
+def as_scored(trial: FrozenTrial) -> AbstractContextManager[None]:
+    """Within the block a recipe gives the tensors that the trial was scored with, bit for bit."""
+    from evomerge_optuna.machine import threads
+
+    return threads(trial.user_attrs[THREADS])
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:

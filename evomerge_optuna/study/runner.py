@@ -1,47 +1,38 @@
 """The loop that runs trials until a study has as many as wanted."""
 
 import errno
-import itertools
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import optuna
-import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import CandidateError, EvomergeError, NotFiniteError
+from evomerge_optuna.errors import CandidateError, EvomergeError, Interrupted, NotFiniteError
+from evomerge_optuna.study.faults import (
+    ATTEMPTS,
+    database_errors,
+    database_failures,
+    is_lost_connection,
+    patience,
+    persistently,
+    wait_for_proxy,
+)
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
 from evomerge_optuna.study.requeue import position, requeue
 from evomerge_optuna.study.samplers import make_sampler
-from evomerge_optuna.study.storage import database_errors, is_lost_connection, patience
 from evomerge_optuna.study.studies import ERROR, MergeStudy
-from evomerge_optuna.study.worker import Worker, working
+from evomerge_optuna.study.worker import working
 
 OnTrial = Callable[[FrozenTrial], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
-
-_ATTEMPTS = 5  # to take a trial, where the connection to the database breaks each time
-
-_OF_THE_DATABASE = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
-# What stops the run instead of failing the trial, which is then repeated by the next run.
-_NOT_THE_CANDIDATES_FAULT = (
-    EvomergeError,
-    optuna.exceptions.UpdateFinishedTrialError,
-    *_OF_THE_DATABASE,
-)
-
-
-class Interrupted(EvomergeError):
-    """The run was told to stop; the trial it was in is queued again."""
-
-    exit_code = 130
 
 
 def run_study(
@@ -70,18 +61,30 @@ def run_study(
             trials are kept.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    with database_errors(merge_study.store.url), working(merge_study) as worker:
+    url, rdb = merge_study.store.url, merge_study.store.rdb
+    with database_errors(url), working(merge_study) as worker:
         try:
-            with patience(merge_study.store, say), grace_period(grace) as told_to_stop:
+            with patience(url, rdb, say), grace_period(grace) as told_to_stop:
                 objective = Objective(merge_study, say)
 
                 def is_over() -> bool:
                     return told_to_stop() or time.monotonic() >= deadline
 
-                while (trial := _next(worker, trials, is_over, say)) is not None:
-                    finished = _run_trial(merge_study, objective, trial)
-                    if finished is not None:
-                        on_trial(finished)
+                take = partial(worker.next_trial, trials, is_over, say)
+                lost = 0  # trials in a row
+                while (trial := persistently(rdb, take, say)) is not None:
+                    try:
+                        finished = _run_trial(merge_study, objective, trial)
+                    except optuna.exceptions.UpdateFinishedTrialError:
+                        continue  # taken for dead, and given to another worker
+                    except database_failures() as error:
+                        lost += 1
+                        if not is_lost_connection(error) or lost > ATTEMPTS:
+                            raise
+                        wait_for_proxy(rdb, say)
+                        continue  # queued again with the next trial that is taken
+                    lost = 0
+                    persistently(rdb, partial(on_trial, finished), say)
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
@@ -95,46 +98,20 @@ def run_study(
             raise
 
 
-def _next(
-    worker: Worker, trials: int, is_over: Callable[[], bool], say: Callable[[str], None]
-) -> optuna.Trial | None:
-    """The worker's next trial, also when the connection breaks while it is taken."""
-    for attempt in itertools.count():
-        try:
-            return worker.next_trial(trials, is_over, say)
-        except _OF_THE_DATABASE as error:
-            if not is_lost_connection(error) or attempt == _ATTEMPTS:
-                raise
-    raise AssertionError
-
-
-def _run_trial(
-    merge_study: MergeStudy, objective: Objective, trial: optuna.Trial
-) -> FrozenTrial | None:
-    """The finished trial; None where it is not this worker's any more, or its connection broke."""
+def _run_trial(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
     study = merge_study.study
     # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
     place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
     study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
-    try:
-        return _tell(merge_study, objective, trial)
-    except optuna.exceptions.UpdateFinishedTrialError:
-        return None  # taken for dead, and given to another worker
-    except _OF_THE_DATABASE as error:
-        if not is_lost_connection(error):
-            raise
-        return None  # queued again with the next trial that is taken
-
-
-def _tell(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
-    study = merge_study.study
     try:
         values = objective(trial)
     except NotFiniteError as error:
         return _fail(study, trial, str(error))
     except CandidateError as error:
         return _fail_or_give_up(merge_study, trial, str(error))
-    except _NOT_THE_CANDIDATES_FAULT:
+    except (EvomergeError, optuna.exceptions.UpdateFinishedTrialError):
+        raise  # not the candidate's fault: the trial is repeated
+    except database_failures():
         raise
     except OSError as error:
         raise EvomergeError(_about_the_machine(error)) from error
@@ -154,7 +131,7 @@ def _fail_or_give_up(merge_study: MergeStudy, trial: optuna.Trial, reason: str) 
     failed = _fail(merge_study.study, trial, reason)
     last = [t for t in merge_study.trials() if t.state.is_finished()][-ALIKE:]
     if len(last) == ALIKE and all(t.user_attrs.get(ERROR) == reason for t in last):
-        with hold(merge_study.store, merge_study.name):
+        with hold(merge_study.store.locks, merge_study.name):
             requeue(merge_study, last, anew=True)
         raise EvomergeError(
             f"the last {ALIKE} candidates all failed alike: {reason}; it is not the recipes' "

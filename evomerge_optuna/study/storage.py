@@ -1,75 +1,44 @@
-"""The database and the artifact store: opened here, named without passwords, errors in words."""
+"""The database, its locks and the artifact store: all opened here."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import RDBStorage
-from sqlalchemy import event, exc
-from sqlalchemy.engine import URL, make_url
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import create_engine, exc
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
 
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.home import home
+from evomerge_optuna.study.advisory_locks import AdvisoryLocks
+from evomerge_optuna.study.faults import database_errors
+from evomerge_optuna.study.file_locks import FileLocks
+from evomerge_optuna.study.lock import PATIENCE, Locks
+from evomerge_optuna.study.urls import default_url, parse_url, shown
 
-STORAGE_VARIABLE = "EVOMERGE_STORAGE"
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
-_PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
+_TABLES = "tables"  # what is locked while they are made
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where studies are kept: an RDB for trials, a folder for artifacts."""
+    """Where studies are kept: an RDB for trials, or a proxy of it, and a folder for artifacts."""
 
     url: URL
-    rdb: RDBStorage
+    rdb: BaseStorage
+    locks: Locks
     artifacts: FileSystemArtifactStore
     artifacts_folder: Path
 
     def __str__(self) -> str:
         return shown(self.url)
-
-
-def default_url() -> str:
-    """`$EVOMERGE_STORAGE`, else a SQLite file in the home folder."""
-    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{home() / 'evomerge.db'}"
-
-
-def parse_url(text: str) -> URL:
-    """A SQLAlchemy URL; `postgres://` and `postgresql://` mean psycopg 3.
-
-    Raises:
-        UsageError: not a database URL, or a database that is not supported.
-    """
-    try:
-        url = make_url(text)
-    except (exc.ArgumentError, ValueError) as error:
-        raise UsageError(
-            "the storage URL cannot be read; write sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/DATABASE"
-        ) from error
-    if url.drivername in ("postgres", "postgresql"):
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise UsageError(
-            f"storage '{url.drivername}' is not supported; write sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/DATABASE"
-        )
-    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError("a study in memory could not be resumed; write sqlite:///FILE")
-    return url
-
-
-def shown(url: URL) -> str:
-    """The URL as it may be printed: without its password, nor its query, which may hold one."""
-    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def open_store(text: str | None = None) -> Store:
@@ -88,16 +57,27 @@ def open_store(text: str | None = None) -> Store:
             Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
-    try:
-        with database_errors(url):
-            rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
-            if url.drivername == "sqlite":
-                _let_readers_be(rdb)
-    except ImportError as error:
-        raise StorageError(
-            "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
-        ) from error
-    return Store(url, rdb, FileSystemArtifactStore(str(folder)), folder)
+    with database_errors(url), _extras_named():
+        rdb, locks = _opener(url)(url)
+    return Store(url, rdb, locks, FileSystemArtifactStore(str(folder)), folder)
+
+
+def upgrade(text: str | None = None) -> str:
+    """Brings the tables of an older Optuna up to date; returns their version.
+
+    Raises:
+        UsageError: the URL is wrong, or a proxy's.
+        StorageError: the database cannot be used, or is of a later Optuna.
+    """
+    url = parse_url(text or default_url())
+    if url.drivername == "grpc":
+        raise UsageError("upgrade the proxy's database itself, with its own URL")
+    with database_errors(url), _extras_named():
+        rdb = _tables(url, of_any_version=True)
+        if rdb.get_current_version() not in rdb.get_all_versions():
+            raise StorageError(f"storage {shown(url)} is of a later Optuna; install that one")
+        rdb.upgrade()
+    return rdb.get_current_version()
 
 
 def artifacts_folder(url: URL) -> Path:
@@ -109,68 +89,57 @@ def artifacts_folder(url: URL) -> Path:
     return home() / "artifacts"
 
 
-@contextmanager
-def database_errors(url: URL) -> Iterator[None]:
-    """Turns what a database driver raises into one line without a password.
+def _opener(url: URL) -> Callable[[URL], tuple[BaseStorage, Locks]]:
+    return {
+        "sqlite": _open_sqlite,
+        "postgresql+psycopg": _open_postgres,
+        "grpc": _open_proxy,
+    }[url.drivername]
 
-    Raises:
-        StorageError: what is wrong, where, and the cure.
-    """
+
+def _open_sqlite(url: URL) -> tuple[BaseStorage, Locks]:
+    locks = FileLocks(Path(str(url.database)).absolute())
+    with locks.locked(_TABLES, PATIENCE):
+        rdb = _tables(url)
+        _let_readers_be(rdb)
+    return rdb, locks
+
+
+def _open_postgres(url: URL) -> tuple[BaseStorage, Locks]:
+    engine = create_engine(url, poolclass=NullPool, connect_args=_engine(url)["connect_args"])
+    with AdvisoryLocks(engine).locked(_TABLES, PATIENCE):
+        rdb = _tables(url)
+    return rdb, AdvisoryLocks(rdb.engine)
+
+
+def _open_proxy(url: URL) -> tuple[BaseStorage, Locks]:
+    from evomerge_optuna.study.proxy import connect
+
+    return connect(str(url.host), int(url.port or 0))
+
+
+def _tables(url: URL, *, of_any_version: bool = False) -> RDBStorage:
+    """Optuna's storage, which makes its tables where there are none: one process at a time."""
+    return RDBStorage(
+        url.render_as_string(hide_password=False),
+        engine_kwargs=_engine(url),
+        skip_compatibility_check=of_any_version,
+    )
+
+
+@contextmanager
+def _extras_named() -> Iterator[None]:
+    """Names the extra that a missing package belongs to."""
     try:
         yield
-    except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
-    except RuntimeError as error:
-        # Optuna raises it for tables of another version.
-        if "table" not in str(error) and "version" not in str(error):
-            raise
+    except ImportError as error:
+        extra = "grpc" if "grpc" in str(error) else "postgres"
         raise StorageError(
-            f"storage {shown(url)} was made by another version of Optuna: "
-            f"{str(error).splitlines()[0]}"
+            f"this storage needs a driver: pip install 'evomerge-optuna[{extra}]'"
         ) from error
 
 
-@contextmanager
-def patience(store: Store, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Waits for a PostgreSQL server that does not answer, instead of failing at once.
-
-    What was under way on the connection that broke fails nevertheless; see `is_lost_connection`.
-    """
-    if store.url.drivername == "sqlite":
-        yield
-        return
-    over = Event()
-
-    def connect(dialect: Any, _: Any, arguments: Any, options: Any) -> Any:
-        pause, give_up = 0.5, time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return dialect.connect(*arguments, **options)
-            except dialect.dbapi.OperationalError as error:
-                if over.is_set() or time.monotonic() > give_up:
-                    raise
-                say(f"{store}: {_reason(error, store.url)}; trying again for {_PATIENCE:.0f} s")
-            over.wait(pause)
-            pause = min(2 * pause, 10.0)
-
-    event.listen(store.rdb.engine, "do_connect", connect)
-    try:
-        yield
-    finally:
-        over.set()
-        event.remove(store.rdb.engine, "do_connect", connect)
-
-
-def is_lost_connection(error: BaseException | None) -> bool:
-    """Did a database error come of a connection that broke?"""
-    while error is not None:
-        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-            return True
-        error = error.__cause__
-    return False
-
-
-def _engine(url: URL) -> dict[str, object]:
+def _engine(url: URL) -> dict[str, Any]:
     if url.drivername == "sqlite":
         return {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
     return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
@@ -184,36 +153,3 @@ def _let_readers_be(rdb: RDBStorage) -> None:
     with suppress(exc.OperationalError), rdb.engine.connect() as connection:
         if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-
-
-def _reason(error: BaseException, url: URL) -> str:
-    """The driver's own first line, found under Optuna's and SQLAlchemy's wrapping."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    original = getattr(error, "orig", None) or error
-    lines = [line.strip() for line in str(original).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(original).__name__
-    for secret in (url.password, url.query.get("password"), url.query.get("sslpassword")):
-        if secret:
-            reason = reason.replace(str(secret), "***")
-    return reason + _cure(reason, url)
-
-
-def _cure(reason: str, url: URL) -> str:
-    if "password authentication failed" in reason:
-        return f"; correct the password in {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
-    if "no password supplied" in reason:
-        return f"; put it into {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
-    if "refused" in reason or "could not translate host" in reason or "resolve" in reason:
-        return "; is the server running, and are host and port right?"
-    if "does not exist" in reason:
-        return f"; create it: createdb {url.database}"
-    if "locked" in reason:
-        return "; another program holds it: wait, or use PostgreSQL for many workers"
-    if "disk" in reason and "full" in reason:
-        return "; free some space and run again: every finished trial is kept"
-    if "not a database" in reason:
-        return "; the file is damaged or something else; restore it or name another"
-    if "unable to open" in reason or "readonly" in reason:
-        return "; may this user write that file and its folder?"
-    return ""

@@ -11,7 +11,13 @@ import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import SpecError, StudyBusyError, StudyChangedError, UsageError
+from evomerge_optuna.errors import (
+    SpecError,
+    StudyBusyError,
+    StudyChangedError,
+    StudyExistsError,
+    UsageError,
+)
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -21,7 +27,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.study.lock import hold, is_alive, lease_of
+from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.storage import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
@@ -147,13 +153,10 @@ def create_study(
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
-        UsageError: a study of this name exists.
+        StudyExistsError: a study of this name exists.
     """
     if exists(store, spec.study):
-        raise UsageError(
-            f"study '{spec.study}' exists in {store}; resume it with study run {spec.study}, or "
-            "choose another name"
-        )
+        raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
     architecture = preflight(spec)
     check_data(spec.tasks)
@@ -180,7 +183,7 @@ def create_study(
         LAYERS: architecture.layers,
         **({START: next(iter(warm.values()))} if warm else {}),
     }
-    with hold(store, spec.study):
+    with hold(store.locks, spec.study):
         _remove_unfinished_creation(store, spec.study)
         study = optuna.create_study(
             storage=store.rdb,
@@ -331,13 +334,13 @@ def delete_study(store: Store, name: str) -> None:
         UsageError: there is no such study.
         StudyBusyError: a process works on it.
     """
-    with hold(store, name):
+    with hold(store.locks, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)
         except KeyError as error:
             raise UsageError(f"there is no study '{name}' in {store}") from error
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if any((own := lease_of(trial)) and is_alive(store, own) for trial in running):
+        if any((own := lease_of(trial)) and store.locks.is_alive(own) for trial in running):
             raise StudyBusyError(
                 f"study '{name}' in {store} is being run; stop its workers, then try again"
             )
@@ -370,20 +373,27 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
     """Removes what a creation that was cut short left, to begin again.
 
     Raises:
-        UsageError: a study of this name exists, made here or by another program.
+        StudyExistsError: it was made meanwhile.
+        UsageError: another program made it.
     """
     try:
         study = optuna.load_study(study_name=name, storage=store.rdb)
     except KeyError:
         return
     begun = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
-    if SPEC in study.user_attrs or begun:
+    if SPEC in study.user_attrs:
+        raise _exists_already(store, name)
+    if begun:
         raise UsageError(
-            f"study '{name}' exists in {store}"
-            + ("" if SPEC in study.user_attrs else ", made by another program")
-            + "; choose another name"
+            f"study '{name}' exists in {store}, made by another program; choose another name"
         )
     optuna.delete_study(study_name=name, storage=store.rdb)
+
+
+def _exists_already(store: Store, name: str) -> StudyExistsError:
+    return StudyExistsError(
+        f"study '{name}' exists in {store}; resume it with study run {name}, or choose another name"
+    )
 
 
 def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:

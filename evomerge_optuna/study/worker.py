@@ -8,7 +8,7 @@ from dataclasses import asdict
 import optuna
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.study.lock import WORKER, Lease, hold, is_alive, lease, lease_of
+from evomerge_optuna.study.lock import WORKER, Lease, hold, lease_of, new_worker
 from evomerge_optuna.study.requeue import requeue_dead, requeue_running, running_trials
 from evomerge_optuna.study.studies import MergeStudy
 
@@ -34,7 +34,7 @@ class Worker:
         """
         told = False
         while not is_over():
-            with hold(self._study.store, self._study.name):
+            with hold(self._study.store.locks, self._study.name):
                 requeue_dead(self._study, self._is_dead)
                 self._requeue_own("its worker lost it")
                 # In this order: one finished in between counts twice, rather than not at all.
@@ -47,14 +47,14 @@ class Worker:
                     trial.set_user_attr(WORKER, asdict(self._lease))
                     return trial
             if not told:
-                say(f"the last {running} trials are with other workers; waiting for them")
+                say("waiting for the last trials, which are with other workers")
                 told = True
             time.sleep(_POLL)
         return None
 
     def requeue_own(self, reason: str) -> None:
         """Queues again what this worker was running; for a time when it runs nothing."""
-        with hold(self._study.store, self._study.name):
+        with hold(self._study.store.locks, self._study.name):
             self._requeue_own(reason)
 
     def _requeue_own(self, reason: str) -> None:
@@ -69,11 +69,11 @@ class Worker:
         found = lease_of(trial)
         if found is None or found.worker == self._lease.worker:
             return False
-        return not is_alive(self._study.store, found)
+        return not self._study.store.locks.is_alive(found)
 
 
 @contextmanager
 def working(merge_study: MergeStudy) -> Iterator[Worker]:
     """A worker of this process, which others see alive as long as the block runs."""
-    with lease(merge_study.store) as own:
+    with merge_study.store.locks.lease(new_worker()) as own:
         yield Worker(merge_study, own)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from evomerge_optuna.errors import UsageError
+from evomerge_optuna.errors import Interrupted, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.loading import load_model
@@ -17,7 +17,7 @@ from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import FinalScorer
-from evomerge_optuna.study.runner import Interrupted, run_study
+from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import Store, open_store
 from evomerge_optuna.study.studies import BASELINE, MergeStudy, create_study, open_study, recipe_of
 from tests.conftest import SpecMaker

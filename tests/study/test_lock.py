@@ -4,54 +4,62 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evomerge_optuna.errors import StudyBusyError
-from evomerge_optuna.study.lock import Lease, hold, is_alive, lease
+from evomerge_optuna.study.lock import Lease, hold, new_worker
 from evomerge_optuna.study.storage import open_store
+from tests.conftest import wait_until
 
 HOLDER = """
 import sys, time
-from evomerge_optuna.study.lock import hold, lease
+from dataclasses import astuple
+from evomerge_optuna.study.lock import hold, new_worker
 from evomerge_optuna.study.storage import open_store
 store = open_store(sys.argv[1])
-with hold(store, "tiny"), lease(store) as own:
-    print(own.worker, own.server_start, flush=True)
+with hold(store.locks, "tiny"), store.locks.lease(new_worker()) as own:
+    print(*astuple(own), flush=True)
     time.sleep(60)
 """
 
 
-def test_held_by_one_process_until_it_dies(storage_url: str, home: Path) -> None:
-    store = open_store(storage_url)
+@pytest.fixture(params=["sqlite", "postgres", "proxy of sqlite", "proxy of postgres"])
+def url(request: pytest.FixtureRequest, database: Callable[[str], str]) -> str:
+    return database(request.param)
+
+
+def test_held_by_one_process_until_it_dies(url: str, home: Path) -> None:
+    store = open_store(url)
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, storage_url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None
-    worker, server_start = holder.stdout.readline().split()
-    own = Lease(worker, float(server_start))
+    worker, *starts = holder.stdout.readline().split()
+    own = Lease(worker, *map(float, starts))
 
     os.kill(holder.pid, signal.SIGSTOP)  # as slow as can be, and alive
-    assert is_alive(store, own)
+    assert store.locks.is_alive(own)
     busy = pytest.raises(StudyBusyError, match="another process has held study 'tiny'")
-    with busy, hold(store, "tiny", patience=0.2):
+    with busy, hold(store.locks, "tiny", patience=0.2):
         pass
-    with hold(store, "another study"):
+    with hold(store.locks, "another study"):
         pass
 
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     for _ in range(2):
-        with hold(store, "tiny"):
+        with hold(store.locks, "tiny"):
             pass
-        assert not is_alive(store, own)
+        wait_until(lambda: not store.locks.is_alive(own))  # the server sees one end after another
 
 
-def test_lease_ends_with_its_block(storage_url: str, home: Path) -> None:
-    store = open_store(storage_url)
-    with lease(store) as own:
-        assert is_alive(store, own)
-        assert not is_alive(store, replace(own, worker="another"))
-    assert not is_alive(store, own)
+def test_lease_ends_with_its_block(url: str, home: Path) -> None:
+    store = open_store(url)
+    with store.locks.lease(new_worker()) as own:
+        assert store.locks.is_alive(own)
+        assert not store.locks.is_alive(replace(own, worker="another"))
+    assert not store.locks.is_alive(own)

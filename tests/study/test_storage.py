@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
-from evomerge_optuna.study.storage import open_store, parse_url, shown
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.urls import parse_url, shown
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])

