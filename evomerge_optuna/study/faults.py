@@ -147,7 +147,7 @@ def _cure(reason: str, url: URL) -> str:
         return f"; put it into {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
     if "refused" in reason or "could not translate host" in reason or "resolve" in reason:
         return "; is the server running, and are host and port right?"
-    if "does not exist" in reason:
+    if f'database "{url.database}" does not exist' in reason:
         return f"; create it: createdb {url.database}"
     if "locked" in reason:
         return "; another program holds it: wait, or use PostgreSQL for many workers"
