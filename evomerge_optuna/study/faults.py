@@ -116,6 +116,8 @@ def is_lost_connection(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
             return True
+        if isinstance(error, exc.PendingRollbackError):  # Optuna went on after such an error
+            return True
         if _code(error) in ("UNAVAILABLE", "UNKNOWN"):  # the proxy is gone, or lost its database
             return True
         error = error.__cause__
