@@ -1,11 +1,13 @@
-FROM python:3.11-slim
+FROM python:3.11.14-slim-bookworm
+
+# The CPU build of torch; https://pypi.org/simple has the one for CUDA, several gigabytes larger.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY evomerge_optuna ./evomerge_optuna
-# The CPU build of torch; the one with CUDA is several gigabytes larger.
 RUN pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url https://download.pytorch.org/whl/cpu '.[postgres]' \
-    && useradd --create-home evomerge && mkdir /data && chown evomerge /data
-USER evomerge
+    --extra-index-url "$TORCH_INDEX" '.[postgres]' \
+    && useradd --uid 1000 --create-home evomerge && mkdir /data && chown evomerge /data
+USER 1000
 ENTRYPOINT ["evomerge-optuna"]

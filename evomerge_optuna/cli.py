@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna import __version__
-from evomerge_optuna.errors import EvomergeError, Interrupted, StudyExistsError
+from evomerge_optuna.errors import EvomergeError, Interrupted, StudyExistsError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,9 +52,28 @@ def main(debug: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 
+def _refuse_password(
+    context: click.Context, option: click.Parameter, url: str | None
+) -> str | None:
+    """A command line is in the process list, which everyone on the machine can read."""
+    source = context.get_parameter_source(str(option.name))
+    if not url or source is not click.core.ParameterSource.COMMANDLINE:
+        return url
+    from evomerge_optuna.study.urls import parse_url, passwords
+
+    if passwords(parse_url(url)):
+        raise UsageError(
+            "--storage has a password, which everyone on this machine can read in the process "
+            "list; put the URL into EVOMERGE_STORAGE, or leave the password to PGPASSWORD or "
+            "~/.pgpass"
+        )
+    return url
+
+
 storage_option = click.option(
     "--storage",
     envvar="EVOMERGE_STORAGE",
+    callback=_refuse_password,
     metavar="URL",
     help="Database of the studies.  [default: a SQLite file under ./storage]",
 )

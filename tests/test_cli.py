@@ -78,10 +78,25 @@ def test_mistakes(
     assert "models.b: hidden size 32, but base_model has 16" in fails(
         command_line, 2, "study", "run", shape
     )
-    password = "postgresql://me:very-secret@127.0.0.1:1/studies"
-    said = fails(command_line, 1, "study", "run", write_spec(), "--storage", password)
-    assert "me:***@127.0.0.1:1" in said and "very-secret" not in said
+    said = fails(command_line, 1, "study", "list", "--storage", "postgresql://me@127.0.0.1:1/db")
+    assert "me@127.0.0.1:1" in said
     assert "there is no study 'none'" in fails(command_line, 2, "study", "show", "none")
+
+
+SECRETS = ("me:very-secret@h/db", "h/db?password=very-secret", "h/db?sslpassword=very-secret")
+
+
+@pytest.mark.parametrize("rest", SECRETS)
+def test_no_password_in_the_process_list(
+    command_line: CommandLine, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"postgresql://{rest}"
+    said = fails(command_line, 2, "study", "list", "--storage", url)
+    assert "put the URL into EVOMERGE_STORAGE" in said and "very-secret" not in said
+    monkeypatch.setenv("EVOMERGE_STORAGE", url)
+    said = fails(command_line, 1, "study", "list")
+    assert "could not translate host" in said or "resolve" in said
+    assert "very-secret" not in said
 
 
 def test_debug_shows_the_traceback(command_line: CommandLine) -> None:

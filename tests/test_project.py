@@ -4,11 +4,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import yaml
 
+from evomerge_optuna.cli import main
+
 ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "docs" / "deploy"
 
 
 def test_compose_file() -> None:
@@ -22,6 +27,64 @@ def test_compose_file() -> None:
     assert all(re.search(r":\d", service["image"]) for service in services.values())
     used = {v.partition(":")[0] for s in services.values() for v in s["volumes"]}
     assert {name for name in used if not name.startswith(".")} == set(compose["volumes"])
+
+
+def test_gpu_compose_file() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec", str(DEPLOY / "gpu.yaml")]
+    subprocess.run([Path(sys.executable).with_name("check-jsonschema"), *schema], check=True)
+    assert set(yaml.safe_load((DEPLOY / "gpu.yaml").read_text())["services"]) == {"worker"}
+
+
+@pytest.mark.parametrize("service", ["dashboard", "worker"])
+def test_compose_commands(service: str) -> None:
+    found = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][service]
+    given = options_of(re.sub(r"\$\{\w+:-(.*?)\}", r"\1", " ".join(found["command"])).split())
+    assert service == "dashboard" or seconds(found["stop_grace_period"]) > given["grace"]
+
+
+def test_kubernetes() -> None:
+    objects = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    kinds = ["PersistentVolumeClaim", "Job", "Service", "Deployment"]
+    assert [found["kind"] for found in objects] == kinds
+    for found in (objects[1], objects[3]):
+        pod = found["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {
+            volume["name"] for volume in pod["volumes"]
+        }
+        given = options_of(container["args"])
+        assert pod.get("terminationGracePeriodSeconds", 30) > given.get("grace", 0)
+
+
+def test_slurm() -> None:
+    file = DEPLOY / "slurm.sbatch"
+    subprocess.run(["bash", "-n", file], check=True)
+    text = file.read_text()
+    command = re.search(r"^exec evomerge-optuna (.*)$", text, re.MULTILINE)
+    patience = re.search(r"--signal=B:TERM@(\d+)", text)
+    assert command and patience
+    given = options_of(command[1].replace('"${SLURM_GPUS_ON_NODE:-1}"', "1").split())
+    assert int(patience[1]) > given["grace"]
+
+
+def options_of(arguments: list[str]) -> dict[str, Any]:
+    """What the command line makes of the arguments."""
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        command = command.commands[arguments.pop(0)]
+    return command.make_context("test", arguments).params
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+@pytest.mark.parametrize("document", [*DEPLOY.glob("*.md"), ROOT / "README.md"])
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test", "pip install"])

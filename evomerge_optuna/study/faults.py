@@ -13,7 +13,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL
 
 from evomerge_optuna.errors import StorageError
-from evomerge_optuna.study.urls import STORAGE_VARIABLE, shown
+from evomerge_optuna.study.urls import STORAGE_VARIABLE, passwords, shown
 
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 ATTEMPTS = 5  # where the connection breaks each time
@@ -137,18 +137,19 @@ def _reason(error: BaseException, url: URL) -> str:
     original = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(original).splitlines() if line.strip()]
     reason = lines[0] if lines else type(original).__name__
-    for secret in (url.password, url.query.get("password"), url.query.get("sslpassword")):
-        if secret:
-            reason = reason.replace(str(secret), "***")
+    for secret in passwords(url):
+        reason = reason.replace(secret, "***")
     return reason + _cure(reason, url)
 
 
 def _cure(reason: str, url: URL) -> str:
     if "password authentication failed" in reason:
-        return f"; correct the password in {STORAGE_VARIABLE} or --storage"
+        return f"; correct the password in {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
+    if "no password supplied" in reason:
+        return f"; put it into {STORAGE_VARIABLE}, PGPASSWORD or ~/.pgpass"
     if "refused" in reason or "could not translate host" in reason or "resolve" in reason:
         return "; is the server running, and are host and port right?"
-    if "does not exist" in reason:
+    if f'database "{url.database}" does not exist' in reason:
         return f"; create it: createdb {url.database}"
     if "locked" in reason:
         return "; another program holds it: wait, or use PostgreSQL for many workers"

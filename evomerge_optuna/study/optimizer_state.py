@@ -1,58 +1,94 @@
 """The state of CMA-ES as Optuna keeps it in the database, restored without running foreign code.
 
 A pickle may name any function to be called, and everybody who may write to the database could put
-one there. Here it may name what an optimizer consists of and nothing else.
+one there. Here it may name what an optimizer consists of and nothing else; and even that is not
+called but replaced, for NumPy's own constructors would take any bytes for pointers.
 """
 
 import io
 import pickle
-from typing import Any
+import re
+from typing import Any, Literal
+
+import numpy as np
+from cmaes import CMA
 
 from evomerge_optuna.errors import StorageError
 
-_PARTS = {
-    ("cmaes._cma", "CMA"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    # Before NumPy 2 `_core` was `core`.
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("_core", "core")
-        for name in ("_reconstruct", "scalar")
-    ),
-}
 
-
-def restore(state: str) -> Any:
+def restore(state: str) -> CMA:
     """The optimizer of a pickled state in hexadecimal digits.
 
     Raises:
         StorageError: it is damaged, or it consists of something else.
     """
     try:
-        return _Unpickler(io.BytesIO(bytes.fromhex(state))).load()
-    except _NOT_A_STATE as error:
+        found = _Unpickler(io.BytesIO(bytes.fromhex(state))).load()
+        if not isinstance(found, _Optimizer):
+            raise pickle.UnpicklingError("it is no optimizer")
+        optimizer: CMA = CMA.__new__(CMA)
+        optimizer.__setstate__({name: _value(part) for name, part in found.parts.items()})
+        return optimizer
+    except Exception as error:  # a damaged pickle raises nearly anything
         raise StorageError(
             f"the stored state of CMA-ES cannot be used ({' '.join(str(error).split())}); who "
             "wrote it? begin a new study, warmed by this one (warm_start)"
         ) from error
 
 
-# What `pickle` raises for bytes that are no pickle, or of another class of this name.
-_NOT_A_STATE = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-)
+class _Optimizer:
+    """Stands for cmaes.CMA: its attributes."""
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        self.parts = parts
+
+
+class _Kind:
+    """Stands for numpy.dtype: a type of numbers."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
+            raise pickle.UnpicklingError(f"{code!r} is no type of numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for numpy.ndarray: numbers copied from the pickle's bytes."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, by_column, content = state
+        order: Literal["C", "F"] = "F" if by_column else "C"
+        self.value = np.frombuffer(content, kind.dtype).reshape(shape, order=order).copy()
+
+
+def _scalar(kind: _Kind, content: bytes) -> Any:
+    """Stands for the function that makes one number."""
+    (number,) = np.frombuffer(content, kind.dtype)
+    return number
+
+
+def _value(part: Any) -> Any:
+    return part.value if isinstance(part, _Array) else part
+
+
+_PARTS: dict[tuple[str, str], Any] = {
+    ("cmaes._cma", "CMA"): _Optimizer,
+    ("numpy", "dtype"): _Kind,
+    ("numpy", "ndarray"): None,  # only ever an argument
+    # Before NumPy 2 `_core` was `core`.
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("_core", "core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("_core", "core")},
+}
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PARTS:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an optimizer")
-        return super().find_class(module, name)
+        return _PARTS[module, name]

@@ -44,3 +44,9 @@ def parse_url(text: str) -> URL:
 def shown(url: URL) -> str:
     """The URL as it may be printed: without its password, nor its query, which may hold one."""
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+def passwords(url: URL) -> list[str]:
+    """What nobody else may see of a URL; empty ones are none."""
+    found = (url.password, url.query.get("password"), url.query.get("sslpassword"))
+    return [str(secret) for secret in found if secret]

@@ -1,5 +1,6 @@
 """Hub ids, folders and zoo names; the hub itself is stood in for."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,14 @@ def test_a_folder_that_mergekit_would_read_as_something_else(
     folder = Path(shutil.copytree(tiny / "a", tmp_path / name))
     with pytest.raises(SpecError, match=r"models\.a: .* rename the folder"):
         check_exists(str(folder), "models.a")
+
+
+def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass C: pass\n")
+    (tmp_path / "model.safetensors").touch()
+    config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SpecError, match="configuration cannot be read"):
+        load_config(str(tmp_path), "models.a")
+    assert not ran.exists()

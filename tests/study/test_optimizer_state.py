@@ -27,7 +27,14 @@ def state(generations: int) -> bytes:
 
 @given(st.integers(0, 3))
 def test_restores_what_optuna_stores(generations: int) -> None:
-    assert restore(state(generations).hex()).generation == generations
+    whole = state(generations)
+    restored, plain = restore(whole.hex()), pickle.loads(whole)
+    assert restored.generation == generations
+    assert restored.__getstate__().keys() == plain.__getstate__().keys()
+    for name, value in plain.__getstate__().items():
+        found = restored.__getstate__()[name]
+        assert type(found) is type(value)
+        np.testing.assert_array_equal(found, value, strict=isinstance(value, np.ndarray))
 
 
 @given(st.binary(max_size=200), st.integers(0, 5000))
@@ -36,6 +43,37 @@ def test_anything_else_is_a_clear_error(noise: bytes, at: int) -> None:
     for damaged in (noise.hex(), whole[: at % len(whole)].hex(), "not hexadecimal"):
         with pytest.raises(StorageError, match="the stored state of CMA-ES"):
             restore(damaged)
+
+
+class Call:
+    """Pickled, it is a call and what is put into its result."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.parts
+
+
+POINTER = b"A" * 8
+FIELD = Call(np.dtype, ("V8",), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
+EMPTY = (np.ndarray, (0,), b"b")
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        Call(np.ndarray, ((1,), np.dtype("O"), POINTER)),
+        Call(np.zeros(0).__reduce__()[0], EMPTY, (1, (1,), np.dtype("O"), False, POINTER)),
+        Call(np.zeros(0).__reduce__()[0], EMPTY, (1, (1,), FIELD, False, POINTER)),
+        Call(np.zeros(0).__reduce__()[0], EMPTY, (1, (9,), np.dtype("f8"), False, POINTER)),
+        np.zeros(3),
+    ],
+    ids=["array of pointers", "state of pointers", "field of pointers", "too few", "no optimizer"],
+)
+def test_bytes_are_not_taken_for_pointers(evil: object) -> None:
+    with pytest.raises(StorageError, match="the stored state of CMA-ES"):
+        restore(pickle.dumps(evil).hex())
 
 
 class Payload:

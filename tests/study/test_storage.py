@@ -2,17 +2,25 @@
 
 import sys
 import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.urls import parse_url, shown
+from tests.conftest import CommandLine
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
@@ -66,6 +74,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         open_store(f"sqlite:///{tmp_path}/file/below/studies.db")
 
 
+PASSWORD = "hid:/@%?#&=$den"
+
+
 @pytest.fixture
 def guarded(postgres: str) -> str:
     """The server's URL for a user whose password is asked for over TCP."""
@@ -73,7 +84,9 @@ def guarded(postgres: str) -> str:
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text("DROP ROLE IF EXISTS guarded"))
-        connection.execute(sqlalchemy.text("CREATE ROLE guarded LOGIN PASSWORD 'right'"))
+        connection.execute(
+            sqlalchemy.text(f"CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}'".replace(":", r"\:"))
+        )
         file = Path(str(connection.scalar(sqlalchemy.text("SHOW hba_file"))))
         rule = "local all guarded scram-sha-256\nhost all guarded all scram-sha-256\n"
         if rule not in (rules := file.read_text()):
@@ -91,6 +104,68 @@ def test_a_wrong_password(guarded: str) -> None:
     assert "correct the password" in str(error.value)
     assert "wrong-secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_password_is_told_to_nobody(
+    guarded: str,
+    database: Callable[[str], str],
+    command_line: CommandLine,
+    spec_content: Callable[..., dict[str, Any]],
+) -> None:
+    """Neither in a process list nor by any command, page, file or row of the database."""
+    url = sqlalchemy.make_url(database("postgres")).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {url.database} OWNER TO guarded")
+    bare = url.set(username="guarded").render_as_string(hide_password=False)
+    url = url.set(username="guarded", password=PASSWORD)
+    command_line.variables["EVOMERGE_STORAGE"] = url.render_as_string(hide_password=False)
+    (command_line.folder / "tiny.yaml").write_text(yaml.safe_dump(spec_content()))
+
+    process = command_line.start("study", "run", "tiny.yaml", "--workers", "2")
+    told: set[str] = set()
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            for each in (parent, *parent.children(recursive=True)):
+                told.add(" ".join(each.cmdline()))
+        time.sleep(0.1)
+    assert len(told) >= 3  # the command and two workers
+    told |= set(process.communicate())
+    assert process.returncode == 0
+    for command in ("list", "show tiny", "show tiny --json", "test tiny", "export tiny out"):
+        told |= set(command_line.run("study", *command.split()))
+    process = command_line.start("dashboard", "--port", "0")
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[2]
+    for page in ("dashboard", "api/meta", "api/studies", "api/studies/1"):
+        with urllib.request.urlopen(f"{address}{page}", timeout=60) as response:
+            told.add(response.read().decode())
+    process.terminate()
+    told |= set(process.communicate())
+    with engine.connect() as connection:
+        for table in sqlalchemy.inspect(engine).get_table_names():
+            rows = connection.exec_driver_sql(f"SELECT {table}::text FROM {table}").scalars()
+            told.add("\n".join(rows))
+    engine.dispose()
+    files = [file for file in command_line.folder.rglob("*") if file.is_file()]
+    assert command_line.folder / "out" / "README.md" in files
+    told |= {file.read_bytes().decode(errors="replace") for file in files}
+    for secret in (PASSWORD, quote_plus(PASSWORD), quote(PASSWORD, safe="")):
+        assert not [text for text in told if secret in text]
+
+    # It need not be in the URL.
+    del command_line.variables["EVOMERGE_STORAGE"]
+    _, said = command_line.run("study", "list", "--storage", bare, code=1)
+    assert "no password supplied; put it into" in said
+    command_line.variables["PGPASSWORD"] = PASSWORD
+    assert "tiny" in command_line.run("study", "list", "--storage", bare)[0]
+    del command_line.variables["PGPASSWORD"]
+    (file := command_line.folder / "pgpass").write_text(
+        f"*:*:*:guarded:{PASSWORD.replace(':', chr(92) + ':')}\n"
+    )
+    file.chmod(0o600)
+    assert "tiny" in command_line.run("study", "list", "--storage", f"{bare}&passfile={file}")[0]
 
 
 def test_a_reader_does_not_lock_a_sqlite_study(tmp_path: Path) -> None:
