@@ -1,4 +1,4 @@
-"""The database and the artifact store: opened here, named without passwords, errors in words."""
+"""The database: opened here, with the artifacts; named without passwords, errors in words."""
 
 import os
 import time
@@ -10,28 +10,26 @@ from threading import Event
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.home import home
+from evomerge_optuna.study.artifacts import Artifacts, open_artifacts
 
 STORAGE_VARIABLE = "EVOMERGE_STORAGE"
-ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where studies are kept: an RDB for trials, a folder for artifacts."""
+    """Where studies are kept: an RDB for trials, a folder or a bucket for artifacts."""
 
     url: URL
     rdb: RDBStorage
-    artifacts: FileSystemArtifactStore
-    artifacts_folder: Path
+    artifacts: Artifacts
 
     def __str__(self) -> str:
         return shown(self.url)
@@ -76,18 +74,18 @@ def open_store(text: str | None = None) -> Store:
     """Opens the storage, making the SQLite file or the tables where there are none.
 
     Raises:
-        UsageError: the URL is wrong.
-        StorageError: the database or the artifacts folder cannot be used.
+        UsageError: the URL is wrong, or what `$EVOMERGE_ARTIFACTS` says.
+        StorageError: the database or the artifact store cannot be used.
     """
     url = parse_url(text or default_url())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder = artifacts_folder(url)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if url.drivername == "sqlite":
-            Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
+    folder = _folder(url)
+    if url.drivername == "sqlite":
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
+    artifacts = open_artifacts(folder / "artifacts")
     try:
         with database_errors(url):
             rdb = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine(url))
@@ -97,16 +95,14 @@ def open_store(text: str | None = None) -> Store:
         raise StorageError(
             "PostgreSQL needs the psycopg driver: pip install 'evomerge-optuna[postgres]'"
         ) from error
-    return Store(url, rdb, FileSystemArtifactStore(str(folder)), folder)
+    return Store(url, rdb, artifacts)
 
 
-def artifacts_folder(url: URL) -> Path:
-    """`$EVOMERGE_ARTIFACTS`, else `artifacts` beside the SQLite file or in the home folder."""
-    if given := os.environ.get(ARTIFACTS_VARIABLE):
-        return Path(given).expanduser().absolute()
+def _folder(url: URL) -> Path:
+    """The SQLite file's, else the home folder; artifacts are in it unless they are elsewhere."""
     if url.drivername == "sqlite":
-        return Path(str(url.database)).expanduser().absolute().parent / "artifacts"
-    return home() / "artifacts"
+        return Path(str(url.database)).expanduser().absolute().parent
+    return home()
 
 
 @contextmanager
