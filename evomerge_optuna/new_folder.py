@@ -1,5 +1,6 @@
 """A new folder that is there whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,8 +27,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(folder)
     except OSError as error:
-        raise ExportError(
-            f"{error.filename or folder}: {error.strerror or error}; nothing was exported"
-        ) from error
+        place = str(error.filename or folder)
+        if place.startswith(str(temporary)):  # which is gone by now
+            place = str(folder)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(
+                f"{place}: no space left; nothing was exported: free some, or name another folder"
+            ) from error
+        raise ExportError(f"{place}: {error.strerror or error}; nothing was exported") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 from mergekit.config import MergeConfiguration
-from mergekit.merge import run_merge
+from mergekit.merge import _copy_tokenizer, run_merge
 
 from evomerge_optuna.home import home
 from evomerge_optuna.merging.merger import Merged
@@ -34,7 +34,11 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path, device: str) -> str:
     """
     with mergekit_errors(folder):
         configuration = MergeConfiguration.model_validate(located(recipe).configuration)
-        run_merge(configuration, str(folder), merge_options(recipe, torch_device(device)))
+        options = merge_options(recipe, torch_device(device))
+        run_merge(configuration, str(folder), options)
+        if configuration.tokenizer_source is None and configuration.tokenizer is None:
+            # Not left to run_merge, which only logs that it could not copy it.
+            _copy_tokenizer(configuration, str(folder), options=options)
     return digest_files(folder)
 
 

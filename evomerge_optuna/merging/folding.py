@@ -73,20 +73,20 @@ def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -
         plan = plan_merge(folded_recipe(recipe, names), folder)
         plan.write_weights()
         plan.write_tokenizer(folder)
-    config = stacked_config(recipe, configs)
-    config.dtype = recipe.dtype or config.dtype
-    config.tie_word_embeddings = config.tie_word_embeddings and recipe.head == recipe.embeddings
-    config.save_pretrained(folder)
-    wanted = list(corrections(recipe, names))
-    if wanted:
-        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
-        with torch.no_grad():
-            for correction in wanted:
-                source = models[correction.model].get_parameter(correction.source)
-                model.get_parameter(correction.name).copy_(correction.of(source))
-        for file in folder.glob("*.safetensors*"):
-            file.unlink()
-        model.save_pretrained(folder)
+        config = stacked_config(recipe, configs)
+        config.dtype = recipe.dtype or config.dtype
+        config.tie_word_embeddings = config.tie_word_embeddings and recipe.head == recipe.embeddings
+        config.save_pretrained(folder)
+        wanted = list(corrections(recipe, names))
+        if wanted:
+            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+            with torch.no_grad():
+                for correction in wanted:
+                    source = models[correction.model].get_parameter(correction.source)
+                    model.get_parameter(correction.name).copy_(correction.of(source))
+            for file in folder.glob("*.safetensors*"):
+                file.unlink()
+            model.save_pretrained(folder)
 
 
 def cumulative_scales(recipe: StackRecipe) -> list[float]:

@@ -155,6 +155,7 @@ def merge_options(recipe: MergeRecipe, device: str = "cpu") -> MergeOptions:
         safe_serialization=True,
         trust_remote_code=False,
         write_model_card=False,
+        copy_tokenizer=False,
         quiet=True,
         device=device,
     )
@@ -174,8 +175,14 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except (OSError, CandidateError, MemoryError):
-        raise  # the machine's fault, or already told
+    except OSError as error:
+        if error.errno is None:  # transformers has its own use of it
+            raise
+        # A failed copy names its source first, a failed write no file at all.
+        name = error.filename2 or error.filename or (str(place) if place else None)
+        raise OSError(error.errno, error.strerror, name) from error
+    except (CandidateError, MemoryError):
+        raise
     except Exception as error:
         # safetensors reports a full disk as an error of its own.
         if system := re.search(r"\(os error (\d+)\)", str(error)):

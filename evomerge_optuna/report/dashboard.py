@@ -1,18 +1,15 @@
 """optuna-dashboard on the same storage: objective names, notes and figures of a study."""
 
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FrozenTrial
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
@@ -110,20 +107,15 @@ def attach_path(merge_study: MergeStudy, trial: FrozenTrial) -> str:
 
     Raises:
         UsageError: the trial's recipe is no layer stack.
+        StorageError: the artifact store cannot be written to.
     """
     recipe = recipe_of(trial)
     if not isinstance(recipe, StackRecipe):
         raise UsageError(f"trial {trial.number} of study '{merge_study.name}' is no layer stack")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"path-trial-{trial.number}.html"
-        _path_of(merge_study, recipe).write_html(file, include_plotlyjs=True)
-        upload_artifact(
-            artifact_store=merge_study.store.artifacts,
-            file_path=str(file),
-            study_or_trial=merge_study.study,
-            mimetype="text/html",
-        )
-    return file.name
+    page = _path_of(merge_study, recipe).to_html(include_plotlyjs=True)
+    name = f"path-trial-{trial.number}.html"
+    merge_study.store.artifacts.attach(merge_study.study, name, page, "text/html")
+    return name
 
 
 def _path_of(merge_study: MergeStudy, recipe: StackRecipe) -> Any:

@@ -155,6 +155,11 @@ def _cure(reason: str, url: URL) -> str:
         return "; another program holds it: wait, or use PostgreSQL for many workers"
     if "disk" in reason and "full" in reason:
         return "; free some space and run again: every finished trial is kept"
+    if "disk I/O error" in reason:  # what a full disk gives when not even SQLite's index fits
+        return (
+            f"; is the disk of {url.database} full, or failing? free some space and run again: "
+            "every finished trial is kept"
+        )
     if "not a database" in reason:
         return "; the file is damaged or something else; restore it or name another"
     if "unable to open" in reason or "readonly" in reason:

@@ -1,18 +1,16 @@
 """The objective: one trial from suggested parameters to stored scores."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merger import EveryMerger, Merger
@@ -44,6 +42,7 @@ class Objective:
         self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
     ) -> None:
         self._study = merge_study
+        self._say = say
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
 
@@ -98,15 +97,12 @@ class Objective:
         )
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / PROBLEMS_FILE
-            file.write_text(json_lines(evaluation.rows()), encoding="utf-8")
-            upload_artifact(
-                artifact_store=self._study.store.artifacts,
-                file_path=str(file),
-                study_or_trial=trial,
-                mimetype="application/jsonl",
-            )
+        rows = json_lines(evaluation.rows())
+        try:
+            self._study.store.artifacts.attach(trial, PROBLEMS_FILE, rows, "application/jsonl")
+        except StorageError as error:
+            # A score may have taken an hour; the answers behind it are only there to be read.
+            self._say(f"trial {trial.number} keeps its score, not its answers: {error}")
 
 
 def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split: str) -> Candidate:

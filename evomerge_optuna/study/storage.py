@@ -1,6 +1,5 @@
 """The database, its locks and the artifact store: all opened here."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import URL
@@ -17,25 +15,24 @@ from sqlalchemy.pool import NullPool
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.home import home
 from evomerge_optuna.study.advisory_locks import AdvisoryLocks
+from evomerge_optuna.study.artifacts import Artifacts, open_artifacts
 from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.file_locks import FileLocks
 from evomerge_optuna.study.lock import PATIENCE, Locks
 from evomerge_optuna.study.urls import default_url, parse_url, shown
 
-ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
 _TABLES = "tables"  # what is locked while they are made
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where studies are kept: an RDB for trials, or a proxy of it, and a folder for artifacts."""
+    """Where studies are kept: an RDB for trials, or its proxy; a folder or bucket for artifacts."""
 
     url: URL
     rdb: BaseStorage
     locks: Locks
-    artifacts: FileSystemArtifactStore
-    artifacts_folder: Path
+    artifacts: Artifacts
 
     def __str__(self) -> str:
         return shown(self.url)
@@ -45,21 +42,21 @@ def open_store(text: str | None = None) -> Store:
     """Opens the storage, making the SQLite file or the tables where there are none.
 
     Raises:
-        UsageError: the URL is wrong.
-        StorageError: the database or the artifacts folder cannot be used.
+        UsageError: the URL is wrong, or what `$EVOMERGE_ARTIFACTS` says.
+        StorageError: the database or the artifact store cannot be used.
     """
     url = parse_url(text or default_url())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder = artifacts_folder(url)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if url.drivername == "sqlite":
-            Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
+    folder = _folder(url)
+    if url.drivername == "sqlite":
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be made: {error.strerror}") from error
+    artifacts = open_artifacts(folder / "artifacts")
     with database_errors(url), _extras_named():
         rdb, locks = _opener(url)(url)
-    return Store(url, rdb, locks, FileSystemArtifactStore(str(folder)), folder)
+    return Store(url, rdb, locks, artifacts)
 
 
 def upgrade(text: str | None = None) -> str:
@@ -80,13 +77,11 @@ def upgrade(text: str | None = None) -> str:
     return rdb.get_current_version()
 
 
-def artifacts_folder(url: URL) -> Path:
-    """`$EVOMERGE_ARTIFACTS`, else `artifacts` beside the SQLite file or in the home folder."""
-    if given := os.environ.get(ARTIFACTS_VARIABLE):
-        return Path(given).expanduser().absolute()
+def _folder(url: URL) -> Path:
+    """The SQLite file's, else the home folder; artifacts are in it unless they are elsewhere."""
     if url.drivername == "sqlite":
-        return Path(str(url.database)).expanduser().absolute().parent / "artifacts"
-    return home() / "artifacts"
+        return Path(str(url.database)).expanduser().absolute().parent
+    return home()
 
 
 def _opener(url: URL) -> Callable[[URL], tuple[BaseStorage, Locks]]:

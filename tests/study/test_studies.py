@@ -130,10 +130,10 @@ def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> 
 
     store = open_store()
     run_study(create_study(store, make_spec()), 2)
-    assert list(store.artifacts_folder.iterdir())
+    assert list(Path(str(store.artifacts)).iterdir())
     delete_study(store, "tiny")
     assert list_studies(store) == []
-    assert not list(store.artifacts_folder.iterdir())
+    assert not list(Path(str(store.artifacts)).iterdir())
     with pytest.raises(UsageError, match="there is no study 'tiny'"):
         delete_study(store, "tiny")
 
@@ -148,7 +148,7 @@ def test_delete_of_a_trial_cut_short_after_its_artifact(make_spec: SpecMaker, ho
     )
     requeue_running(created, lambda _: True, "its worker died")
     delete_study(created.store, "tiny")
-    assert not list(created.store.artifacts_folder.iterdir())
+    assert not list(Path(str(created.store.artifacts)).iterdir())
 
 
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
