@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -39,6 +38,8 @@ REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault 
 ERROR = "error"  # why a candidate could not be built or scored
 BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
 RECIPE = "recipe"
+
+_ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 _MANY = 300  # parameters; each is a transaction of 2 to 3 ms
 
@@ -333,6 +334,7 @@ def delete_study(store: Store, name: str) -> None:
     Raises:
         UsageError: there is no such study.
         StudyBusyError: a process works on it.
+        StorageError: an artifact cannot be removed; the study is still there.
     """
     with hold(store.locks, name):
         try:
@@ -344,11 +346,13 @@ def delete_study(store: Store, name: str) -> None:
             raise StudyBusyError(
                 f"study '{name}' in {store} is being run; stop its workers, then try again"
             )
-        owners: list[Any] = [study, *study.get_trials(deepcopy=False)]
-        for owner in owners:
-            for meta in optuna.artifacts.get_all_artifact_meta(owner, storage=store.rdb):
+        owners = [store.rdb.get_study_system_attrs(study._study_id)]
+        owners += [trial.system_attrs for trial in study.get_trials(deepcopy=False)]
+        for key in (key for attributes in owners for key in attributes):
+            # Not by get_all_artifact_meta, which fails where the dashboard has deleted one.
+            if key.startswith(_ARTIFACT):
                 with suppress(ArtifactNotFound):
-                    store.artifacts.remove(meta.artifact_id)
+                    store.artifacts.remove(key.removeprefix(_ARTIFACT))
         optuna.delete_study(study_name=name, storage=store.rdb)
 
 

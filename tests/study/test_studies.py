@@ -151,6 +151,19 @@ def test_delete_of_a_trial_cut_short_after_its_artifact(make_spec: SpecMaker, ho
     assert not list(Path(str(created.store.artifacts)).iterdir())
 
 
+def test_delete_after_the_dashboard_deleted_an_artifact(make_spec: SpecMaker, home: Path) -> None:
+    created = create_study(open_store(), make_spec())
+    for name in ("kept", "deleted"):
+        created.store.artifacts.attach(created.study, name, "text", "text/plain")
+    _, deleted = optuna.artifacts.get_all_artifact_meta(created.study)
+    created.store.artifacts.remove(deleted.artifact_id)
+    created.store.rdb.set_study_system_attr(
+        created.study._study_id, f"artifacts:{deleted.artifact_id}", "null"
+    )  # as the dashboard leaves it
+    delete_study(created.store, "tiny")
+    assert not list(Path(str(created.store.artifacts)).iterdir())
+
+
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
     store = open_store()
     optuna.create_study(storage=store.rdb, study_name="tiny").ask()
