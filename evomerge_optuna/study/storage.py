@@ -1,6 +1,7 @@
 """The database and the artifact store: opened here, named without passwords, errors in words."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import unquote
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
@@ -16,6 +18,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
 from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.home import home
 
 STORAGE_VARIABLE = "EVOMERGE_STORAGE"
@@ -43,28 +46,44 @@ def default_url() -> str:
 
 
 def parse_url(text: str) -> URL:
-    """A SQLAlchemy URL; `postgres://` and `postgresql://` mean psycopg 3.
+    """A SQLAlchemy URL; `postgres://` and `postgresql://` mean psycopg 3, `~` the home folder.
 
     Raises:
         UsageError: not a database URL, or a database that is not supported.
     """
+    forms = "write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         url = make_url(text)
     except (exc.ArgumentError, ValueError) as error:
-        raise UsageError(
-            "the storage URL cannot be read; write sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/DATABASE"
-        ) from error
+        raise UsageError(f"the storage URL cannot be read; {forms}") from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise UsageError(f"storage '{one_line(url.drivername, 40)}' is not supported; {forms}")
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", unquote(text)):
+        raise UsageError(f"the storage URL has a character that is no text; {forms}")
+    try:
+        # The engine refuses some URLs in words that show the query.
+        url.get_dialect()().create_connect_args(url)
+    except (exc.ArgumentError, ValueError) as error:
+        raise UsageError(f"the storage URL has a part that cannot be; {forms}") from error
+    if url.drivername == "sqlite":
+        return url.set(database=_sqlite_file(url.database))
+    # Else the rest of a password would pass for a host, and be shown.
+    if text.count("@") > (url.username is not None):
         raise UsageError(
-            f"storage '{url.drivername}' is not supported; write sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"the storage URL has an '@' too many; in a name or password write %40 for it; {forms}"
         )
-    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UsageError("a study in memory could not be resumed; write sqlite:///FILE")
     return url
+
+
+def _sqlite_file(database: str | None) -> str:
+    if database in (None, "", ":memory:"):
+        raise UsageError("a study in memory could not be resumed; write sqlite:///FILE")
+    file = os.path.expanduser(str(database))
+    if file.startswith("~"):
+        raise UsageError("the storage URL names a home folder that is none; write sqlite:///FILE")
+    return file
 
 
 def shown(url: URL) -> str:
