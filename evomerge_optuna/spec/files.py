@@ -99,6 +99,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
+            raise _refusal("bytes are no text", node)
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError) as error:  # of int() and the like
@@ -109,10 +111,6 @@ class _Loader(yaml.SafeLoader):
         if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
             raise _refusal("a null or surrogate character is no text", node)
         return value
-
-
-# Bytes may hold what no text may, and pydantic takes them for text.
-_Loader.add_constructor("tag:yaml.org,2002:binary", _Loader.construct_undefined)
 
 
 def _refusal(what: str, node: yaml.Node) -> yaml.YAMLError:
