@@ -68,7 +68,7 @@ class Constraint(Strict):
 
     @model_serializer
     def __str__(self) -> str:
-        return f"{self.target} {self.relation} {self.bound:.12g}"
+        return f"{self.target} {self.relation} {repr(self.bound).removesuffix('.0')}"
 
     def violation(self, value: float) -> float:
         """How far a value is beyond the bound; 0 or less where the constraint is kept."""

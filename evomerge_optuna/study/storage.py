@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,9 +64,10 @@ def parse_url(text: str) -> URL:
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", unquote(text)):
         raise UsageError(f"the storage URL has a character that is no text; {forms}")
     try:
-        # The engine refuses some URLs in words that show the query.
-        url.get_dialect()().create_connect_args(url)
-    except (exc.ArgumentError, ValueError) as error:
+        # The engine refuses some URLs, or warns, in words that show the query.
+        with warnings.catch_warnings(action="error", category=exc.SAWarning):
+            url.get_dialect()().create_connect_args(url)
+    except (exc.ArgumentError, exc.SAWarning, ValueError) as error:
         raise UsageError(f"the storage URL has a part that cannot be; {forms}") from error
     if url.drivername == "sqlite":
         return url.set(database=_sqlite_file(url.database))
