@@ -173,11 +173,12 @@ def _bomb(levels: int, form: str) -> str:
 
 BOMBS = [
     _bomb(levels, form)
-    for levels in (3, 30)
+    for levels in (3, 30, 500)
     for form in (
         "[{},{},{},{},{},{},{},{},{}]",
         "{{<<: [{},{},{},{},{},{},{},{},{}]}}",
         "{{a: {}, b: {}, c: {}, d: {}, e: {}}}",
+        "{{a: {}}}",
     )
 ]
 TAGS = ["int", "float", "bool", "null", "timestamp", "binary", "set", "omap", "pairs", "seq", "map",

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field
 
+from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.identity import Identified
 
 _DEEPEST = 50  # mergekit needs 8; pydantic writes some 250
@@ -69,7 +69,7 @@ class MergeRecipe(Identified):
 
     def to_yaml(self) -> str:
         """The configuration as a mergekit YAML file; give the seed as `--random-seed`."""
-        return yaml.safe_dump(self.configuration, sort_keys=False, allow_unicode=True)
+        return to_yaml(self.configuration)
 
 
 def _map_models(part: Any, change: Callable[[str], str]) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -11,6 +10,7 @@ from pydantic import (
     model_serializer,
 )
 
+from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.identity import READ_ONLY, Identified
 from evomerge_optuna.recipes.merge import MergeRecipe
 
@@ -76,6 +76,4 @@ class StackRecipe(Identified):
         """One step a line."""
         content: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         # None: collections of plain values on one line, others in blocks.
-        return yaml.safe_dump(
-            content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
-        )
+        return to_yaml(content, default_flow_style=None, width=120)

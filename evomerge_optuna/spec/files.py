@@ -23,7 +23,7 @@ _STAGES: dict[Any, type[StudySpec]] = {
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
-_MOST_NODES = 100_000  # of a file, its aliases written out
+_MOST_NODES, _DEEPEST = 100_000, 40  # of a file, its aliases written out
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -42,8 +42,6 @@ def load_spec(path: Path) -> StudySpec:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: is not valid YAML: {one_line(error)}") from error
-    except RecursionError as error:
-        raise SpecError(f"{path}: is nested too deeply") from error
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys; see studies/quickstart.yaml")
     return parse_spec(_with_absolute_paths(content, path.absolute().parent), origin=str(path))
@@ -79,9 +77,19 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
 class _Loader(yaml.SafeLoader):
     """Refuses a key given twice, of which YAML would keep the last, and what contains itself.
 
-    Refuses characters, too, that neither a path nor a database can hold, and aliases that would
-    make a small file a huge one.
+    Refuses characters, too, that neither a path nor a database can hold, and what is so deep or,
+    its aliases written out, so large that Python would give up or take minutes.
     """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _refusal(f"this is nested more than {_DEEPEST} levels deep", parent)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -93,8 +101,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_document(self, node: yaml.Node) -> Any:
-        if _size(node, {}) > _MOST_NODES:
-            raise _refusal(f"there are more than {_MOST_NODES} parts, aliases written out", node)
+        size, depth = _measures(node, {})
+        if size > _MOST_NODES or depth > _DEEPEST:
+            raise _refusal("its aliases make it too large or too deep", node)
         self.deep_construct = True  # PyYAML's own check for recursion needs it
         return super().construct_document(node)
 
@@ -113,18 +122,23 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _refusal(what: str, node: yaml.Node) -> yaml.YAMLError:
-    return yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+def _refusal(what: str, where: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
 
 
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes it is, its aliases written out; what contains itself counts once in itself."""
+def _measures(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many nodes it is, its aliases written out, and how deep.
+
+    What contains itself counts once in itself; the constructor refuses it.
+    """
     if id(node) not in known:
-        known[id(node)] = 1
+        known[id(node)] = 1, 1
         parts = [] if isinstance(node, yaml.ScalarNode) else node.value
         if isinstance(node, yaml.MappingNode):
             parts = [part for pair in parts for part in pair]
-        known[id(node)] += sum(_size(part, known) for part in parts)
+        measures = [_measures(part, known) for part in parts]
+        size = 1 + sum(size for size, _ in measures)
+        known[id(node)] = size, 1 + max((depth for _, depth in measures), default=0)
     return known[id(node)]
 
 

@@ -1,9 +1,9 @@
 """What a study is after: objectives to reach, constraints to keep."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from evomerge_optuna.spec.part import Number, Strict
 
@@ -52,7 +52,7 @@ class Constraint(Strict):
 
     target: str
     relation: Literal[">=", "<="]
-    bound: Number
+    bound: Annotated[Number, Field(allow_inf_nan=False)]
 
     @model_validator(mode="before")
     @classmethod
