@@ -14,7 +14,7 @@ class UsageError(EvomergeError):
 
 
 class SpecError(UsageError):
-    """A spec says something that cannot be: a wrong key, type, range, model or data set."""
+    """A spec or recipe says something that cannot be: a wrong key, type, range, model, data set."""
 
 
 class StorageError(EvomergeError):

@@ -5,11 +5,14 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
+# Only where a text has some longest length does pydantic refuse lone surrogates in it.
+READ_ONLY = ConfigDict(extra="forbid", frozen=True, str_max_length=1_000_000)
+
 
 class Identified(BaseModel):
     """An immutable description that is equal to another when their canonical JSON is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = READ_ONLY
 
     def canonical(self) -> str:
         """JSON with sorted keys and exact floats: equal text means equal weights."""

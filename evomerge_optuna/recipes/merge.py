@@ -1,11 +1,33 @@
 """MergeRecipe: the complete description of one merged model, as mergekit understands it."""
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import AfterValidator, Field
 
+from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.identity import Identified
+
+_DEEPEST = 50  # mergekit needs 8; pydantic writes some 250
+
+
+def _as_json(content: dict[str, Any]) -> dict[str, Any]:
+    """What JSON makes of it, so that a stored recipe is equal to the one that was stored."""
+    try:
+        text = json.dumps(content, allow_nan=False, ensure_ascii=False)
+        text.encode()  # a lone surrogate has no digest
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError("holds something that JSON cannot, such as NaN or a date") from error
+    kept: dict[str, Any] = json.loads(text)
+    if _depth(kept) > _DEEPEST:
+        raise ValueError(f"is nested more than {_DEEPEST} levels deep")
+    return kept
+
+
+def _depth(part: Any) -> int:
+    parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return 1 + max((_depth(item) for item in parts), default=0)
 
 
 class MergeRecipe(Identified):
@@ -27,8 +49,8 @@ class MergeRecipe(Identified):
         True
     """
 
-    configuration: dict[str, Any]
-    seed: int
+    configuration: Annotated[dict[str, Any], AfterValidator(_as_json)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     def models(self) -> list[str]:
         """Every model the configuration names, in order of appearance."""
@@ -47,7 +69,7 @@ class MergeRecipe(Identified):
 
     def to_yaml(self) -> str:
         """The configuration as a mergekit YAML file; give the seed as `--random-seed`."""
-        return yaml.safe_dump(self.configuration, sort_keys=False, allow_unicode=True)
+        return to_yaml(self.configuration)
 
 
 def _map_models(part: Any, change: Callable[[str], str]) -> Any:

@@ -3,27 +3,26 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
 
-from evomerge_optuna.recipes.identity import Identified
+from evomerge_optuna.plain_yaml import to_yaml
+from evomerge_optuna.recipes.identity import READ_ONLY, Identified
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
 class Step(BaseModel):
     """One layer of the path, and what the residual stream is multiplied by before it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = READ_ONLY
 
     model: str
-    layer: Annotated[int, Field(ge=0)]
-    scale: float = 1.0
+    layer: Annotated[int, Field(ge=0, lt=2**63)]
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
 
 class StackRecipe(Identified):
@@ -77,6 +76,4 @@ class StackRecipe(Identified):
         """One step a line."""
         content: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         # None: collections of plain values on one line, others in blocks.
-        return yaml.safe_dump(
-            content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
-        )
+        return to_yaml(content, default_flow_style=None, width=120)

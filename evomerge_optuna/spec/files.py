@@ -1,35 +1,29 @@
 """Spec files: read, validated, compared; what is wrong is said in one line."""
 
-import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.spec.merge import MergeSpec
-from evomerge_optuna.spec.objectives import Objective
-from evomerge_optuna.spec.part import Strict
-from evomerge_optuna.spec.stack import MergedStackSpec
+from evomerge_optuna.explain import explain, one_line, value
 from evomerge_optuna.spec.study import (
-    EvaluationSpec,
     JointStudySpec,
     ParameterStudySpec,
-    SamplerSpec,
     StackStudySpec,
     StagedStudySpec,
     StudySpec,
 )
-from evomerge_optuna.spec.tasks import SPLITS, DataSource, Task, TaskData
 
 _STAGES: dict[Any, type[StudySpec]] = {
     "ps": ParameterStudySpec,
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
+_MOST_NODES, _DEEPEST = 100_000, 40  # of a file, its aliases written out
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -46,8 +40,8 @@ def load_spec(path: Path) -> StudySpec:
         raise SpecError(f"{path}: is not UTF-8 text") from error
     try:
         content = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SpecError(f"{path}: is not valid YAML: {_one_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys; see studies/quickstart.yaml")
     return parse_spec(_with_absolute_paths(content, path.absolute().parent), origin=str(path))
@@ -61,13 +55,13 @@ def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:
     """
     stage = content.get("stage")
     if "stage" in content and (not isinstance(stage, str) or stage not in _STAGES):
-        raise SpecError(f"{origin}: stage: should be 'ps', 'dfs' or 'ps+dfs', not {stage!r}")
+        raise SpecError(f"{origin}: stage: should be 'ps', 'dfs' or 'ps+dfs', not {value(stage)}")
     staged = stage == "ps+dfs" and "from_study" in content
     kind = StagedStudySpec if staged else _STAGES.get(stage, ParameterStudySpec)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise SpecError(f"{origin}: {_explain(error)}") from error
+        raise SpecError(f"{origin}: {explain(error, kind)}") from error
 
 
 def differences(stored: StudySpec, given: StudySpec) -> list[str]:
@@ -83,31 +77,69 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
 class _Loader(yaml.SafeLoader):
     """Refuses a key given twice, of which YAML would keep the last, and what contains itself.
 
-    Refuses characters, too, that neither a path nor a database can hold.
+    Refuses characters, too, that neither a path nor a database can hold, and what is so deep or,
+    its aliases written out, so large that Python would give up or take minutes.
     """
 
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _refusal(f"this is nested more than {_DEEPEST} levels deep", parent)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _refusal(f"the key '{key.value}' is given twice", key)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
     def construct_document(self, node: yaml.Node) -> Any:
+        size, depth = _measures(node, {})
+        if size > _MOST_NODES or depth > _DEEPEST:
+            raise _refusal("its aliases make it too large or too deep", node)
         self.deep_construct = True  # PyYAML's own check for recursion needs it
         return super().construct_document(node)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
+            raise _refusal("bytes are no text", node)
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:  # of int() and the like
+            raise _refusal(f"this is no {node.tag.rpartition(':')[2]}", node) from error
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a null or surrogate character is no text", node.start_mark
-            )
+            raise _refusal("a null or surrogate character is no text", node)
         return value
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+
+def _refusal(what: str, where: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
+
+
+def _measures(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many nodes it is, its aliases written out, and how deep.
+
+    What contains itself counts once in itself; the constructor refuses it.
+    """
+    if id(node) not in known:
+        known[id(node)] = 1, 1
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        measures = [_measures(part, known) for part in parts]
+        size = 1 + sum(size for size, _ in measures)
+        known[id(node)] = size, 1 + max((depth for _, depth in measures), default=0)
+    return known[id(node)]
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:
@@ -137,53 +169,3 @@ def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any
     models = content.get("models")
     resolved: dict[str, Any] = walk(content, False)
     return resolved
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    location = [part for part in first["loc"] if part not in ("generate", "perplexity")]
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-    kind, given = first["type"], first.get("input")
-    if kind == "extra_forbidden":
-        return f"{path}: unknown key{_suggestion(location)}"
-    if kind == "missing":
-        return f"{path}: missing; add it"
-    if kind == "value_error":
-        message = str(first["ctx"]["error"])
-        if not path:
-            return message
-        # A validator of the whole part names the key itself.
-        return f"{path}{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
-    if kind == "union_tag_not_found":
-        return f"{path}.type: missing; write type: generate or type: perplexity"
-    message = first["msg"].replace("Input should be", "should be")
-    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
-    return f"{path}: {message}{shown}"
-
-
-def _suggestion(location: list[int | str]) -> str:
-    known = sorted(_keys_at(location[:-1]))
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known keys are {', '.join(known)}"
-
-
-def _keys_at(location: list[int | str]) -> set[str]:
-    """The keys of the part of a spec at this path."""
-    parts: dict[str, list[type[Strict]]] = {
-        "": [*_STAGES.values(), StagedStudySpec],
-        "merge": [MergeSpec],
-        "stack": [MergedStackSpec],
-        "sampler": [SamplerSpec],
-        "evaluation": [EvaluationSpec],
-        "objectives": [Objective],
-        "data": [TaskData],
-        "tasks": list(get_args(get_args(Task)[0])),
-        **{split: [DataSource] for split in SPLITS},
-    }
-    names = [str(part) for part in location if str(part) in parts] or [""]
-    fields = [(n, f) for part in parts[names[-1]] for n, f in part.model_fields.items()]
-    return {field.alias or name for name, field in fields}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

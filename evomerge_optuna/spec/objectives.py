@@ -1,9 +1,9 @@
 """What a study is after: objectives to reach, constraints to keep."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from evomerge_optuna.spec.part import Number, Strict
 
@@ -52,7 +52,7 @@ class Constraint(Strict):
 
     target: str
     relation: Literal[">=", "<="]
-    bound: Number
+    bound: Annotated[Number, Field(allow_inf_nan=False)]
 
     @model_validator(mode="before")
     @classmethod
@@ -68,7 +68,7 @@ class Constraint(Strict):
 
     @model_serializer
     def __str__(self) -> str:
-        return f"{self.target} {self.relation} {self.bound:.12g}"
+        return f"{self.target} {self.relation} {repr(self.bound).removesuffix('.0')}"
 
     def violation(self, value: float) -> float:
         """How far a value is beyond the bound; 0 or less where the constraint is kept."""

@@ -5,17 +5,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+from evomerge_optuna.recipes.identity import READ_ONLY
+
 DTypeName = Literal["float32", "bfloat16", "float16"]
 
-# Strict, for true and false are no numbers.
-Integer = Annotated[int, Field(strict=True)]
+# Strict, for true and false are no numbers; bounded, for databases and JSON are.
+Integer = Annotated[int, Field(strict=True, lt=2**63)]
 Number = Annotated[float, Field(strict=True)]
 
 
 class Strict(BaseModel):
     """A part of the spec: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = READ_ONLY | ConfigDict(populate_by_name=True)
 
 
 class Range(Strict):

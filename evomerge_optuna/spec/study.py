@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import ByteSize, Field, field_validator, model_validator
 
+from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
@@ -172,7 +172,7 @@ class StudySpec(Strict):
         """The spec as a user would write it, without what is left at its default."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         ordered = {key: content[key] for key in _KEY_ORDER if key in content}
-        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
+        return to_yaml(ordered)
 
 
 class MergeSearchSpec(StudySpec):

@@ -1,0 +1,80 @@
+"""What is wrong with content that was read, in one line: where, what, and the cure."""
+
+import difflib
+import re
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+_LONGEST = 1000  # characters of a message
+_LONGEST_VALUE = 100
+
+
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first thing that is wrong with what should have been of this kind."""
+    first = error.errors(include_url=False)[0]
+    # After a task's name pydantic says which kind of task it is.
+    location = [p for i, p in enumerate(first["loc"]) if i != 2 or first["loc"][0] != "tasks"]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
+
+
+def one_line(text: object, longest: int = _LONGEST) -> str:
+    """The text without line ends and what else does not print, cut where it is too long."""
+    line = " ".join(str(text).split())
+    line = line if len(line) <= longest else f"{line[:longest]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def value(given: Any) -> str:
+    """A value as a message names it."""
+    try:
+        return one_line(repr(given), _LONGEST_VALUE)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a huge number"
+
+
+def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list[int | str]) -> str:
+    given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        return f": unknown key{_suggestion(kind, location)}"
+    if first["type"] == "missing":
+        return ": missing; add it"
+    if first["type"] == "value_error":
+        message = str(first["ctx"]["error"])
+        if not has_path:
+            return message
+        # A validator of the whole part names the key itself.
+        return f"{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
+    if first["type"] == "union_tag_not_found":
+        return ".type: missing; write type: generate or type: perplexity"
+    message = first["msg"].replace("Input should be", "should be")
+    return f": {message}" + ("" if isinstance(given, dict | list) else f", not {value(given)}")
+
+
+def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:
+    known = sorted(_keys_at(kind, location[:-1]))
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known keys are {', '.join(known)}"
+
+
+def _keys_at(kind: type[BaseModel], location: list[int | str]) -> set[str]:
+    """The keys of the part that is at this path of something of this kind."""
+    parts, names = [kind], iter(location)
+    for name in names:
+        field = next((f for f_name, f in _fields(parts) if f_name == name), None)
+        if field is not None:
+            parts = _models_in(field.annotation)
+            if get_origin(field.annotation) is dict:
+                next(names, None)  # a name that the user chose
+    return {name for name, _ in _fields(parts)}
+
+
+def _fields(parts: list[type[BaseModel]]) -> list[tuple[str, Any]]:
+    return [(f.alias or name, f) for part in parts for name, f in part.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
