@@ -85,6 +85,12 @@ def position(merge_study: MergeStudy, trial: FrozenTrial) -> int:
     return sum(t.number < original and t.number not in repeats for t in trials)
 
 
+def next_position(merge_study: MergeStudy) -> int:
+    """The position of a trial that is not there yet."""
+    trials = merge_study.study.get_trials(deepcopy=False)
+    return sum(REPEATS not in trial.user_attrs for trial in trials)
+
+
 def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:
     merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
     merge_study.study.tell(trial.number, state=TrialState.FAIL)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.study.draw import add_drawn_trial
 from evomerge_optuna.study.lock import WORKER, Lease, hold, lease_of, new_worker
 from evomerge_optuna.study.requeue import requeue_dead, requeue_running, running_trials
 from evomerge_optuna.study.studies import MergeStudy
@@ -43,14 +44,21 @@ class Worker:
                 if finished >= wanted:
                     return None
                 if finished + running < wanted:
-                    trial = self._study.study.ask()
-                    trial.set_user_attr(WORKER, asdict(self._lease))
-                    return trial
+                    return self._take()
             if not told:
                 say("waiting for the last trials, which are with other workers")
                 told = True
             time.sleep(_POLL)
         return None
+
+    def _take(self) -> optuna.Trial:
+        """A waiting trial, or a new one."""
+        waiting = self._study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting:
+            return add_drawn_trial(self._study, self._lease)
+        trial = self._study.study.ask()
+        trial.set_user_attr(WORKER, asdict(self._lease))
+        return trial
 
     def requeue_own(self, reason: str) -> None:
         """Queues again what this worker was running; for a time when it runs nothing."""
