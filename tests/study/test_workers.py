@@ -15,6 +15,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from evomerge_optuna.study import objective
 from evomerge_optuna.study.faults import persistently
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -37,7 +38,12 @@ def work(url: str, trials: int) -> None:
     run_study(open_study(open_store(url), "tiny"), trials)
 
 
-def start(url: str, trials: int) -> Any:
+def work_and_die(url: str, trials: int) -> None:
+    objective.build_and_score = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+    work(url, trials)
+
+
+def start(url: str, trials: int, work: Callable[[str, int], None] = work) -> Any:
     process = processes.Process(target=work, args=(url, trials), daemon=True)
     process.start()
     return process
@@ -91,6 +97,23 @@ def test_workers_killed_every_second(
     join(workers)
     assert killed > 3
     check_whole(study, trials)
+
+
+def test_a_trial_that_kills_its_workers_fails(
+    make_spec: SpecMaker, database: Callable[[str], str]
+) -> None:
+    url = database("sqlite")
+    study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1}))
+    for _ in range(2):
+        worker = start(url, 3, work_and_die)
+        worker.join(60)
+        assert worker.exitcode == -signal.SIGKILL
+    run_study(study, 3)
+    first, *others = study.trials()
+    assert first.state is TrialState.FAIL
+    assert first.user_attrs["error"].startswith("2 workers died on it")
+    assert [t.state for t in others] == [TrialState.COMPLETE] * 2
+    assert len(study.study.get_trials()) == 4  # the first one twice
 
 
 def test_server_stopped_and_crashed(
