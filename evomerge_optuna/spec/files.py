@@ -111,9 +111,12 @@ class _Loader(yaml.SafeLoader):
         if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
             raise _refusal("bytes are no text", node)
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError) as error:  # of int() and the like
             raise _refusal(f"this is no {node.tag.rpartition(':')[2]}", node) from error
+        if isinstance(value, int) and abs(value) >= 2**63:  # Python does not even write some
+            raise _refusal("this number is too large", node)
+        return value
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
