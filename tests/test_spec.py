@@ -134,7 +134,7 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             "spec: merge.method: should be 'linear', 'task_arithmetic'",
         ),
         ({"stage": "sp"}, "spec: stage: should be 'ps', 'dfs' or 'ps+dfs', not 'sp'"),
-        ({"stage": "dfs"}, "spec: base_model: unknown key; known keys are constraints, evalu"),
+        ({"stage": "dfs"}, "spec: base_model: unknown key; did you mean 'models'?"),
         ({"base_model": None}, "spec: base_model: ties needs a base model; add base_model"),
         ({"models": {}}, "spec: models: is empty"),
         ({"models": {"a b": "x"}}, "spec: models: the name 'a b' may have only"),
