@@ -173,7 +173,7 @@ def _bomb(levels: int, form: str) -> str:
 
 BOMBS = [
     _bomb(levels, form)
-    for levels in (3, 30, 500)
+    for levels in (3, 30, 300)
     for form in (
         "[{},{},{},{},{},{},{},{},{}]",
         "{{<<: [{},{},{},{},{},{},{},{},{}]}}",
