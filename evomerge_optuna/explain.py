@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 _LONGEST = 1000  # characters of a message
-_LONGEST_VALUE = 100
+_LONGEST_PART = 100  # of a key or a value in it
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -15,7 +15,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
     # After a task's name pydantic says which kind of task it is.
     location = [p for i, p in enumerate(first["loc"]) if i != 2 or first["loc"][0] != "tasks"]
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    keys = [f"[{p}]" if isinstance(p, int) else f".{one_line(p, _LONGEST_PART)}" for p in location]
+    path = "".join(keys).lstrip(".")
     return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
 
 
@@ -28,8 +29,10 @@ def one_line(text: object, longest: int = _LONGEST) -> str:
 
 def value(given: Any) -> str:
     """A value as a message names it."""
+    if isinstance(given, dict | list):
+        return "a mapping" if isinstance(given, dict) else "a list"
     try:
-        return one_line(repr(given), _LONGEST_VALUE)
+        return one_line(repr(given), _LONGEST_PART)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return "a huge number"
 
@@ -48,8 +51,11 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
         return f"{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
     if first["type"] == "union_tag_not_found":
         return ".type: missing; write type: generate or type: perplexity"
+    if first["type"] == "union_tag_invalid":
+        return f".type: should be 'generate' or 'perplexity', not {value(given['type'])}"
     message = first["msg"].replace("Input should be", "should be")
-    return f": {message}" + ("" if isinstance(given, dict | list) else f", not {value(given)}")
+    message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
+    return f": {message}, not {value(given)}"
 
 
 def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:

@@ -75,7 +75,7 @@ SPECS: list[Any] = [
 
 SCALARS = st.sampled_from(
     [
-        *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**400, 16**5000, 0.5, -0.0, 1e308, 1e-9),
+        *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, 1e-9),
         *(math.nan, math.inf, -math.inf, "", " ", "\x00", "\x1b[2J", "\n", "\x85", "\u2028"),
         *("\ud800", "\ufeff", "\U0001f600", "日本", "x" * 5000, "1e999GB", "9" * 400 + "GB"),
         *("{", "{}", "{0}", "{a.b}", "{a!r}", "{a:{b}}", "~", "~nobody/x", "./" + "x/" * 3000),
@@ -101,7 +101,7 @@ def at(content: Any, path: tuple[Any, ...]) -> Any:
     return content
 
 
-def _nested(depth: int, kind: type) -> Any:
+def nested(depth: int, kind: type) -> Any:
     part: Any = 0
     for _ in range(depth):
         part = [part] if kind is list else {"a": part}
@@ -121,7 +121,7 @@ def mutated(bases: list[Any]) -> st.SearchStrategy[Any]:
         | st.floats()
         | st.lists(SCALARS | some_part, max_size=3)
         | st.dictionaries(st.sampled_from(keys), SCALARS, max_size=2)
-        | st.builds(_nested, st.sampled_from([3, 50, 200]), st.sampled_from([list, dict]))
+        | st.builds(nested, st.sampled_from([3, 50, 200]), st.sampled_from([list, dict]))
     )
     odd_keys = st.sampled_from([*keys, "", "x" * 3000, "\x1b\n", "\ud800", None, 1, True, (1, 2)])
     any_key = odd_keys | st.text(max_size=5)
@@ -173,7 +173,7 @@ def _bomb(levels: int, form: str) -> str:
 
 BOMBS = [
     _bomb(levels, form)
-    for levels in (3, 30, 500)
+    for levels in (3, 30, 300)
     for form in (
         "[{},{},{},{},{},{},{},{},{}]",
         "{{<<: [{},{},{},{},{},{},{},{},{}]}}",

@@ -103,6 +103,9 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             {"merge": {"method": "ties", "densty": [0, 1]}},
             "spec: merge.densty: unknown key; did you mean 'density'?",
         ),
+        ({"trials": []}, "spec: trials: should be a valid integer, not a list"),
+        ({"objectives": 1}, "spec: objectives: should be a list, not 1"),
+        ({"objectives": [1]}, "spec: objectives[0]: should be a mapping, not 1"),
         ({"trials": "many"}, "spec: trials: should be a valid integer"),
         ({"trials": 0}, "spec: trials: should be greater than or equal to 1, not 0"),
         (
@@ -131,7 +134,7 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
             "spec: merge.method: should be 'linear', 'task_arithmetic'",
         ),
         ({"stage": "sp"}, "spec: stage: should be 'ps', 'dfs' or 'ps+dfs', not 'sp'"),
-        ({"stage": "dfs"}, "spec: base_model: unknown key"),
+        ({"stage": "dfs"}, "spec: base_model: unknown key; did you mean 'models'?"),
         ({"base_model": None}, "spec: base_model: ties needs a base model; add base_model"),
         ({"models": {}}, "spec: models: is empty"),
         ({"models": {"a b": "x"}}, "spec: models: the name 'a b' may have only"),
@@ -147,7 +150,7 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
         ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
-            "spec: tasks.words: ",
+            "spec: tasks.words.type: should be 'generate' or 'perplexity', not 'preplexity'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.markdown import objectives, table
@@ -20,7 +20,7 @@ from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, re
 def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
     """The README.md of an exported checkpoint."""
     spec, recipe = merge_study.spec, recipe_of(trial)
-    front = yaml.safe_dump(_front_matter(spec), sort_keys=False, allow_unicode=True)
+    front = to_yaml(_front_matter(spec))
     versions = merge_study.study.user_attrs[VERSIONS]
     return f"""---
 {front}---

@@ -23,7 +23,8 @@ _STAGES: dict[Any, type[StudySpec]] = {
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
-_MOST_NODES, _DEEPEST = 100_000, 40  # of a file, its aliases written out
+_MOST_NODES = 100_000  # of a file, its aliases written out; so a chain of them is short, too
+_DEEPEST = 40
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -101,9 +102,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_document(self, node: yaml.Node) -> Any:
-        size, depth = _measures(node, {})
-        if size > _MOST_NODES or depth > _DEEPEST:
-            raise _refusal("its aliases make it too large or too deep", node)
+        if _size(node, {}) > _MOST_NODES:
+            raise _refusal(f"it has more than {_MOST_NODES} parts, its aliases written out", node)
         self.deep_construct = True  # PyYAML's own check for recursion needs it
         return super().construct_document(node)
 
@@ -111,9 +111,12 @@ class _Loader(yaml.SafeLoader):
         if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
             raise _refusal("bytes are no text", node)
         try:
-            return super().construct_object(node, deep=deep)
+            value = super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError) as error:  # of int() and the like
             raise _refusal(f"this is no {node.tag.rpartition(':')[2]}", node) from error
+        if isinstance(value, int) and abs(value) >= 2**63:  # Python does not even write some
+            raise _refusal("this number is too large", node)
+        return value
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
@@ -126,19 +129,17 @@ def _refusal(what: str, where: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
 
 
-def _measures(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many nodes it is, its aliases written out, and how deep.
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes it is, its aliases written out.
 
     What contains itself counts once in itself; the constructor refuses it.
     """
     if id(node) not in known:
-        known[id(node)] = 1, 1
+        known[id(node)] = 1
         parts = [] if isinstance(node, yaml.ScalarNode) else node.value
         if isinstance(node, yaml.MappingNode):
             parts = [part for pair in parts for part in pair]
-        measures = [_measures(part, known) for part in parts]
-        size = 1 + sum(size for size, _ in measures)
-        known[id(node)] = size, 1 + max((depth for _, depth in measures), default=0)
+        known[id(node)] += sum(_size(part, known) for part in parts)
     return known[id(node)]
 
 

@@ -50,6 +50,8 @@ class EvaluationSpec(Strict):
     def _with_a_unit(cls, value: ByteSize | None) -> ByteSize | None:
         if value is not None and value < 10**6:
             raise ValueError(f"{int(value)} bytes is less than a megabyte; write a unit, as 16GB")
+        if value is not None and value >= 2**63:
+            raise ValueError("is more than any machine has; write it as 16GB")
         return value
 
 
