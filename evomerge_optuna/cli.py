@@ -159,10 +159,10 @@ def study_run(
     except Interrupted as error:
         raise Interrupted(
             f"stopped after {merge_study.finished()} trials; all are kept. "
-            f"Go on: {_command(merge_study, trials)}"
+            f"Go on: {_command(merge_study)}"
         ) from error
     describe_study(merge_study)
-    _say(console, _outcome(merge_study, wanted, _command(merge_study, trials)))
+    _say(console, _outcome(merge_study, wanted, _command(merge_study)))
 
 
 @study.command("list")
@@ -464,10 +464,15 @@ def _warn_of_versions(merge_study: "MergeStudy", console: "Console") -> None:
         )
 
 
-def _command(merge_study: "MergeStudy", trials: int | None) -> str:
-    """What goes on with a study that was stopped."""
-    option = f" --trials {trials}" if trials else ""
-    return f"evomerge-optuna study run {shlex.quote(merge_study.name)}{option}"
+def _command(merge_study: "MergeStudy") -> str:
+    """What goes on with a study that was stopped: the same options, as far as they were given."""
+    context = click.get_current_context()
+    words = ["evomerge-optuna", "study", "run", merge_study.name]
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if isinstance(option, click.Option) and source is click.core.ParameterSource.COMMANDLINE:
+            words += [option.opts[0], str(context.params[str(option.name)])]
+    return shlex.join(words)
 
 
 def _print(result: Any) -> None:

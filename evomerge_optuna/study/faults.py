@@ -118,7 +118,8 @@ def is_lost_connection(error: BaseException | None) -> bool:
             return True
         if isinstance(error, exc.PendingRollbackError):  # Optuna went on after such an error
             return True
-        if _code(error) in ("UNAVAILABLE", "UNKNOWN"):  # the proxy is gone, or lost its database
+        # The proxy is gone, or going, or lost its database.
+        if _code(error) in ("UNAVAILABLE", "CANCELLED", "UNKNOWN"):
             return True
         error = error.__cause__
     return False

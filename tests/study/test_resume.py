@@ -16,7 +16,7 @@ from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import REPEATS, open_study
 from tests.conftest import CommandLine
 
-TRIALS = 14
+TRIALS = 10
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Pa
     # The rows many times over make a trial long enough to be killed in its middle.
     rows = tmp_path / "many.jsonl"
     data = content["tasks"]["words"]["data"]
-    rows.write_text(Path(data["search"]["path"]).read_text() * 50)
+    rows.write_text(Path(data["search"]["path"]).read_text() * 20)
     data["search"] = {"path": str(rows)}
     file.write_text(yaml.safe_dump(content))
     return file
@@ -63,19 +63,30 @@ def outcome(url: str) -> list[tuple[dict[str, float], list[float], str]]:
     return [(t.params, t.values, t.user_attrs["sha256"]) for t in study.trials()]
 
 
+@pytest.mark.parametrize(
+    ("kind", "signals"),
+    [
+        ("sqlite", (signal.SIGKILL, signal.SIGINT)),
+        ("postgres", (signal.SIGTERM, signal.SIGKILL)),
+    ],
+)
 def test_resumed_study_equals_the_one_never_stopped(
-    storage_url: str, spec_file: Path, command_line: CommandLine, tmp_path: Path
+    kind: str,
+    signals: tuple[int, int],
+    database: Callable[[str], str],
+    spec_file: Path,
+    command_line: CommandLine,
+    tmp_path: Path,
 ) -> None:
+    storage_url = database(kind)
     whole = f"sqlite:///{tmp_path / 'whole.db'}"
     command_line.run("study", "run", str(spec_file), "--storage", whole)
 
     at = ("study", "run", str(spec_file), "--storage", storage_url)
-    stop_after(command_line.start(*at), storage_url, 3, signal.SIGKILL)
-    said = stop_after(command_line.start(*at), storage_url, 6, signal.SIGINT)
-    assert "Go on: evomerge-optuna study run tiny" in said
-    assert "Traceback" not in said
-    stop_after(command_line.start(*at), storage_url, 9, signal.SIGTERM)
-    stop_after(command_line.start(*at), storage_url, 11, signal.SIGKILL)
+    for trials, number in zip((3, 6), signals, strict=True):
+        said = stop_after(command_line.start(*at), storage_url, trials, number)
+        assert "Traceback" not in said
+        assert ("Go on: evomerge-optuna study run tiny" in said) == (number != signal.SIGKILL)
     command_line.run(*at)
 
     assert len(outcome(storage_url)) == TRIALS
@@ -90,17 +101,3 @@ def test_resumed_study_equals_the_one_never_stopped(
     before = len(trials)
     command_line.run(*at)  # has all it wants: adds nothing
     assert len(open_study(open_store(storage_url), "tiny").study.get_trials()) == before
-
-
-def test_interrupted_trial_is_failed_and_queued_at_once(
-    spec_file: Path, command_line: CommandLine, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    process = command_line.start("study", "run", str(spec_file), "--storage", url)
-    stop_after(process, url, 3, signal.SIGINT)
-    assert process.returncode == 130
-    trials = open_study(open_store(url), "tiny").study.get_trials()
-    states = [t.state.name for t in trials]
-    assert "RUNNING" not in states
-    if "FAIL" in states:  # the signal may fall between two trials
-        assert states[-1] == "WAITING"

@@ -73,7 +73,7 @@ def check_whole(study: MergeStudy, trials: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "trials"), [("sqlite", 400), ("postgres", 400), ("proxy of postgres", 50)]
+    ("kind", "trials"), [("sqlite", 100), ("postgres", 400), ("proxy of postgres", 50)]
 )
 def test_workers_killed_every_second(
     kind: str,
