@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from evomerge_optuna.study.requeue import INTERRUPTED
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import REPEATS, open_study
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, wait_until
 
 TRIALS = 10
 
@@ -32,27 +31,28 @@ def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Pa
     return file
 
 
-def finished(url: str) -> int:
-    try:
-        study = optuna.load_study(study_name="tiny", storage=open_store(url).rdb)
-    except KeyError:
-        return 0
-    return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
-
-
 def stop_after(process: Any, url: str, trials: int, number: int) -> str:
     """Sends a signal in the middle of the trial after these; returns what was printed.
 
     The process is let finish a trial of its own at least: the one before it may have got further
     than it was asked to, and a signal into a start would test something else.
     """
-    trials = max(trials, finished(url) + 1)
-    deadline = time.monotonic() + 120
-    while finished(url) < trials:
+    storage = open_store(url).rdb
+
+    def finished() -> int:
+        try:
+            study = optuna.load_study(study_name="tiny", storage=storage)
+        except KeyError:
+            return 0
+        return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+    trials = max(trials, finished() + 1)
+
+    def has_come_so_far() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.03)
+        return finished() >= trials
+
+    wait_until(has_come_so_far)
     os.kill(process.pid, number)
     return "".join(process.communicate(timeout=60))
 
