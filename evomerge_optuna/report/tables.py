@@ -152,7 +152,9 @@ def _score_json(score: Score) -> dict[str, float | None]:
 def _number(value: float, metric: str) -> str:
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.3f}" if metric.endswith("perplexity") else f"{100 * value:.1f}%"
+    if metric.endswith((".perplexity", ".score")):
+        return f"{value:.3f}"
+    return f"{100 * value:.1f}%"
 
 
 def _table(*columns: str) -> Table:

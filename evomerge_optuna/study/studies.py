@@ -18,6 +18,8 @@ from evomerge_optuna.errors import (
     UsageError,
 )
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.user_code import check_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
@@ -159,7 +161,9 @@ def create_study(
     if exists(store, spec.study):
         raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
+    check_code(spec)
     architecture = preflight(spec)
+    check_chats(spec)
     check_data(spec.tasks)
     _check_languages(spec)
     _check_weights(spec)
