@@ -1,13 +1,18 @@
 """The command line as its users meet it: one line for each mistake, JSON that parses."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.spec import load_spec
 from tests.conftest import CommandLine, save_tiny_model
 
 
@@ -97,6 +102,56 @@ def test_no_password_in_the_process_list(
     said = fails(command_line, 1, "study", "list")
     assert "could not translate host" in said or "resolve" in said
     assert "very-secret" not in said
+
+
+def test_code_of_a_stored_study_needs_permission(
+    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path
+) -> None:
+    data = {split: {"path": str(tiny / f"{split}.jsonl")} for split in ("search", "test")}
+    spec = write_spec(
+        trials=2,
+        tasks={"own": {"type": "python", "data": data, "function": "own_scores:score"}},
+        objectives=[{"maximize": "own.score"}],
+    )
+    module = command_line.folder / "own_scores.py"
+    assert "module own_scores cannot be imported" in fails(command_line, 2, "study", "create", spec)
+    module.write_text("def score(model, tokenizer, rows): return [1.5] * len(rows)\n")
+    command_line.run("study", "create", spec)
+    for command in (("study", "run"), ("study", "test"), ("evaluate", str(tiny / "a"), "--task")):
+        said = fails(command_line, 2, *command, "tiny")
+        assert "would run the code of own_scores:score; look at it, then allow it with" in said
+    command_line.run("study", "run", "tiny", "--allow-code", "--workers", "2")
+    command_line.run("study", "run", spec, "--trials", "3")
+    assert [t["values"] for t in command_line.show("tiny")["trials_by_number"]] == [[1.5]] * 3
+    module.write_text(module.read_text().replace("1.5", "2.5"))
+    said = fails(command_line, 2, "study", "test", "tiny", "--allow-code")
+    assert "begun with other files (tasks.own.function: sha256" in said
+
+
+def test_evaluate(
+    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path, tmp_path: Path
+) -> None:
+    model, spec = str(tiny / "a"), write_spec()
+    found = json.loads(command_line.run("evaluate", model, "--task", spec, "--json")[0])
+    evaluation = Evaluator(load_spec(Path(spec))).evaluate(*load_model(tiny / "a", "cpu"), "test")
+    assert found["scores"] == {m: asdict(s) for m, s in evaluation.scores.items()}
+    command_line.run("study", "create", spec)
+    table, _ = command_line.run("evaluate", model, "--task", "tiny", "--split", "dev")
+    assert "words.perplexity" in table and "score on dev" in table
+    assert "there is no folder /nowhere/model" in fails(
+        command_line, 2, "evaluate", "/nowhere/model", "--task", spec
+    )
+    (tmp_path / "bad").mkdir()
+    shutil.copytree(tiny / "a", tmp_path / "bad", dirs_exist_ok=True)
+    (tmp_path / "bad" / "model.safetensors").write_bytes(b"no weights")
+    assert "bad cannot be loaded: " in fails(
+        command_line, 1, "evaluate", str(tmp_path / "bad"), "--task", spec
+    )
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
+    spec = write_spec(tasks={"words": {"type": "perplexity", "data": data}})
+    assert "no task has a test split; write --split search" in fails(
+        command_line, 2, "evaluate", model, "--task", spec
+    )
 
 
 def test_debug_shows_the_traceback(command_line: CommandLine) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import Problem
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import Prompted, StudySpec
 
 
@@ -41,7 +42,9 @@ def prompts(
             for messages in conversations
         ]
     except Exception as error:  # a template raises what it likes, as where it knows no system role
-        raise SpecError(f"{key}.chat: the chat template refuses the prompt: {error}") from error
+        raise SpecError(
+            f"{key}.chat: the chat template refuses the prompt: {one_line(error)}"
+        ) from error
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

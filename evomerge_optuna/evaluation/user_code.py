@@ -9,15 +9,18 @@ are in the data; it returns one finite number for each row, of which the mean is
 `score`. It may not keep or change the model, whose tensors are those of the next candidate.
 """
 
+import hashlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.data import Problem
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import PythonTask, StudySpec
 
 _allowed: set[str] = set()
@@ -28,7 +31,7 @@ def functions_of(spec: StudySpec) -> tuple[str, ...]:
     return tuple(task.function for task in spec.tasks.values() if isinstance(task, PythonTask))
 
 
-def allow(functions: Sequence[str]) -> None:
+def allow(functions: Iterable[str]) -> None:
     """Lets this process import these functions; by default it imports none.
 
     A stored spec may have been written by anyone who writes to the database. Call it with what the
@@ -37,15 +40,25 @@ def allow(functions: Sequence[str]) -> None:
     _allowed.update(functions)
 
 
-def check_code(spec: StudySpec) -> None:
-    """Imports what the spec names.
+def allowed() -> tuple[str, ...]:
+    """The functions that this process may import, for the processes that it starts."""
+    return tuple(sorted(_allowed))
+
+
+def fingerprint_code(spec: StudySpec) -> dict[str, str]:
+    """SHA-256 of the file of every function that the spec names, by its place in the spec.
 
     Raises:
         SpecError: see `load_function`.
     """
+    found = {}
     for name, task in spec.tasks.items():
         if isinstance(task, PythonTask):
-            load_function(task.function, f"tasks.{name}.function")
+            key = f"tasks.{name}.function"
+            load_function(task.function, key)
+            file = sys.modules[task.function.partition(":")[0]].__file__
+            found[key] = hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+    return found
 
 
 def load_function(function: str, key: str) -> Callable[..., Any]:
@@ -66,7 +79,8 @@ def load_function(function: str, key: str) -> Callable[..., Any]:
         found: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # a module may raise what it likes
         raise SpecError(
-            f"{key}: module {module} cannot be imported: {type(error).__name__}: {error}"
+            f"{key}: module {module} cannot be imported: "
+            + one_line(f"{type(error).__name__}: {error}")
         ) from error
     if found is None or not callable(found):
         raise SpecError(f"{key}: module {module} has no function '{name}'")
@@ -86,15 +100,15 @@ def score_rows(
     rows = [json.loads(problem.text) for problem in problems]
     try:
         scores = function(model, tokenizer, rows)
+        scores = list(scores) if isinstance(scores, Iterable) else scores
     except Exception as error:
-        raise CandidateError(
-            f"{key}: {task.function} raised {type(error).__name__}: {error}"
-        ) from error
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise CandidateError(f"{key}: {task.function} raised {reason}") from error
     try:
         found = [float(score) for score in scores]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(
-            f"{key}: {task.function} should return a list of numbers: {error}"
+            f"{key}: {task.function} should return a list of numbers: {one_line(error)}"
         ) from error
     if len(found) != len(rows):
         raise SpecError(
