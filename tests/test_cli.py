@@ -1,19 +1,22 @@
 """The command line as its users meet it: one line for each mistake, JSON that parses."""
 
 import json
-import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.errors import SpecError, StudyChangedError
+from evomerge_optuna.evaluation.user_code import allow
+from evomerge_optuna.report.tables import evaluation_json
+from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import load_spec
-from tests.conftest import CommandLine, save_tiny_model
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import check_files_unchanged, create_study
+from tests.conftest import CommandLine, SpecMaker, save_tiny_model
 
 
 @pytest.fixture
@@ -105,53 +108,42 @@ def test_no_password_in_the_process_list(
 
 
 def test_code_of_a_stored_study_needs_permission(
-    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path
+    command_line: CommandLine,
+    home: Path,
+    make_spec: SpecMaker,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = {split: {"path": str(tiny / f"{split}.jsonl")} for split in ("search", "test")}
-    spec = write_spec(
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
+    function = "own_scores:score"
+    spec = make_spec(
         trials=2,
-        tasks={"own": {"type": "python", "data": data, "function": "own_scores:score"}},
+        tasks={"own": {"type": "python", "data": data, "function": function}},
         objectives=[{"maximize": "own.score"}],
     )
     module = command_line.folder / "own_scores.py"
-    assert "module own_scores cannot be imported" in fails(command_line, 2, "study", "create", spec)
     module.write_text("def score(model, tokenizer, rows): return [1.5] * len(rows)\n")
-    command_line.run("study", "create", spec)
-    for command in (("study", "run"), ("study", "test"), ("evaluate", str(tiny / "a"), "--task")):
-        said = fails(command_line, 2, *command, "tiny")
-        assert "would run the code of own_scores:score; look at it, then allow it with" in said
+    monkeypatch.chdir(command_line.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    store = open_store(f"sqlite:///{home / 'evomerge.db'}")
+    with pytest.raises(SpecError, match="allow it with --allow-code"):
+        create_study(store, spec)
+    allow([function])
+    created = create_study(store, spec)
+    said = fails(command_line, 2, "study", "run", "tiny")
+    assert "would run the code of own_scores:score; look at it, then allow it with" in said
     command_line.run("study", "run", "tiny", "--allow-code", "--workers", "2")
-    command_line.run("study", "run", spec, "--trials", "3")
-    assert [t["values"] for t in command_line.show("tiny")["trials_by_number"]] == [[1.5]] * 3
+    assert [trial.values for trial in created.trials()] == [[1.5]] * 2
     module.write_text(module.read_text().replace("1.5", "2.5"))
-    said = fails(command_line, 2, "study", "test", "tiny", "--allow-code")
-    assert "begun with other files (tasks.own.function: sha256" in said
+    with pytest.raises(StudyChangedError, match=r"other files \(tasks\.own\.function: sha256"):
+        check_files_unchanged(created)
 
 
-def test_evaluate(
-    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path, tmp_path: Path
-) -> None:
-    model, spec = str(tiny / "a"), write_spec()
-    found = json.loads(command_line.run("evaluate", model, "--task", spec, "--json")[0])
-    evaluation = Evaluator(load_spec(Path(spec))).evaluate(*load_model(tiny / "a", "cpu"), "test")
-    assert found["scores"] == {m: asdict(s) for m, s in evaluation.scores.items()}
-    command_line.run("study", "create", spec)
-    table, _ = command_line.run("evaluate", model, "--task", "tiny", "--split", "dev")
-    assert "words.perplexity" in table and "score on dev" in table
-    assert "there is no folder /nowhere/model" in fails(
-        command_line, 2, "evaluate", "/nowhere/model", "--task", spec
-    )
-    (tmp_path / "bad").mkdir()
-    shutil.copytree(tiny / "a", tmp_path / "bad", dirs_exist_ok=True)
-    (tmp_path / "bad" / "model.safetensors").write_bytes(b"no weights")
-    assert "bad cannot be loaded: " in fails(
-        command_line, 1, "evaluate", str(tmp_path / "bad"), "--task", spec
-    )
-    data = {"search": {"path": str(tiny / "search.jsonl")}}
-    spec = write_spec(tasks={"words": {"type": "perplexity", "data": data}})
-    assert "no task has a test split; write --split search" in fails(
-        command_line, 2, "evaluate", model, "--task", spec
-    )
+def test_evaluate(command_line: CommandLine, write_spec: Callable[..., str], tiny: Path) -> None:
+    spec = write_spec()
+    out, _ = command_line.run("evaluate", str(tiny / "a"), "--task", spec, "--json")
+    wanted = score_checkpoint(str(tiny / "a"), load_spec(Path(spec)), "test")
+    assert json.loads(out) == evaluation_json(str(tiny / "a"), wanted)
 
 
 def test_debug_shows_the_traceback(command_line: CommandLine) -> None:
