@@ -141,7 +141,7 @@ def _problem(task: Task, row: dict[str, Any], answer: str | None, where: str) ->
     given = _column(answer, row, where)
     if isinstance(task, ChoiceTask):
         options = _options(task, row, where)
-        return Problem(text, options[_right(given, options, where)], options)
+        return Problem(text, options[_right(task, given, options, where)], options)
     if task.scorer != "last_number" and not isinstance(given, str | int | float):
         raise SpecError(
             f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
@@ -167,18 +167,22 @@ def _options(task: ChoiceTask, row: dict[str, Any], where: str) -> tuple[str, ..
     return options
 
 
-def _right(answer: Any, options: tuple[str, ...], where: str) -> int:
+def _right(task: ChoiceTask, answer: Any, options: tuple[str, ...], where: str) -> int:
     """The index of the right option, which the data gives as such or as its text."""
     texts = [normal(option) for option in options]
     text = normal(str(answer))
-    named = {texts.index(text)} if text in texts else set()
-    named |= {index for index in range(len(options)) if text == str(index)}
+    named = {texts.index(text)} if text in texts and task.answer_as != "index" else set()
+    if task.answer_as != "text":
+        named |= {index for index in range(len(options)) if text == str(index)}
     if len(named) == 1:
         return named.pop()
     raise SpecError(
         f"{where}: the answer {text[:40]!r} "
-        + ("is the text of one option and the index of another" if named else "is no option")
-        + "; write the text of an option or its index, from 0"
+        + (
+            "is the text of one option and the index of another; write answer_as: text or index"
+            if named
+            else "is no option; it should be the text of one, or its index from 0"
+        )
     )
 
 

@@ -77,11 +77,12 @@ class ChoiceTask(Prompted):
     """Which of the options does the model find likeliest after the prompt?
 
     `options` is a column that holds a list, or a list of templates. The answer is the text of an
-    option or its index, from 0.
+    option or its index, from 0; `answer_as` says which, where options are numbers.
     """
 
     type: Literal["choice"]
     options: Options = "choices"
+    answer_as: Literal["text", "index"] | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ RESPONSES = [
 # What lid.176 takes for no language, or for another one, where a reader would not: texts so short
 # that numbers and signs are most of them. The paper's rule counts them as wrong.
 MISJUDGED = [
-    ("答え：18", "18", None),
+    ("答え：18", "18", "zh"),
     ("答えは18個", "18", None),
     ("Janet sells 9 eggs a day for $2 each.\n#### 18", "18", None),
 ]
