@@ -78,6 +78,9 @@ storage_option = click.option(
     help="Database of the studies.  [default: a SQLite file under ./storage]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+code_option = click.option(
+    "--allow-code", is_flag=True, help="Run the code that a stored study's python tasks name."
+)
 trial_option = click.option(
     "--trial", default="best", metavar="best|knee|N", show_default=True, help="Which trial."
 )
@@ -107,6 +110,7 @@ def study_create(spec_file: Path, storage: str | None) -> None:
     from evomerge_optuna.spec import load_spec
 
     spec = load_spec(spec_file)
+    _allow_code(spec)
     created = _create(_store(storage), spec, _console())
     click.echo(f"Created study {created.name}. Run it: evomerge-optuna study run {created.name}")
 
@@ -123,6 +127,7 @@ def study_create(spec_file: Path, storage: str | None) -> None:
     default=0,
     help="After SIGTERM, to finish what is running.",
 )
+@code_option
 @storage_option
 def study_run(
     name_or_spec: str,
@@ -130,6 +135,7 @@ def study_run(
     workers: int,
     timeout: float | None,
     grace: float,
+    allow_code: bool,
     storage: str | None,
 ) -> None:
     """Run a study: created from a spec file, or resumed by its name.
@@ -142,6 +148,8 @@ def study_run(
 
     console = _console()
     merge_study = _create_or_open(_store(storage), name_or_spec, console)
+    if allow_code:
+        _allow_code(merge_study.spec)
     wanted = trials or merge_study.spec.trials
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
@@ -208,9 +216,10 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @study.command("test")
 @click.argument("name")
 @trial_option
+@code_option
 @storage_option
 @json_option
-def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> None:
+def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.tables import final_json, final_table
@@ -219,6 +228,8 @@ def study_test(name: str, trial: str, storage: str | None, as_json: bool) -> Non
 
     console = _console()
     merge_study = open_study(_store(storage), name)
+    if allow_code:
+        _allow_code(merge_study.spec)
     check_files_unchanged(merge_study)
     _warn_of_versions(merge_study, console)
     scorer = FinalScorer(merge_study, say=partial(_say, console))
@@ -311,6 +322,37 @@ def study_delete(name: str, yes: bool, storage: str | None) -> None:
         click.confirm(f"Delete study {name} with all its trials?", abort=True)
     delete_study(_store(storage), name)
     click.echo(f"Deleted study {name}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--task", metavar="SPEC_OR_NAME", required=True, help="A spec file, or a study.")
+@click.option(
+    "--split", default="test", show_default=True, type=click.Choice(["search", "dev", "test"])
+)
+@code_option
+@storage_option
+@json_option
+def evaluate(
+    model: str, task: str, split: str, allow_code: bool, storage: str | None, as_json: bool
+) -> None:
+    """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
+    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+    from evomerge_optuna.report.tables import evaluation_json, evaluation_table
+    from evomerge_optuna.scoring import score_checkpoint
+    from evomerge_optuna.spec import load_spec
+    from evomerge_optuna.study.studies import open_study
+
+    is_file = _is_spec_file(task)
+    spec = load_spec(Path(task)) if is_file else open_study(_store(storage), task).spec
+    if is_file or allow_code:
+        _allow_code(spec)
+    check_exists(model, "MODEL")
+    if model.startswith(ZOO_PREFIX):
+        _build_zoo(_console())
+    evaluation = score_checkpoint(model, spec, split)
+    shown = evaluation_json if as_json else evaluation_table
+    _print(shown(model, evaluation))
 
 
 @main.group()
@@ -407,6 +449,7 @@ def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "M
 
     if _is_spec_file(name_or_spec):
         spec = load_spec(Path(name_or_spec))
+        _allow_code(spec)
         if not exists(store, spec.study):
             with suppress(StudyExistsError):  # made meanwhile by another worker
                 return _create(store, spec, console)
@@ -415,6 +458,13 @@ def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "M
         opened = open_study(store, name_or_spec)
     _prepare_models(opened.spec, console)
     return opened
+
+
+def _allow_code(spec: "StudySpec") -> None:
+    """For a spec that the user has written, or a stored one that --allow-code vouches for."""
+    from evomerge_optuna.evaluation.user_code import allow, functions_of
+
+    allow(functions_of(spec))
 
 
 def _is_spec_file(text: str) -> bool:

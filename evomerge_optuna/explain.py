@@ -13,8 +13,13 @@ _LONGEST_PART = 100  # of a key or a value in it
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first thing that is wrong with what should have been of this kind."""
     first = error.errors(include_url=False)[0]
-    # After a task's name pydantic says which kind of task it is.
-    location = [p for i, p in enumerate(first["loc"]) if i != 2 or first["loc"][0] != "tasks"]
+    # After a task's name pydantic says which kind of task it is, and in parentheses which form of
+    # a value it took.
+    location = [
+        part
+        for index, part in enumerate(first["loc"])
+        if not (index == 2 and first["loc"][0] == "tasks") and not str(part).startswith("(")
+    ]
     keys = [f"[{p}]" if isinstance(p, int) else f".{one_line(p, _LONGEST_PART)}" for p in location]
     path = "".join(keys).lstrip(".")
     return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
@@ -50,9 +55,12 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
         # A validator of the whole part names the key itself.
         return f"{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
     if first["type"] == "union_tag_not_found":
-        return ".type: missing; write type: generate or type: perplexity"
+        return ".type: missing; write type: generate, choice, perplexity or python"
     if first["type"] == "union_tag_invalid":
-        return f".type: should be 'generate' or 'perplexity', not {value(given['type'])}"
+        return (
+            ".type: should be 'generate', 'choice', 'perplexity' or 'python', "
+            f"not {value(given['type'])}"
+        )
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
     return f": {message}, not {value(given)}"

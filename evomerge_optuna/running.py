@@ -6,6 +6,7 @@ from functools import partial
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
 from evomerge_optuna.study.processes import run_processes
@@ -65,6 +66,7 @@ def run_with_workers(
         trials=trials,
         deadline=None if timeout is None else time.monotonic() + timeout,
         grace=grace,
+        functions=allowed(),
     )
 
     def progress() -> int:
@@ -87,11 +89,13 @@ def _work(
     trials: int,
     deadline: float | None,
     grace: float,
+    functions: tuple[str, ...],
 ) -> None:
     """One worker process; its URL comes through a pipe, where no process list shows it."""
     from evomerge_optuna.machine import take_share  # imports torch
 
     take_share(number, workers)
+    allow(functions)
     merge_study = open_study(open_store(url), study)
     run_study(
         merge_study,

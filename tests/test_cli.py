@@ -1,6 +1,7 @@
 """The command line as its users meet it: one line for each mistake, JSON that parses."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import CommandLine, save_tiny_model
+from evomerge_optuna.errors import SpecError, StudyChangedError
+from evomerge_optuna.evaluation.user_code import allow
+from evomerge_optuna.report.tables import evaluation_json
+from evomerge_optuna.scoring import score_checkpoint
+from evomerge_optuna.spec import load_spec
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import check_files_unchanged, create_study
+from tests.conftest import CommandLine, SpecMaker, save_tiny_model
 
 
 @pytest.fixture
@@ -97,6 +105,45 @@ def test_no_password_in_the_process_list(
     said = fails(command_line, 1, "study", "list")
     assert "could not translate host" in said or "resolve" in said
     assert "very-secret" not in said
+
+
+def test_code_of_a_stored_study_needs_permission(
+    command_line: CommandLine,
+    home: Path,
+    make_spec: SpecMaker,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
+    function = "own_scores:score"
+    spec = make_spec(
+        trials=2,
+        tasks={"own": {"type": "python", "data": data, "function": function}},
+        objectives=[{"maximize": "own.score"}],
+    )
+    module = command_line.folder / "own_scores.py"
+    module.write_text("def score(model, tokenizer, rows): return [1.5] * len(rows)\n")
+    monkeypatch.chdir(command_line.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    store = open_store(f"sqlite:///{home / 'evomerge.db'}")
+    with pytest.raises(SpecError, match="allow it with --allow-code"):
+        create_study(store, spec)
+    allow([function])
+    created = create_study(store, spec)
+    said = fails(command_line, 2, "study", "run", "tiny")
+    assert "would run the code of own_scores:score; look at it, then allow it with" in said
+    command_line.run("study", "run", "tiny", "--allow-code", "--workers", "2")
+    assert [trial.values for trial in created.trials()] == [[1.5]] * 2
+    module.write_text(module.read_text().replace("1.5", "2.5"))
+    with pytest.raises(StudyChangedError, match=r"other files \(tasks\.own\.function: sha256"):
+        check_files_unchanged(created)
+
+
+def test_evaluate(command_line: CommandLine, write_spec: Callable[..., str], tiny: Path) -> None:
+    spec = write_spec()
+    out, _ = command_line.run("evaluate", str(tiny / "a"), "--task", spec, "--json")
+    wanted = score_checkpoint(str(tiny / "a"), load_spec(Path(spec)), "test")
+    assert json.loads(out) == evaluation_json(str(tiny / "a"), wanted)
 
 
 def test_debug_shows_the_traceback(command_line: CommandLine) -> None:

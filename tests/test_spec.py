@@ -15,6 +15,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.spec import (
     MERGE_OPTIONS,
     SEARCHED_PARAMETERS,
+    GenerateTask,
     Range,
     differences,
     load_spec,
@@ -53,7 +54,16 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     groups = some(layer_groups=st.just(["mlp"])) or some(layer_group_size=st.integers(1, 9))
     source = st.fixed_dictionaries({"path": st.just("x")}, optional={"columns": st.just(["text"])})
     perplexity = some(text=st.just("{text}\n"))
-    generate = some(prompt=st.just("{q}"), language=st.just("ja"), max_new_tokens=st.just(9))
+    generate = some(
+        prompt=st.just("{q}"),
+        language=st.just("ja"),
+        max_new_tokens=st.just(9),
+        scorer=st.sampled_from(["last_number", "exact", {"regex": "a(.)"}]),
+        shots=st.sampled_from([{"path": "x", "n": 2}, [{"question": "a", "answer": "b"}]]),
+        stop=st.just(["。"]),
+    )
+    chat = some(chat=st.just(True)) and {"chat": True, **some(system=st.just("s"))}
+    choice = some(options=st.sampled_from(["column", ["{a}", "はい"]])) | chat
     return {
         "study": "x",
         "stage": "ps",
@@ -63,6 +73,8 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
         "tasks": {
             "p": {"type": "perplexity", "data": {"search": draw(source)}, **perplexity},
             "g": {"type": "generate", "data": "hub/data", **generate},
+            "c": {"type": "choice", "data": "hub/data", **choice},
+            "y": {"type": "python", "data": "hub/data", "function": "a.b:c"},
         },
         "objectives": [draw(st.sampled_from([{"minimize": "p.perplexity"},
                                              {"maximize": "g.accuracy"}]))],
@@ -93,6 +105,10 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
     content = spec_content()
     stored = parse_spec(parse_spec(content).model_dump(mode="json", by_alias=True))
     assert yaml.safe_load(stored.to_yaml()) == content
+
+
+def generated(**parts: Any) -> dict[str, Any]:
+    return {"tasks": {"t": {"type": "generate", "data": "x", **parts}}}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +184,28 @@ def test_yaml_is_as_a_user_would_write_it(spec_content: Content) -> None:
         (
             {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{text!z}"}}},
             "spec: tasks.words.text: column 'text' has a format or conversion; write plain {text}",
+        ),
+        (
+            generated(scorer="exakt"),
+            "spec: tasks.t.scorer: should be 'last_number', 'exact', 'contains' or 'rouge_l', not",
+        ),
+        (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
+        (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
+        (generated(system="a"), "spec: tasks.t.system: only a chat has a system message; write"),
+        (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
+        (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
+        (generated(stop=[""]), "spec: tasks.t.stop[0]: "),
+        (
+            {"tasks": {"t": {"type": "choice", "data": "x", "options": ["a"]}}},
+            "spec: tasks.t.options: ",
+        ),
+        (
+            {"tasks": {"t": {"type": "choice", "data": "x", "options": ["a", "{b"]}}},
+            "spec: tasks.t.options[1]: is no template",
+        ),
+        (
+            {"tasks": {"t": {"type": "python", "data": "x", "function": "rm -rf"}}},
+            "spec: tasks.t.function: ",
         ),
         ({"study": "a/b"}, "spec: study: a study's name has no '/'"),
         ({"study": "-a"}, "spec: study: a study's name begins with no '-'"),
@@ -315,6 +353,21 @@ def test_a_path_that_cannot_be(tmp_path: Path, spec_content: Content, model: str
     file = tmp_path / "spec.yaml"
     file.write_text(yaml.safe_dump(spec_content(base_model=model)))
     assert load_spec(file).base_model in (model, os.path.normpath(tmp_path / model))
+
+
+def test_metrics_of_a_scorer() -> None:
+    def metrics(**parts: Any) -> tuple[str, ...]:
+        return GenerateTask.model_validate({"type": "generate", "data": "x", **parts}).metrics
+
+    assert metrics() == ("accuracy", "number_accuracy")
+    assert metrics(language="ja") == ("accuracy", "number_accuracy", "language_share")
+    assert metrics(scorer="exact", language="ja") == (
+        "accuracy",
+        "match_accuracy",
+        "language_share",
+    )
+    assert metrics(scorer={"regex": "a"}) == ("accuracy", "match_accuracy")
+    assert metrics(scorer="rouge_l", language="ja") == ("rouge_l", "language_share")
 
 
 def test_differences_name_key_and_both_values(spec_content: Content) -> None:

@@ -8,7 +8,6 @@ from decimal import Decimal, InvalidOperation
 # no hyphen ("GPT-3").
 _NUMBER = re.compile(r"(?:(?<![\d)A-Za-z])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
-# Full-width forms alone become ASCII. NFKC would do more harm: it reads 5² as 52, 50㎡ as 50m2.
 _ASCII = {0xFF00 + code - 0x20: code for code in range(0x21, 0x7F)}
 
 # Minus signs and hyphens. The long vowel mark is one only where no kana stands before it: "ー3",
@@ -27,8 +26,16 @@ def numbers(text: str) -> list[Decimal]:
         >>> numbers("合計は１，２３４．５円、差は−３です。")
         [Decimal('1234.5'), Decimal('-3')]
     """
-    plain = _MINUS.sub("-", text.translate(_ASCII))
+    plain = _MINUS.sub("-", to_ascii(text))
     return [_decimal(match.group()) for match in _NUMBER.finditer(plain)]
+
+
+def to_ascii(text: str) -> str:
+    """The text with full-width forms, and no others, as the ASCII characters they are.
+
+    NFKC would do more harm: it reads 5² as 52 and 50㎡ as 50m2.
+    """
+    return text.translate(_ASCII)
 
 
 def last_number(text: str) -> Decimal | None:

@@ -6,25 +6,53 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
-from evomerge_optuna.evaluation.answers import last_number
-from evomerge_optuna.evaluation.data import Problem, load_problems
+from evomerge_optuna.evaluation.data import Problem, load_problems, load_shots
 from evomerge_optuna.evaluation.language import is_language
+from evomerge_optuna.evaluation.prompts import prompts
+from evomerge_optuna.evaluation.scorers import score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
-from evomerge_optuna.spec import GenerateTask, PerplexityTask, StudySpec
+from evomerge_optuna.evaluation.user_code import score_rows
+from evomerge_optuna.spec import (
+    ChoiceTask,
+    GenerateTask,
+    PythonTask,
+    StudySpec,
+    Task,
+)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One problem, what the model made of it, and how that counts."""
+    """One problem, what the model made of it, and how that counts.
+
+    `found` is what the scorer read in the text, and `match` its score. `right` takes the language
+    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is.
+    """
 
     task: str
     prompt: str
     text: str
     reference: str
-    number: str | None
-    number_right: bool
+    found: str | None
+    match: float
     language_right: bool
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One problem, the log-likelihoods of its options in nats, and whether the choice is right.
+
+    `right_normalized` is that of the choice by log-likelihood per byte of the option.
+    """
+
+    task: str
+    prompt: str
+    options: tuple[str, ...]
+    log_likelihoods: tuple[float, ...]
+    reference: str
     right: bool
+    right_normalized: bool
 
 
 @dataclass(frozen=True)
@@ -38,23 +66,40 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Rated:
+    """One row of a python task and the user's score for it."""
+
+    task: str
+    row: str
+    score: float
+
+
+Outcome = Answer | Choice | Likelihood | Rated
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them."""
 
     split: str
     scores: dict[str, Score]
-    outcomes: tuple[Answer | Likelihood, ...] = field(repr=False)
+    outcomes: tuple[Outcome, ...] = field(repr=False)
 
     def rows(self) -> list[dict[str, Any]]:
         """The outcomes as JSON-serialisable rows, in the order of the data."""
         return [asdict(outcome) for outcome in self.outcomes]
 
     def marks(self) -> dict[str, str]:
-        """By generate task a 1 for each answer that is right and a 0 for each other, in order."""
-        answers = [outcome for outcome in self.outcomes if isinstance(outcome, Answer)]
+        """By task a 1 for each problem answered right and a 0 for each other, in order.
+
+        Tasks without right and wrong have none.
+        """
+        marked = [
+            o for o in self.outcomes if isinstance(o, Answer | Choice) and o.right is not None
+        ]
         return {
-            task: "".join(str(int(a.right)) for a in answers if a.task == task)
-            for task in dict.fromkeys(answer.task for answer in answers)
+            task: "".join(str(int(bool(o.right))) for o in marked if o.task == task)
+            for task in dict.fromkeys(outcome.task for outcome in marked)
         }
 
     def require_finite(self) -> None:
@@ -76,50 +121,93 @@ class Evaluator:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._problems: dict[tuple[str, str], list[Problem]] = {}
+        self._shots: dict[str, list[Problem]] = {}
 
     def evaluate(self, model: Any, tokenizer: Any, split: str) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
 
         Raises:
-            CandidateError: no text of a perplexity task has anything to predict.
-            SpecError: the data cannot be loaded.
+            CandidateError: no text of a perplexity task has anything to predict, or the code of a
+                python task fails.
+            NotFiniteError: the likelihood of an option is NaN.
+            SpecError: the data cannot be loaded, the tokenizer has no chat template where one is
+                asked for, or code is not allowed or not as it should be.
         """
         scores: dict[str, Score] = {}
-        outcomes: list[Answer | Likelihood] = []
+        outcomes: list[Outcome] = []
         for name, task in self._spec.tasks.items():
-            if split not in task.data.sources():
-                continue
-            problems = self._load(name, task, split)
-            if isinstance(task, GenerateTask):
-                answers = self._generate(name, task, model, tokenizer, problems)
-                outcomes += answers
-                scores |= {f"{name}.{m}": s for m, s in answer_scores(task, answers).items()}
-            else:
-                texts = self._measure(name, task, model, tokenizer, problems)
-                outcomes += texts
-                scores[f"{name}.perplexity"] = perplexity(texts, f"tasks.{name}.data.{split}")
+            if split in task.data.sources():
+                found, made = self._run(name, task, model, tokenizer, split)
+                scores |= {f"{name}.{metric}": found[metric] for metric in task.metrics}
+                outcomes += made
         return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
 
-    def _load(self, name: str, task: GenerateTask | PerplexityTask, split: str) -> list[Problem]:
+    def _run(
+        self, name: str, task: Task, model: Any, tokenizer: Any, split: str
+    ) -> tuple[dict[str, Score], Sequence[Outcome]]:
+        """A task's scores by metric, and its outcomes."""
+        problems = self._load(name, task, split)
+        if isinstance(task, GenerateTask):
+            answers = self._generate(name, task, model, tokenizer, problems)
+            return answer_scores(task, answers), answers
+        if isinstance(task, ChoiceTask):
+            choices = self._choose(name, task, model, tokenizer, problems)
+            return choice_scores(choices), choices
+        if isinstance(task, PythonTask):
+            rated = score_rows(task, model, tokenizer, problems, f"tasks.{name}")
+            rows = [Rated(name, p.text, score) for p, score in zip(problems, rated, strict=True)]
+            return {"score": mean(rated)}, rows
+        texts = self._measure(name, model, tokenizer, problems)
+        return {"perplexity": perplexity(texts, f"tasks.{name}.data.{split}")}, texts
+
+    def _load(self, name: str, task: Task, split: str) -> list[Problem]:
         if (name, split) not in self._problems:
             self._problems[name, split] = load_problems(task, split, f"tasks.{name}")
         return self._problems[name, split]
+
+    def _prompts(
+        self, name: str, task: GenerateTask | ChoiceTask, tokenizer: Any, problems: list[Problem]
+    ) -> list[str]:
+        if name not in self._shots:
+            self._shots[name] = load_shots(task, f"tasks.{name}")
+        return prompts(task, self._shots[name], problems, tokenizer, f"tasks.{name}")
 
     def _generate(
         self, name: str, task: GenerateTask, model: Any, tokenizer: Any, problems: list[Problem]
     ) -> list[Answer]:
         from evomerge_optuna.evaluation.generation import generate
 
-        prompts = [problem.text for problem in problems]
         texts = generate(
-            model, tokenizer, prompts, task.max_new_tokens, self._spec.evaluation.batch_size
+            model,
+            tokenizer,
+            self._prompts(name, task, tokenizer, problems),
+            task.max_new_tokens,
+            self._spec.evaluation.batch_size,
+            stop=task.stop,
         )
         return [
             judge(name, task, problem, text) for problem, text in zip(problems, texts, strict=True)
         ]
 
+    def _choose(
+        self, name: str, task: ChoiceTask, model: Any, tokenizer: Any, problems: list[Problem]
+    ) -> list[Choice]:
+        from evomerge_optuna.evaluation.choice import log_likelihoods
+
+        before = "" if task.chat else task.target_delimiter
+        asked = self._prompts(name, task, tokenizer, problems)
+        pairs = [
+            (prompt, before + option)
+            for prompt, problem in zip(asked, problems, strict=True)
+            for option in problem.options
+        ]
+        found = iter(log_likelihoods(model, tokenizer, pairs, self._spec.evaluation.batch_size))
+        return [
+            choose(name, problem, [next(found) for _ in problem.options]) for problem in problems
+        ]
+
     def _measure(
-        self, name: str, task: PerplexityTask, model: Any, tokenizer: Any, problems: list[Problem]
+        self, name: str, model: Any, tokenizer: Any, problems: list[Problem]
     ) -> list[Likelihood]:
         from evomerge_optuna.evaluation.generation import negative_log_likelihoods
 
@@ -132,30 +220,75 @@ class Evaluator:
 
 
 def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
-    """The paper's rule: right when the last number is right and the text is in the language."""
-    number, wanted = last_number(text), last_number(problem.reference or "")
-    number_right = wanted is not None and number == wanted
+    """The paper's rule: right when the answer is right and the text is in the language."""
+    reference = problem.reference or ""
+    found, match = score_text(task.scorer, text, reference)
     language_right = task.language is None or is_language(text, task.language)
     return Answer(
         task=name,
         prompt=problem.text,
         text=text,
-        reference=problem.reference or "",
-        number=None if number is None else str(number),
-        number_right=number_right,
+        reference=reference,
+        found=found,
+        match=match,
         language_right=language_right,
-        right=number_right and language_right,
+        right=None if task.scorer == "rouge_l" else match == 1 and language_right,
     )
 
 
 def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Score]:
-    """Accuracy as the paper counts it, of the number alone, and the share in the language."""
+    """The metrics of the task.
+
+    Accuracy as the paper counts it, that of the number or match alone, the share in the language.
+    A text in another language has a ROUGE-L of zero (paper, section 4.2).
+    """
+    matches = proportion([answer.match == 1 for answer in answers])
     scores = {
-        "accuracy": proportion([answer.right for answer in answers]),
-        "number_accuracy": proportion([answer.number_right for answer in answers]),
+        "accuracy": proportion([bool(answer.right) for answer in answers]),
+        "number_accuracy": matches,
+        "match_accuracy": matches,
+        "rouge_l": mean([answer.match * answer.language_right for answer in answers]),
         "language_share": proportion([answer.language_right for answer in answers]),
     }
     return {name: scores[name] for name in task.metrics}
+
+
+def choose(name: str, problem: Problem, log_likelihoods: Sequence[float]) -> Choice:
+    """The likeliest option, and the likeliest for its length; of equals the first.
+
+    Raises:
+        NotFiniteError: a likelihood is NaN.
+    """
+    if any(map(math.isnan, log_likelihoods)):
+        raise NotFiniteError(f"tasks.{name}: the log-likelihood of an option is not a number")
+    per_byte = [
+        found / len(option.encode())
+        for found, option in zip(log_likelihoods, problem.options, strict=True)
+    ]
+
+    def is_right(by: Sequence[float]) -> bool:
+        return problem.options[by.index(max(by))] == problem.reference
+
+    return Choice(
+        task=name,
+        prompt=problem.text,
+        options=problem.options,
+        log_likelihoods=tuple(log_likelihoods),
+        reference=problem.reference or "",
+        right=is_right(log_likelihoods),
+        right_normalized=is_right(per_byte),
+    )
+
+
+def choice_scores(choices: Sequence[Choice]) -> dict[str, Score]:
+    """Accuracy of the likeliest option, and of the likeliest per UTF-8 byte of its text.
+
+    lm-evaluation-harness calls them acc and acc_bytes; its acc_norm divides by characters.
+    """
+    return {
+        "accuracy": proportion([choice.right for choice in choices]),
+        "normalized_accuracy": proportion([choice.right_normalized for choice in choices]),
+    }
 
 
 def perplexity(texts: Sequence[Likelihood], where: str) -> Score:

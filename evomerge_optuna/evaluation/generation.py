@@ -6,16 +6,23 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from evomerge_optuna.evaluation.prompts import encode
+
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, batch_size: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    stop: Sequence[str] = (),
 ) -> list[str]:
     """Greedy continuations of the prompts, without the prompts and without special tokens.
 
     Prompts are padded on the left, so that each continues at its own last token; they are batched
     by length to pad little, and answered in the order given. The model keeps a generation config
-    that is greedy and nothing more.
+    that is greedy and nothing more. An answer ends before the first of the strings in `stop`.
     """
     tokenizer.padding_side = "left"
     # On the model, since generate fills in from there what the config it is given leaves open.
@@ -26,7 +33,7 @@ def generate(
         bos_token_id=model.generation_config.bos_token_id,
         eos_token_id=model.generation_config.eos_token_id,
     )
-    encoded = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    encoded = [encode(tokenizer, prompt) for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]), reverse=True)
     answers = [""] * len(encoded)
     for start in range(0, len(order), batch_size):
@@ -43,7 +50,8 @@ def generate(
         for i, text in zip(
             chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
         ):
-            answers[i] = text.strip()
+            ends = [found for end in stop if (found := text.find(end)) >= 0]
+            answers[i] = text[: min(ends, default=None)].strip()
     return answers
 
 

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.markup import escape
 from rich.table import Table
 
+from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.spec import Objective, StudySpec
 from evomerge_optuna.study.compare import Comparison
@@ -64,6 +65,23 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
             }
             for row in rows
         },
+    }
+
+
+def evaluation_table(model: str, evaluation: Evaluation) -> Table:
+    """Every metric of a model on one split, with 95% intervals."""
+    table = _table("metric", "n", f"score on {evaluation.split}")
+    table.title = escape(model)
+    for metric, score in evaluation.scores.items():
+        table.add_row(metric, str(score.n), show_score(score, metric))
+    return table
+
+
+def evaluation_json(model: str, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "model": model,
+        "split": evaluation.split,
+        "scores": {metric: _score_json(score) for metric, score in evaluation.scores.items()},
     }
 
 
@@ -152,7 +170,9 @@ def _score_json(score: Score) -> dict[str, float | None]:
 def _number(value: float, metric: str) -> str:
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.3f}" if metric.endswith("perplexity") else f"{100 * value:.1f}%"
+    if metric.endswith((".perplexity", ".score")):
+        return f"{value:.3f}"
+    return f"{100 * value:.1f}%"
 
 
 def _table(*columns: str) -> Table:

@@ -1,5 +1,6 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
+from evomerge_optuna.spec.data import SPLITS, DataSource, ShotSource, TaskData
 from evomerge_optuna.spec.files import differences, load_spec, parse_spec
 from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
@@ -16,12 +17,14 @@ from evomerge_optuna.spec.study import (
     StudySpec,
 )
 from evomerge_optuna.spec.tasks import (
-    SPLITS,
-    DataSource,
+    ChoiceTask,
     GenerateTask,
     PerplexityTask,
+    Prompted,
+    PythonTask,
+    Regex,
+    Scorer,
     Task,
-    TaskData,
 )
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "MERGE_OPTIONS",
     "SEARCHED_PARAMETERS",
     "SPLITS",
+    "ChoiceTask",
     "Constraint",
     "DTypeName",
     "DataSource",
@@ -41,8 +45,13 @@ __all__ = [
     "Objective",
     "ParameterStudySpec",
     "PerplexityTask",
+    "Prompted",
+    "PythonTask",
     "Range",
+    "Regex",
     "SamplerSpec",
+    "Scorer",
+    "ShotSource",
     "StackSpec",
     "StackStudySpec",
     "StagedStudySpec",

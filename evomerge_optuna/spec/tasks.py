@@ -1,82 +1,92 @@
-"""Tasks: data, prompts, and which metrics they have."""
+"""Tasks: data, prompts, how answers are scored, and which metrics they have."""
 
-from string import Formatter
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from evomerge_optuna.spec.data import Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
 
-TASK_METRICS = {
-    "generate": ("accuracy", "number_accuracy", "language_share"),
-    "perplexity": ("perplexity",),
-}
-SPLITS = ("search", "dev", "test")
 
-
-class DataSource(Strict):
-    """One split of a data set, in the terms of `datasets.load_dataset`."""
-
-    path: str
-    name: str | None = None
-    split: str = "train"
-    columns: tuple[str, ...] | None = None  # names for a CSV or TSV file without a header
-    answer: str | None = None  # the answer's column, where it is not the task's
-
-
-class TaskData(Strict):
-    """Where the problems of each split come from."""
-
-    search: DataSource
-    dev: DataSource | None = None
-    test: DataSource | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_data_set(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {split: {"path": value, "split": split} for split in SPLITS}
-        return value
-
-    def sources(self) -> dict[str, DataSource]:
-        """The splits that the spec gives, in the order search, dev, test."""
-        found = {split: getattr(self, split) for split in SPLITS}
-        return {split: source for split, source in found.items() if source is not None}
-
-
-def _check_template(text: str) -> str:
+def _check_pattern(pattern: str) -> str:
     try:
-        parts = list(Formatter().parse(text))
-    except ValueError as error:
-        raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces") from error
-    fields = [(name, how, to) for _, name, how, to in parts if name is not None]
-    for name, format_spec, conversion in fields:
-        if not name.isidentifier():
-            raise ValueError(f"'{{{name}}}' names no column; write {{column}}, {{{{ for a brace")
-        if format_spec or conversion:
-            raise ValueError(f"column '{name}' has a format or conversion; write plain {{{name}}}")
-    if not fields:
-        raise ValueError("names no column, so all problems are alike; write {column}")
-    return text
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
 
 
-Template = Annotated[str, AfterValidator(_check_template)]
+class Regex(Strict):
+    """Compares what a regular expression finds first: its first group, or all of it."""
+
+    regex: Annotated[str, AfterValidator(_check_pattern)]
 
 
-class GenerateTask(Strict):
-    """Generate an answer greedily; the last number in it is compared with the data's."""
+# How a generated text is compared with the answer; see `evaluation.scorers`.
+Scorer = Annotated[
+    Annotated[Literal["last_number", "exact", "contains", "rouge_l"], Tag("(one)")]
+    | Annotated[Regex, Tag("(regex)")],
+    Discriminator(lambda value: "(regex)" if isinstance(value, dict | Regex) else "(one)"),
+]
 
-    type: Literal["generate"]
+
+class Prompted(Strict):
+    """What is common to tasks with a question and an answer.
+
+    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
+    line. As a `chat` the tokenizer's own chat template is used, the prompt as the user's message;
+    shots are turns of the conversation.
+    """
+
     data: TaskData
     prompt: Template = "{question}"
     answer: str = "answer"
+    shots: Shots = ()
+    target_delimiter: str = " "  # between prompt and answer
+    chat: bool = False
+    system: str | None = None
+
+    @model_validator(mode="after")
+    def _system_of_a_chat(self) -> "Prompted":
+        if self.system is not None and not self.chat:
+            raise ValueError("system: only a chat has a system message; write chat: true")
+        return self
+
+
+class GenerateTask(Prompted):
+    """Generate an answer greedily; the scorer compares it with the data's."""
+
+    type: Literal["generate"]
+    scorer: Scorer = "last_number"
     language: str | None = None
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        names = TASK_METRICS["generate"]
-        return names if self.language else names[:2]
+        found: tuple[str, ...] = ("accuracy", "match_accuracy")
+        if self.scorer == "last_number":
+            found = ("accuracy", "number_accuracy")
+        elif self.scorer == "rouge_l":
+            found = ("rouge_l",)
+        return (*found, "language_share") if self.language else found
+
+
+class ChoiceTask(Prompted):
+    """Which of the options does the model find likeliest after the prompt?
+
+    `options` is a column that holds a list, or a list of templates. The answer is the text of an
+    option or its index, from 0; `answer_as` says which, where options are numbers.
+    """
+
+    type: Literal["choice"]
+    options: Options = "choices"
+    answer_as: Literal["text", "index"] | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("accuracy", "normalized_accuracy")
 
 
 class PerplexityTask(Strict):
@@ -91,7 +101,21 @@ class PerplexityTask(Strict):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return TASK_METRICS["perplexity"]
+        return ("perplexity",)
 
 
-Task = Annotated[GenerateTask | PerplexityTask, Field(discriminator="type")]
+class PythonTask(Strict):
+    """The user's own scoring: `function` is `module:function`; see `evaluation.user_code`."""
+
+    type: Literal["python"]
+    data: TaskData
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("score",)
+
+
+Task = Annotated[
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask, Field(discriminator="type")
+]

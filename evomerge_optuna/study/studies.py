@@ -18,6 +18,8 @@ from evomerge_optuna.errors import (
     UsageError,
 )
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.preflight import preflight
@@ -159,7 +161,9 @@ def create_study(
     if exists(store, spec.study):
         raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
+    code = fingerprint_code(spec)
     architecture = preflight(spec)
+    check_chats(spec)
     check_data(spec.tasks)
     _check_languages(spec)
     _check_weights(spec)
@@ -180,7 +184,7 @@ def create_study(
     attributes = {
         VERSIONS: engine_versions(),
         FINGERPRINTS: model_fingerprints(spec),
-        DATA: fingerprint_data(spec.tasks),
+        DATA: fingerprint_data(spec.tasks) | code,
         LAYERS: architecture.layers,
         **({START: next(iter(warm.values()))} if warm else {}),
     }
@@ -289,7 +293,8 @@ def check_files_unchanged(stored: MergeStudy) -> None:
         for part in before[key]
         if before[key][part] != now[key][part]
     ]
-    data_before, data_now = stored.study.user_attrs[DATA], fingerprint_data(stored.spec.tasks)
+    data_before = stored.study.user_attrs[DATA]
+    data_now = fingerprint_code(stored.spec) | fingerprint_data(stored.spec.tasks)
     changed += [
         f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
         for split in data_before

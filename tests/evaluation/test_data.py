@@ -1,13 +1,16 @@
 """Problems from local files; what is missing or doubled is named."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.data import Problem, check_data, load_problems
+from evomerge_optuna.evaluation.data import Problem, check_data, fingerprint_data, load_problems
 from evomerge_optuna.spec import parse_spec
 
 Content = Callable[..., dict[str, Any]]
@@ -88,3 +91,52 @@ def test_bad_data(
         check_data({"t": task(spec_content, data=located)})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+QUESTIONS = "question,answer\nthree?,3\nfour?,four\nfive?,\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"shots": [{"question": "three?", "answer": 3}]}, "a problem of the shots occurs again"),
+        (
+            {"shots": {"path": "{root}/q.csv", "n": 1}},
+            "a problem of the shots occurs again in sear",
+        ),
+        ({"shots": [{"q": "two?", "answer": 2}]}, "t.shots[0] has no column 'question'; it has "),
+        ({"shots": [{"question": "two?"}]}, "t.shots[0] has no column 'answer'; it has question"),
+        ({"scorer": "exact"}, "the answer 'None' is no text; name the right column"),
+        ({"scorer": "last_number"}, "the answer 'four' has no number; name the right column as"),
+    ],
+)
+def test_bad_shots_and_answers(
+    spec_content: Content, tmp_path: Path, parts: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "q.csv").write_text(QUESTIONS)
+    located = yaml.safe_load(yaml.safe_dump(parts).replace("{root}", str(tmp_path)))
+    found = task(spec_content, data={"search": {"path": str(tmp_path / "q.csv")}}, **located)
+    with pytest.raises(SpecError) as error:
+        check_data({"t": found})
+    assert message in str(error.value)
+
+
+def test_fingerprints_are_of_problems_options_and_shots(
+    spec_content: Content, tmp_path: Path
+) -> None:
+    (tmp_path / "q.csv").write_text("question,answer,no\nthree?,3,0\nfour?,4,1\n")
+    data = {"search": {"path": str(tmp_path / "q.csv")}}
+    plain = fingerprint_data({"t": task(spec_content, data=data)})
+    # As studies have stored it from the first version on.
+    rows = [["Q: three?", "3"], ["Q: four?", "4"]]
+    assert plain == {"tasks.t.data.search": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    shots = [{"question": "two?", "answer": 2}]
+    shot = fingerprint_data({"t": task(spec_content, data=data, shots=shots)})
+    assert shot.keys() == {"tasks.t.data.search", "tasks.t.shots"} and plain.items() <= shot.items()
+    choices = [
+        fingerprint_data(
+            {"t": task(spec_content, type="choice", data=data, answer="no", options=options)}
+        )
+        for options in (["3", "4"], ["3", "5"], ["3", "4"])
+    ]
+    assert choices[0] == choices[2] != choices[1]

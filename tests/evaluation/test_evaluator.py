@@ -33,7 +33,7 @@ from tests.conftest import SpecMaker
 def test_judge(text: str, number_right: bool, language_right: bool) -> None:
     task = GenerateTask.model_validate({"type": "generate", "data": "d", "language": "ja"})
     answer = judge("t", task, Problem("何個ですか？", "... #### 18"), text)
-    assert (answer.number_right, answer.language_right) == (number_right, language_right)
+    assert (answer.match == 1, answer.language_right) == (number_right, language_right)
     assert answer.right is (number_right and language_right)
 
 

@@ -1,0 +1,29 @@
+"""A checkpoint of any origin on the tasks of a spec."""
+
+from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.explain import one_line
+from evomerge_optuna.models.catalog import load_config, load_tokenizer, local_folder
+from evomerge_optuna.models.loading import load_model, torch_device
+from evomerge_optuna.spec import SPLITS, StudySpec
+
+
+def score_checkpoint(model: str, spec: StudySpec, split: str) -> Evaluation:
+    """Scores a model on one split, by the spec's tasks, device and batch size.
+
+    Raises:
+        UsageError: no task has this split, or there is no such model.
+        EvomergeError: its weights cannot be loaded, or it cannot be scored.
+    """
+    known = [s for s in SPLITS if any(s in task.data.sources() for task in spec.tasks.values())]
+    if split not in known:
+        raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
+    device = torch_device(spec.evaluation.device)
+    load_config(model, "MODEL")
+    load_tokenizer(model, "MODEL")
+    folder = local_folder(model)
+    try:
+        loaded, tokenizer = load_model(folder, device)
+    except Exception as error:  # what is wrong with weights, many libraries say in their own way
+        raise EvomergeError(f"{model} cannot be loaded: {one_line(error)}") from error
+    return Evaluator(spec).evaluate(loaded, tokenizer, split)

@@ -1,0 +1,95 @@
+"""Where the problems of a task come from, and the templates that make text of them."""
+
+from string import Formatter
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from evomerge_optuna.spec.part import Integer, Strict
+
+SPLITS = ("search", "dev", "test")
+
+
+class DataSource(Strict):
+    """One split of a data set, in the terms of `datasets.load_dataset`."""
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    columns: tuple[str, ...] | None = None  # names for a CSV or TSV file without a header
+    answer: str | None = None  # the answer's column, where it is not the task's
+
+
+class TaskData(Strict):
+    """Where the problems of each split come from."""
+
+    search: DataSource
+    dev: DataSource | None = None
+    test: DataSource | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_data_set(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {split: {"path": value, "split": split} for split in SPLITS}
+        return value
+
+    def sources(self) -> dict[str, DataSource]:
+        """The splits that the spec gives, in the order search, dev, test."""
+        found = {split: getattr(self, split) for split in SPLITS}
+        return {split: source for split, source in found.items() if source is not None}
+
+
+class ShotSource(DataSource):
+    """The first `n` rows of a data set, solved before every problem."""
+
+    n: Annotated[Integer, Field(ge=1)] = 4
+
+
+Row = dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]
+
+
+def _kind(value: Any) -> str:
+    return "(list)" if isinstance(value, list | tuple) else "(one)"
+
+
+# Discriminated, so that an error is about what was written, not about both.
+Shots = Annotated[
+    Annotated[ShotSource, Tag("(one)")] | Annotated[tuple[Row, ...], Tag("(list)")],
+    Discriminator(_kind),
+]
+
+
+def columns(template: str) -> list[str]:
+    """The columns that a template names."""
+    return [name for _, name, _, _ in Formatter().parse(template) if name]
+
+
+def _check_template(text: str) -> str:
+    try:
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces") from error
+    fields = [(name, how, to) for _, name, how, to in parts if name is not None]
+    for name, format_spec, conversion in fields:
+        if not name.isidentifier():
+            raise ValueError(f"'{{{name}}}' names no column; write {{column}}, {{{{ for a brace")
+        if format_spec or conversion:
+            raise ValueError(f"column '{name}' has a format or conversion; write plain {{{name}}}")
+    return text
+
+
+def _check_columns(text: str) -> str:
+    if not columns(text):
+        raise ValueError("names no column, so all problems are alike; write {column}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_template)]
+Template = Annotated[Text, AfterValidator(_check_columns)]
+
+# A column that holds a list, or a list of templates, each of which may be a fixed text.
+Options = Annotated[
+    Annotated[str, Tag("(one)")] | Annotated[tuple[Text, ...], Field(min_length=2), Tag("(list)")],
+    Discriminator(_kind),
+]
