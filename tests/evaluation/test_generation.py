@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.evaluation.generation import generate, negative_log_likelihoods
+from evomerge_optuna.evaluation.generation import generate
+from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
 from tests.conftest import WORDS
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]
