@@ -19,8 +19,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evomerge_optuna.evaluation.batching import longest_first, within_memory
 
-# Of the places. To fill them costs a forward pass of its own, so a few are left free for a while.
-_WORTH_FILLING = 0.25
+# Of the places. To fill them costs a forward pass of its own, so some are left free for a while.
+_WORTH_FILLING = 0.5
 
 
 @torch.inference_mode()
