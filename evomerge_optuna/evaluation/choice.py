@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
-from evomerge_optuna.evaluation.generation import _pad_token
+from evomerge_optuna.evaluation.batching import longest_first, within_memory
 from evomerge_optuna.evaluation.prompts import encode
 
 
@@ -20,29 +22,37 @@ def log_likelihoods(
     vocabularies have it at the beginning of words. Where the tokens of the prompt grow into
     those of the continuation, the last token is predicted at least.
     """
-    _pad_token(tokenizer)
-    tokenizer.padding_side = "right"
     encoded = [_encode_pair(tokenizer, *pair) for pair in pairs]
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][0]), reverse=True)
     found = [0.0] * len(encoded)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = tokenizer.pad(
-            {"input_ids": [encoded[i][0] for i in chosen]}, padding=True, return_tensors="pt"
-        ).to(model.device)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        shortest = min(encoded[i][1] for i in chosen)  # no logits are needed before its end
-        logits = model(
-            input_ids=ids, attention_mask=mask, logits_to_keep=ids.shape[1] - shortest + 1
-        ).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), ids[:, shortest:], reduction="none"
-        )
-        for row, i in enumerate(chosen):
-            whole, given = encoded[i]
-            counted = losses[row, given - shortest : len(whole) - shortest]
-            found[i] = -float(counted.double().sum())
+    waiting = longest_first([whole for whole, _ in encoded])
+
+    def measure(size: int) -> None:
+        while waiting:
+            chosen = waiting[:size]
+            results = _measure(model, [encoded[place] for place in chosen])
+            for place, result in zip(chosen, results, strict=True):
+                found[place] = result
+            del waiting[:size]
+
+    within_memory(batch_size, measure)
     return found
+
+
+def _measure(model: Any, rows: list[tuple[list[int], int]]) -> list[float]:
+    # Padded on the right, where no token of the text looks.
+    padded = pad_sequence([torch.tensor(whole) for whole, _ in rows], batch_first=True)
+    ids = padded.to(model.device)
+    lengths = torch.tensor([len(whole) for whole, _ in rows], device=model.device)
+    mask = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
+    shortest = min(given for _, given in rows)  # no logits are needed before its end
+    logits = model(
+        input_ids=ids, attention_mask=mask.long(), logits_to_keep=ids.shape[1] - shortest + 1
+    ).logits[:, :-1]
+    losses = cross_entropy(logits.float().transpose(1, 2), ids[:, shortest:], reduction="none")
+    return [
+        -float(losses[row, given - shortest : len(whole) - shortest].double().sum())
+        for row, (whole, given) in enumerate(rows)
+    ]
 
 
 def _encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], int]:

@@ -209,7 +209,7 @@ class Evaluator:
     def _measure(
         self, name: str, model: Any, tokenizer: Any, problems: list[Problem]
     ) -> list[Likelihood]:
-        from evomerge_optuna.evaluation.generation import negative_log_likelihoods
+        from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
 
         texts = [problem.text for problem in problems]
         found = negative_log_likelihoods(model, tokenizer, texts, self._spec.evaluation.batch_size)

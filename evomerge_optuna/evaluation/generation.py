@@ -1,15 +1,17 @@
-"""Text from a model: greedy answers to prompts, and the likelihood of given texts. Batched."""
+"""Text from a model: greedy answers to prompts."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from evomerge_optuna.evaluation.batching import longest_first, within_memory
+from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.evaluation.prompts import encode
 
 
-@torch.inference_mode()
 def generate(
     model: Any,
     tokenizer: Any,
@@ -20,75 +22,95 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of the prompts, without the prompts and without special tokens.
 
-    Prompts are padded on the left, so that each continues at its own last token; they are batched
-    by length to pad little, and answered in the order given. The model keeps a generation config
-    that is greedy and nothing more. An answer ends before the first of the strings in `stop`.
+    A text ends with the end of sequence of the model's generation config, of which all else is
+    ignored, or before the first of the `stop` strings. Batches are of like lengths; they are halved
+    where they do not fit in memory. See `greedy` for how exact a batch is; architectures that are
+    not for it (`is_decodable`) are run by `model.generate`.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError, RuntimeError: one prompt alone does not fit in memory.
     """
-    tokenizer.padding_side = "left"
+    encoded = [encode(tokenizer, prompt) for prompt in prompts]
+    ends = _Ends(model, tokenizer, stop)
+    longest = max(map(len, encoded), default=0) + max_new_tokens
+    if is_decodable(model, longest) and all(encoded):
+        found = greedy(model, encoded, max_new_tokens, batch_size, ends.reached)
+    else:
+        found = _by_the_library(model, encoded, max_new_tokens, batch_size, ends)
+    return [ends.text(tokens) for tokens in found]
+
+
+class _Ends:
+    """Where a text ends, and how it reads then."""
+
+    def __init__(self, model: Any, tokenizer: Any, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        added = tokenizer.get_added_vocab()
+        eos = model.generation_config.eos_token_id
+        self.tokens = {
+            *([] if eos is None else [eos] if isinstance(eos, int) else eos),
+            # Special tokens do not show in the text.
+            *(added[string] for string in stop if string in added),
+        }
+        # A token is a byte or more of text; a few at the seam may read otherwise than in place.
+        self._tail = 8 + max((len(string.encode()) for string in stop), default=0)
+
+    @property
+    def padding(self) -> int:
+        """What `model.generate` fills up ended texts with; it is special, so it does not show."""
+        found = self._tokenizer.pad_token_id
+        return int(self._tokenizer.eos_token_id or 0) if found is None else int(found)
+
+    def reached(self, tokens: list[int]) -> bool:
+        if tokens[-1] in self.tokens:
+            return True
+        # The whole text is read only where its last few tokens give reason to.
+        return self._stops(tokens[-self._tail :]) and self._stops(tokens)
+
+    def text(self, tokens: list[int]) -> str:
+        text = self._decode(tokens)
+        return text[: min(map(text.find, self._found(text)), default=len(text))].strip()
+
+    def _stops(self, tokens: list[int]) -> bool:
+        return bool(self._stop) and bool(self._found(self._decode(tokens)))
+
+    def _found(self, text: str) -> list[str]:
+        return [string for string in self._stop if string in text]
+
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+@torch.inference_mode()
+def _by_the_library(
+    model: Any, prompts: list[list[int]], max_new_tokens: int, batch_size: int, ends: _Ends
+) -> list[list[int]]:
     # On the model, since generate fills in from there what the config it is given leaves open.
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        pad_token_id=_pad_token(tokenizer),
+        pad_token_id=ends.padding,
         bos_token_id=model.generation_config.bos_token_id,
         eos_token_id=model.generation_config.eos_token_id,
     )
-    encoded = [encode(tokenizer, prompt) for prompt in prompts]
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]), reverse=True)
-    answers = [""] * len(encoded)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = tokenizer.pad(
-            {"input_ids": [encoded[i] for i in chosen]}, padding=True, return_tensors="pt"
-        ).to(model.device)
-        output = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            generation_config=model.generation_config,
-        )
-        new = output[:, batch["input_ids"].shape[1] :]
-        for i, text in zip(
-            chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
-            ends = [found for end in stop if (found := text.find(end)) >= 0]
-            answers[i] = text[: min(ends, default=None)].strip()
-    return answers
+    found: list[list[int]] = [[] for _ in prompts]
+    waiting = longest_first(prompts)
 
+    def run(size: int) -> None:
+        while waiting:
+            rows = [torch.tensor(prompts[place], dtype=torch.long) for place in waiting[:size]]
+            ids = pad_sequence(rows, batch_first=True, padding_side="left").to(model.device)
+            lengths = torch.tensor([len(row) for row in rows], device=model.device)
+            columns = torch.arange(ids.shape[1], device=model.device)
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=(columns >= ids.shape[1] - lengths[:, None]).long(),
+                generation_config=model.generation_config,
+            )
+            for place, tokens in zip(waiting, output[:, ids.shape[1] :].tolist(), strict=False):
+                found[place] = tokens
+            del waiting[:size]
 
-@torch.inference_mode()
-def negative_log_likelihoods(
-    model: Any, tokenizer: Any, texts: Sequence[str], batch_size: int
-) -> list[tuple[float, int]]:
-    """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted.
-
-    A text of one token, which has nothing before it, counts none.
-    """
-    tokenizer.padding_side = "right"
-    _pad_token(tokenizer)
-    encoded = [tokenizer(text)["input_ids"] for text in texts]
-    measured = [i for i, ids in enumerate(encoded) if len(ids) > 1]
-    results = [(0.0, 0)] * len(encoded)
-    for start in range(0, len(measured), batch_size):
-        chosen = measured[start : start + batch_size]
-        batch = tokenizer.pad(
-            {"input_ids": [encoded[i] for i in chosen]}, padding=True, return_tensors="pt"
-        ).to(model.device)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), ids[:, 1:], reduction="none"
-        )
-        counted = mask[:, 1:].bool()
-        sums = (losses * counted).sum(dim=1)
-        for i, total, tokens in zip(
-            chosen, sums.tolist(), counted.sum(dim=1).tolist(), strict=True
-        ):
-            results[i] = (total, tokens)
-    return results
-
-
-def _pad_token(tokenizer: Any) -> int:
-    """The padding token; a tokenizer without one pads with its end of sequence, masked out."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return int(tokenizer.pad_token_id)
+    within_memory(batch_size, run)
+    return found

@@ -1,13 +1,16 @@
-"""Batched, padded generation gives what each prompt gives alone; likelihoods are exact."""
+"""Batched, padded generation gives what each prompt gives alone, and ends where it is told."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
-from evomerge_optuna.evaluation.generation import generate, negative_log_likelihoods
+from evomerge_optuna.evaluation.decoding import is_decodable
+from evomerge_optuna.evaluation.generation import generate
 from tests.conftest import WORDS
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]
@@ -60,29 +63,69 @@ def test_the_checkpoints_end_of_sequence_is_kept(tiny: Path) -> None:
     assert generate(model, tokenizer, PROMPTS[:1], max_new_tokens=6, batch_size=1) == [first]
 
 
-def test_negative_log_likelihoods(tiny: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny / "a")
-    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
-    found = negative_log_likelihoods(model, tokenizer, PROMPTS, batch_size=4)
-    for prompt, (total, tokens) in zip(PROMPTS, found, strict=True):
-        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-        loss = model(input_ids=ids, labels=ids).loss
-        assert tokens == ids.shape[1] - 1
-        assert total == pytest.approx(loss.item() * tokens, rel=1e-4)
-
-
-def test_a_text_of_one_token_has_nothing_to_predict(tiny: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny / "a")
-    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
-    texts = ["", PROMPTS[0], WORDS[0]]
-    empty, found, single = negative_log_likelihoods(model, tokenizer, texts, batch_size=4)
-    assert empty == single == (0.0, 0)
-    assert [found] == negative_log_likelihoods(model, tokenizer, PROMPTS[:1], batch_size=1)
-
-
 def test_a_tokenizer_without_padding_token(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny / "a")
     plain = AutoTokenizer.from_pretrained(tiny / "a")
     with_pad = generate(model, plain, PROMPTS, max_new_tokens=4, batch_size=4)
     plain.pad_token = None
     assert generate(model, plain, PROMPTS, max_new_tokens=4, batch_size=4) == with_pad
+
+
+class Spy:
+    """Counts the rows of every forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self.rows: list[int] = []
+        model.register_forward_pre_hook(
+            lambda _, __, inputs: self.rows.append(len(inputs["input_ids"])), with_kwargs=True
+        )
+
+
+def test_a_text_ends_before_the_first_stop_string(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny / "a")
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
+    full = generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=4)
+    words = full[0].split()
+    stop = (f"{words[3]} {words[4]}", words[6], "nowhere")
+    spy = Spy(model)
+    found = generate(model, tokenizer, PROMPTS, 12, 4, stop)
+    assert found == [
+        text[: min([text.find(s) for s in stop if s in text], default=None)].strip()
+        for text in full
+    ]
+    assert found[0] == full[0][: full[0].find(stop[0])].strip() != full[0]
+    stopped = sum(spy.rows)
+    spy.rows.clear()
+    generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=4)
+    assert stopped < sum(spy.rows)
+
+
+def test_a_stop_string_may_be_a_special_token(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny / "a")
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
+    (full,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=6, batch_size=1)
+    last = full.split()[-1]
+    tokenizer.add_special_tokens({"additional_special_tokens": [last]})
+    (found,) = generate(model, tokenizer, PROMPTS[:1], 6, 1, stop=[last])
+    assert found == full[: full.find(last)].strip()
+
+
+def test_an_architecture_that_cannot_share_goes_by_the_library(tiny: Path) -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=19, hidden_size=16, n_layer=2, n_head=2, eos_token_id=1)
+    model = BloomForCausalLM(config).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
+    assert not is_decodable(model, 10)
+    alone = [generate(model, tokenizer, [prompt], 6, 1)[0] for prompt in PROMPTS]
+    assert generate(model, tokenizer, PROMPTS, 6, 4) == alone
+    stop = alone[0].split()[-1]
+    found = generate(model, tokenizer, PROMPTS, 6, 4, stop=[stop])
+    assert found == [text.partition(stop)[0].strip() for text in alone] != alone
+
+
+def test_an_empty_prompt_is_continued_beside_others(tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny / "a")
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
+    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=64)
+    assert generate(model, tokenizer, [*PROMPTS, ""], 6, 64)[:-1] == plain
+    assert generate(model, tokenizer, [], 6, 64) == []
