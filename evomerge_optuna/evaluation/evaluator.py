@@ -7,6 +7,7 @@ from typing import Any
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
 from evomerge_optuna.evaluation.answers import last_number
+from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.data import Problem, load_problems
 from evomerge_optuna.evaluation.language import is_language
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
@@ -46,7 +47,7 @@ class Evaluation:
     outcomes: tuple[Answer | Likelihood, ...] = field(repr=False)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The outcomes as JSON-serialisable rows, in the order of the data."""
+        """The outcomes as JSON-serialisable rows, in the order of the data, or of the blocks."""
         return [asdict(outcome) for outcome in self.outcomes]
 
     def marks(self) -> dict[str, str]:
@@ -77,26 +78,45 @@ class Evaluator:
         self._spec = spec
         self._problems: dict[tuple[str, str], list[Problem]] = {}
 
-    def evaluate(self, model: Any, tokenizer: Any, split: str) -> Evaluation:
+    def evaluate(
+        self, model: Any, tokenizer: Any, split: str, block: Block | None = None
+    ) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
+
+        Args:
+            block: which problems of each task; all unless given.
 
         Raises:
             CandidateError: no text of a perplexity task has anything to predict.
             SpecError: the data cannot be loaded.
         """
-        scores: dict[str, Score] = {}
         outcomes: list[Answer | Likelihood] = []
         for name, task in self._spec.tasks.items():
             if split not in task.data.sources():
                 continue
             problems = self._load(name, task, split)
+            chosen = problems if block is None else block.of(problems)
             if isinstance(task, GenerateTask):
-                answers = self._generate(name, task, model, tokenizer, problems)
-                outcomes += answers
+                outcomes += self._generate(name, task, model, tokenizer, chosen)
+            else:
+                outcomes += self._measure(name, task, model, tokenizer, chosen)
+        return self._score(split, outcomes)
+
+    def join(self, blocks: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation of these blocks of a split as one, its outcomes block by block."""
+        return self._score(blocks[0].split, [o for block in blocks for o in block.outcomes])
+
+    def _score(self, split: str, outcomes: list[Answer | Likelihood]) -> Evaluation:
+        scores: dict[str, Score] = {}
+        for name, task in self._spec.tasks.items():
+            own = [outcome for outcome in outcomes if outcome.task == name]
+            if not own:
+                continue
+            if isinstance(task, GenerateTask):
+                answers = [outcome for outcome in own if isinstance(outcome, Answer)]
                 scores |= {f"{name}.{m}": s for m, s in answer_scores(task, answers).items()}
             else:
-                texts = self._measure(name, task, model, tokenizer, problems)
-                outcomes += texts
+                texts = [outcome for outcome in own if isinstance(outcome, Likelihood)]
                 scores[f"{name}.perplexity"] = perplexity(texts, f"tasks.{name}.data.{split}")
         return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
 
