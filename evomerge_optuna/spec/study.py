@@ -60,7 +60,7 @@ class RacingSpec(Strict):
     That is what Optuna's `WilcoxonPruner` finds of the blocks' scores at `p_threshold`.
     """
 
-    blocks: Annotated[Integer, Field(ge=2)] = 20
+    blocks: Annotated[Integer, Field(ge=2)] = 10
     p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
