@@ -44,7 +44,7 @@ def main(trials: int, json_file: Path | None) -> None:
     }
     whole = statistics.median(wholes)
     medians["sampling and storing"] = statistics.median(
-        duration - sum(trial.user_attrs[SECONDS][part] for part in PARTS)
+        duration - sum(trial.user_attrs[SECONDS].values())
         for duration, trial in zip(wholes, found, strict=True)
     )
     for part, seconds in medians.items():

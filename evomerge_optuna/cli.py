@@ -191,13 +191,14 @@ def study_list(storage: str | None, as_json: bool) -> None:
 @json_option
 def study_show(name: str, storage: str | None, as_json: bool) -> None:
     """Show a study's best trials and final scores."""
+    from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import (
         final_table,
         state_counts,
         study_json,
         study_table,
     )
-    from evomerge_optuna.study.final import stored_final_scores
+    from evomerge_optuna.study.final import choice, stored_final_scores
     from evomerge_optuna.study.studies import open_study
 
     shown = open_study(_store_to_read(storage), name)
@@ -206,11 +207,14 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         return
     counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
-    best = shown.best()
+    if (stopped := len(shown.stopped())) > 0:
+        click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
+    best = choice(shown)
     if best is not None:
         _print(study_table(shown))
         if rows := stored_final_scores(shown, best):
             _print(final_table(shown.spec, rows))
+            _tell(gap_text(shown.spec.objective, rows[-1]))
 
 
 @study.command("test")
@@ -222,6 +226,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
     from evomerge_optuna.report.dashboard import describe_study
+    from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.study.final import FinalScorer, choose_trial
     from evomerge_optuna.study.studies import check_files_unchanged, open_study
@@ -234,13 +239,14 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     _warn_of_versions(merge_study, console)
     scorer = FinalScorer(merge_study, say=partial(_say, console))
     if trial == "best":
-        scorer.score_front()
+        scorer.score_finalists()
     chosen = choose_trial(merge_study, trial)
     rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
     _print(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
+        _tell(gap_text(spec.objective, rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
             "Look at the study: evomerge-optuna dashboard\n"
@@ -285,13 +291,19 @@ def study_compare(
 def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     """Write a trial's model to the new folder OUT."""
     from evomerge_optuna.report.export import export
-    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.study.final import FINALISTS, choose_trial, without_dev_score
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(_store(storage), name)
     chosen = choose_trial(merge_study, trial)
     digest = export(merge_study, chosen, out)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
+    if trial == "best" and without_dev_score(merge_study):
+        _say(
+            _console(),
+            f"It is the best on search; study test {name} scores the best {FINALISTS} on dev, "
+            "which then decides",
+        )
 
 
 @study.command("figure")
@@ -523,6 +535,11 @@ def _command(merge_study: "MergeStudy") -> str:
         if isinstance(option, click.Option) and source is click.core.ParameterSource.COMMANDLINE:
             words += [option.opts[0], str(context.params[str(option.name)])]
     return shlex.join(words)
+
+
+def _tell(line: str) -> None:
+    if line:
+        click.echo(line)
 
 
 def _print(result: Any) -> None:

@@ -68,6 +68,7 @@ STACKED = {
 STAGED = {key: part for key, part in QUICK.items() if key not in ("base_model", "merge")}
 SPECS: list[Any] = [
     *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(STUDIES.glob("*.yaml"))),
+    QUICK | {"racing": {"blocks": 12, "p_threshold": 0.05}},
     QUICK | MORE | {"merge": {"method": "dare_ties", "weight": [-1, 2], "lambda": 0.3}},
     QUICK | MORE | STACKED | {"stage": "ps+dfs"},
     STAGED | MORE | STACKED | {"stage": "ps+dfs", "from_study": "first", "merged": MERGE},

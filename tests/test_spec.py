@@ -227,6 +227,17 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         ({"evaluation": {"memory_limit": "16GX"}}, "spec: evaluation.memory_limit: could not"),
         ({"evaluation": {"merger": "disk"}}, "spec: evaluation.merger: should be 'resident' or"),
+        ({"racing": True}, "spec: racing: should be a valid dictionary"),
+        ({"racing": {"blocks": 4}}, "spec: racing.blocks: 4 are too few to be sure of anything"),
+        (
+            {
+                "racing": {},
+                "sampler": {"name": "nsga2"},
+                "tasks": {n: {"type": "perplexity", "data": "x"} for n in ("words", "b")},
+                "objectives": [{"minimize": "words.perplexity"}, {"minimize": "b.perplexity"}],
+            },
+            "spec: racing: only a single objective can be raced, here are 2; remove racing",
+        ),
     ],
 )
 def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) -> None:
@@ -241,6 +252,10 @@ def test_bad_spec(spec_content: Content, parts: dict[str, Any], message: str) ->
     ("parts", "message"),
     [
         ({"sampler": {}}, "objectives: CMA-ES takes exactly one objective, here are 2; write sam"),
+        (
+            {"sampler": {}, "objectives": [{"minimize": "layers"}], "racing": {}},
+            "racing: layers is known without any problem; remove racing",
+        ),
         (
             {"sampler": {}, "objectives": [{"minimize": "layers"}], "constraints": ["layers >= 2"]},
             "constraints: CMA-ES knows no constraints; write sampler: {name: nsga2}",

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
+from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.data import Problem, load_problems, load_shots
 from evomerge_optuna.evaluation.language import is_language
 from evomerge_optuna.evaluation.prompts import prompts
@@ -86,7 +87,7 @@ class Evaluation:
     outcomes: tuple[Outcome, ...] = field(repr=False)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The outcomes as JSON-serialisable rows, in the order of the data."""
+        """The outcomes as JSON-serialisable rows, in the order of the data, or of the blocks."""
         return [asdict(outcome) for outcome in self.outcomes]
 
     def marks(self) -> dict[str, str]:
@@ -123,8 +124,13 @@ class Evaluator:
         self._problems: dict[tuple[str, str], list[Problem]] = {}
         self._shots: dict[str, list[Problem]] = {}
 
-    def evaluate(self, model: Any, tokenizer: Any, split: str) -> Evaluation:
+    def evaluate(
+        self, model: Any, tokenizer: Any, split: str, block: Block | None = None
+    ) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
+
+        Args:
+            block: which problems of each task; all unless given.
 
         Raises:
             CandidateError: no text of a perplexity task has anything to predict, or the code of a
@@ -133,32 +139,37 @@ class Evaluator:
             SpecError: the data cannot be loaded, the tokenizer has no chat template where one is
                 asked for, or code is not allowed or not as it should be.
         """
-        scores: dict[str, Score] = {}
         outcomes: list[Outcome] = []
         for name, task in self._spec.tasks.items():
             if split in task.data.sources():
-                found, made = self._run(name, task, model, tokenizer, split)
+                problems = self._load(name, task, split)
+                chosen = problems if block is None else block.of(problems)
+                outcomes += self._run(name, task, model, tokenizer, chosen)
+        return self._score(split, outcomes)
+
+    def join(self, blocks: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation of these blocks of a split as one, its outcomes block by block."""
+        return self._score(blocks[0].split, [o for block in blocks for o in block.outcomes])
+
+    def _score(self, split: str, outcomes: list[Outcome]) -> Evaluation:
+        scores: dict[str, Score] = {}
+        for name, task in self._spec.tasks.items():
+            if own := [outcome for outcome in outcomes if outcome.task == name]:
+                found = task_scores(task, own, f"tasks.{name}.data.{split}")
                 scores |= {f"{name}.{metric}": found[metric] for metric in task.metrics}
-                outcomes += made
         return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
 
     def _run(
-        self, name: str, task: Task, model: Any, tokenizer: Any, split: str
-    ) -> tuple[dict[str, Score], Sequence[Outcome]]:
-        """A task's scores by metric, and its outcomes."""
-        problems = self._load(name, task, split)
+        self, name: str, task: Task, model: Any, tokenizer: Any, problems: list[Problem]
+    ) -> Sequence[Outcome]:
         if isinstance(task, GenerateTask):
-            answers = self._generate(name, task, model, tokenizer, problems)
-            return answer_scores(task, answers), answers
+            return self._generate(name, task, model, tokenizer, problems)
         if isinstance(task, ChoiceTask):
-            choices = self._choose(name, task, model, tokenizer, problems)
-            return choice_scores(choices), choices
+            return self._choose(name, task, model, tokenizer, problems)
         if isinstance(task, PythonTask):
             rated = score_rows(task, model, tokenizer, problems, f"tasks.{name}")
-            rows = [Rated(name, p.text, score) for p, score in zip(problems, rated, strict=True)]
-            return {"score": mean(rated)}, rows
-        texts = self._measure(name, model, tokenizer, problems)
-        return {"perplexity": perplexity(texts, f"tasks.{name}.data.{split}")}, texts
+            return [Rated(name, p.text, score) for p, score in zip(problems, rated, strict=True)]
+        return self._measure(name, model, tokenizer, problems)
 
     def _load(self, name: str, task: Task, split: str) -> list[Problem]:
         if (name, split) not in self._problems:
@@ -234,6 +245,21 @@ def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
         language_right=language_right,
         right=None if task.scorer == "rouge_l" else match == 1 and language_right,
     )
+
+
+def task_scores(task: Task, outcomes: Sequence[Any], where: str) -> dict[str, Score]:
+    """The scores of a task's outcomes, by metric.
+
+    Raises:
+        CandidateError: see `perplexity`.
+    """
+    if isinstance(task, GenerateTask):
+        return answer_scores(task, outcomes)
+    if isinstance(task, ChoiceTask):
+        return choice_scores(outcomes)
+    if isinstance(task, PythonTask):
+        return {"score": mean([outcome.score for outcome in outcomes])}
+    return {"perplexity": perplexity(outcomes, where)}
 
 
 def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Score]:

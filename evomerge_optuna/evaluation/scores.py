@@ -35,3 +35,31 @@ def mean(values: Sequence[float], transform: Callable[[float], float] = lambda x
     spread = math.sqrt(math.fsum((x - centre) ** 2 for x in values) / max(n - 1, 1))
     half = Z * spread / math.sqrt(n)
     return Score(transform(centre), transform(centre - half), transform(centre + half), n)
+
+
+def drop_of_proportion(before: Score, after: Score) -> float:
+    """How likely noise alone makes a share fall as far from one sample to another, or farther.
+
+    The one-sided p of the pooled z-test of two proportions; 0.5 where they are equal.
+    """
+    pooled = (before.n * before.value + after.n * after.value) / (before.n + after.n)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / before.n + 1 / after.n))
+    return _tail((before.value - after.value) / error) if error else 0.5
+
+
+def drop_of_mean(before: Score, after: Score, inverse: Callable[[float], float]) -> float:
+    """How likely noise alone makes a transformed mean fall as far, or farther.
+
+    The one-sided p of the z-test of two means, with the errors that their intervals tell.
+
+    Args:
+        inverse: of the transform, so that the interval is symmetrical again.
+    """
+    centres = [inverse(score.value) for score in (before, after)]
+    halves = [inverse(s.high) - c for s, c in zip((before, after), centres, strict=True)]
+    error = math.hypot(*halves) / Z
+    return _tail((centres[0] - centres[1]) / error) if error else 0.5
+
+
+def _tail(z: float) -> float:
+    return math.nan if math.isnan(z) else NormalDist().cdf(-z)

@@ -9,10 +9,11 @@ from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
-from evomerge_optuna.report.tables import show_score
+from evomerge_optuna.report.numbers import show_score
 from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
-from evomerge_optuna.study.final import stored_final_scores
+from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.objective import SCORES
 from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
 
@@ -88,7 +89,8 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     ]
     shown = table(["metric", "split", "n", "score"], rows)
     if "test" in by_split:
-        return shown
+        gap = gap_text(merge_study.spec.objective, FinalScores(f"trial {trial.number}", by_split))
+        return f"{shown}\n\n{gap}" if gap else shown
     return f"{shown}\n\nNot scored on test; `evomerge-optuna study test {merge_study.name}` does."
 
 

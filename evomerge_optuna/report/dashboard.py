@@ -27,7 +27,7 @@ from evomerge_optuna.report.figures import (
 from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.study.final import FinalScores, stored_final_scores
+from evomerge_optuna.study.final import FinalScores, choice, stored_final_scores
 from evomerge_optuna.study.storage import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
@@ -68,7 +68,7 @@ class PageUpdates:
 
 def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
     """The figures of a study by name; those that there is something to show in."""
-    best, spec = merge_study.best(), merge_study.spec
+    best, spec = choice(merge_study), merge_study.spec
     if best is None:
         return {}
     figures = {"time": time_figure(merge_study.trials())}
@@ -77,7 +77,7 @@ def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
         figures["path"] = _path_of(merge_study, recipe)
     top = [_merge_values(merge_study, trial) for trial in merge_study.ranked()[:_TOP]]
     if top[0]:
-        figures["weights"] = weights_figure(top[0])
+        figures["weights"] = weights_figure(_merge_values(merge_study, best))
         figures["spread"] = spread_figure(top)
     found = stored_final_scores(merge_study, best)
     scores = {row.name: s for row in found if (s := _on_test(row, spec.objective.target))}

@@ -139,12 +139,15 @@ def progress_figure(studies: Mapping[str, Progress], target: str, over: str) -> 
 
 
 def time_figure(trials: Sequence[FrozenTrial]) -> "go.Figure":
-    """Where the time of each trial goes; what is neither merging nor scoring is storing."""
+    """Where the time of each trial goes; `confirm` is scoring a new best one on dev."""
     import plotly.graph_objects as go
 
     timed = [t for t in trials if SECONDS in t.user_attrs and t.duration]
     figure = go.Figure()
-    parts = {part: [t.user_attrs[SECONDS][part] for t in timed] for part in ("merge", "score")}
+    parts = {
+        part: [t.user_attrs[SECONDS].get(part, 0.0) for t in timed]
+        for part in ("merge", "score", "confirm")
+    }
     parts["sample and store"] = [
         max(0.0, t.duration.total_seconds() - sum(t.user_attrs[SECONDS].values()))
         for t in timed

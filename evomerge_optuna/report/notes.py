@@ -5,28 +5,34 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
-from evomerge_optuna.report.tables import show_score, show_value
-from evomerge_optuna.study.final import FinalScores, stored_final_scores
+from evomerge_optuna.report.numbers import show_score_and_n
+from evomerge_optuna.report.tables import show_value
+from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.study.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.studies import BASELINE, ERROR, RECIPE, MergeStudy, recipe_of
+from evomerge_optuna.study.studies import BASELINE, ERROR, RECIPE, STOPPED, MergeStudy, recipe_of
 
 
 def study_note(merge_study: MergeStudy) -> str:
     """What is searched, from which models, how it stands, how to keep the result, the spec."""
-    spec, best, front = merge_study.spec, merge_study.best(), merge_study.front()
+    spec, best, front = merge_study.spec, choice(merge_study), merge_study.front()
     parts = [
         f"# {spec.study}",
         f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
         f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
     if best is not None:
-        parts.append(_scores(merge_study, (f"trial {best.number}, the best", best)))
+        how = "the best on dev" if is_chosen_on_dev(merge_study) else "the best"
+        parts.append(_scores(merge_study, (f"trial {best.number}, {how}", best)))
         if final := stored_final_scores(merge_study, best):
             parts += [
-                "What `study test` found, with 95% intervals:",
+                "As far as they are scored on all splits, with 95% intervals:",
                 _final(spec.objective.target, final),
             ]
+            if gap := gap_text(spec.objective, final[-1]):
+                parts.append(gap)
     parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
     if len(front) > 1:
         parts.append(
@@ -44,6 +50,9 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
         parts.append(f"Baseline: {trial.user_attrs[BASELINE]}.")
     if ERROR in trial.user_attrs:
         parts.append(f"Failed: {trial.user_attrs[ERROR]}")
+    if STOPPED in trial.user_attrs:
+        problems = trial.user_attrs[STOPPED]
+        parts.append(f"Stopped after {problems} problems, surely worse than the best by then.")
     if trial.state is TrialState.COMPLETE:
         parts.append(_scores(merge_study, (f"trial {trial.number}", trial)))
         parts.append(
@@ -75,8 +84,11 @@ def _scores(merge_study: MergeStudy, first: tuple[str, FrozenTrial]) -> str:
 
 
 def _final(target: str, rows: Sequence[FinalScores]) -> str:
-    splits = list(rows[0].scores)
+    splits = [split for split in SPLITS if any(split in row.scores for row in rows)]
     return table(
         [target, *splits],
-        ([r.name, *(show_score(r.scores[s].get(target), target) for s in splits)] for r in rows),
+        (
+            [r.name, *(show_score_and_n(r.scores.get(s, {}).get(target), target) for s in splits)]
+            for r in rows
+        ),
     )

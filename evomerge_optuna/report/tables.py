@@ -1,7 +1,7 @@
 """Tables for the terminal, and the same content as JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +11,26 @@ from rich.table import Table
 
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.spec import Objective, StudySpec
+from evomerge_optuna.report.gap import Gap, gaps
+from evomerge_optuna.report.numbers import show_number, show_score, show_score_and_n
+from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.compare import Comparison
-from evomerge_optuna.study.final import FinalScores, stored_final_scores
+from evomerge_optuna.study.final import (
+    FinalScores,
+    choice,
+    is_chosen_on_dev,
+    stored_final_scores,
+)
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.objective import COSTS, DIGEST, SCORES
-from evomerge_optuna.study.studies import BASELINE, ERROR, MergeStudy, StudySummary, summarize
+from evomerge_optuna.study.studies import (
+    BASELINE,
+    ERROR,
+    STOPPED,
+    MergeStudy,
+    StudySummary,
+    summarize,
+)
 
 SHOWN_TRIALS = 5
 
@@ -45,26 +59,30 @@ def studies_json(summaries: Sequence[StudySummary]) -> list[dict[str, Any]]:
 def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
     """The objective's metric for each contestant and split, with 95% intervals."""
     target = spec.objective.target
-    splits = list(rows[0].scores) if rows else []
-    table = _table("model", *(_split_title(rows, split, target) for split in splits))
+    by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
+    shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
+    table = _table("model", *(_split_title(split, scores) for split, scores in shown.items()))
     table.title = f"{escape(spec.study)}: {target} with 95% intervals"
     for row in rows:
-        cells = [show_score(row.scores[split].get(target), target) for split in splits]
+        cells = [show_score(scores[row.name], target) for scores in shown.values()]
         table.add_row(escape(row.name), *cells)
     return table
 
 
 def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
+    """The scores of all contestants; the last one's gap between search and the other splits."""
+    gap = gaps(spec.objective, rows[-1]) if rows else []
     return {
         "study": spec.study,
         "objective": spec.objective.target,
         "scores": {
             row.name: {
-                split: {metric: _score_json(score) for metric, score in scores.items()}
+                split: {metric: _finite(score) for metric, score in scores.items()}
                 for split, scores in row.scores.items()
             }
             for row in rows
         },
+        "gap": [_finite(found) for found in gap],
     }
 
 
@@ -81,24 +99,29 @@ def evaluation_json(model: str, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "model": model,
         "split": evaluation.split,
-        "scores": {metric: _score_json(score) for metric, score in evaluation.scores.items()},
+        "scores": {metric: _finite(score) for metric, score in evaluation.scores.items()},
     }
 
 
 def study_table(merge_study: MergeStudy) -> Table:
-    """The best trials of a study, or its Pareto front with the knee marked; then its baselines."""
+    """The best trials of a study, or its Pareto front with the knee marked; then its baselines.
+
+    Where dev has chosen one of them, that one is marked, too.
+    """
     spec, front = merge_study.spec, merge_study.front()
     several = len(spec.objectives) > 1
     titles = [o.target if o.is_cost else f"{o.target} (search)" for o in spec.objectives]
     table = _table("trial", *titles, "sha256")
     middle = knee(merge_study, front).number if several and front else None
+    chosen = choice(merge_study) if is_chosen_on_dev(merge_study) else None
 
     def add(trial: FrozenTrial, remark: str) -> None:
         values = [show_value(trial, objective) for objective in spec.objectives]
         table.add_row(f"{trial.number}{remark}", *values, trial.user_attrs[DIGEST][:12])
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
-        add(trial, " (knee)" if trial.number == middle else "")
+        knee_mark = " (knee)" if trial.number == middle else ""
+        add(trial, knee_mark + (" (best on dev)" if trial == chosen else ""))
     table.add_section()
     for trial in merge_study.baselines():
         add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
@@ -107,15 +130,17 @@ def study_table(merge_study: MergeStudy) -> Table:
 
 def study_json(merge_study: MergeStudy) -> dict[str, Any]:
     """The study: its spec, its counts, all its trials, and final scores as far as stored."""
-    best = merge_study.best()
-    final = stored_final_scores(merge_study, best) if best else []
+    best = choice(merge_study)
+    rows = stored_final_scores(merge_study, best) if best else []
+    final = final_json(merge_study.spec, rows)
     return {
         **studies_json([summarize(merge_study)])[0],
         "states": state_counts(merge_study),
         "best_trial": None if best is None else best.number,
         "front": [trial.number for trial in merge_study.front()],
         "spec": merge_study.spec.model_dump(mode="json", by_alias=True),
-        "final": final_json(merge_study.spec, final)["scores"],
+        "final": final["scores"],
+        "gap": final["gap"],
         "trials_by_number": [
             {
                 "number": trial.number,
@@ -125,6 +150,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
                 "sha256": trial.user_attrs.get(DIGEST),
                 "baseline": trial.user_attrs.get(BASELINE),
                 "error": trial.user_attrs.get(ERROR),
+                "stopped_after": trial.user_attrs.get(STOPPED),
             }
             for trial in merge_study.trials()
         ],
@@ -142,37 +168,25 @@ def state_counts(merge_study: MergeStudy) -> dict[str, int]:
     return {**counts, "interrupted": total - len(trials)}
 
 
-def show_score(score: Score | None, metric: str) -> str:
-    """'69.2% (65.0 to 73.1)', or a plain number for what is no share."""
-    if score is None:
-        return "-"
-    low, high = (_number(x, metric).removesuffix("%") for x in (score.low, score.high))
-    return f"{_number(score.value, metric)} ({low} to {high})"
-
-
-def _split_title(rows: Sequence[FinalScores], split: str, target: str) -> str:
-    score = rows[0].scores[split].get(target)
-    return split if score is None else f"{split} (n={score.n})"
+def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:
+    """With the number of problems; of rows that differ in it each has its own."""
+    counts = {score.n for score in scores.values() if score is not None}
+    return f"{split} (n={' to '.join(str(n) for n in sorted({min(counts), max(counts)}))})"
 
 
 def show_value(trial: FrozenTrial, objective: Objective) -> str:
-    """A score with its interval, or a cost."""
+    """A score with its interval and the number of problems, or a cost."""
     if (score := trial.user_attrs[SCORES].get(objective.target)) is not None:
-        return show_score(Score(**score), objective.target)
+        return show_score_and_n(Score(**score), objective.target)
     return f"{trial.user_attrs[COSTS][objective.target]:,g}"
 
 
-def _score_json(score: Score) -> dict[str, float | None]:
+def _finite(found: Score | Gap) -> dict[str, Any]:
     """JSON has neither NaN nor infinity; null stands for them."""
-    return {name: x if math.isfinite(x) else None for name, x in asdict(score).items()}
-
-
-def _number(value: float, metric: str) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    if metric.endswith((".perplexity", ".score")):
-        return f"{value:.3f}"
-    return f"{100 * value:.1f}%"
+    return {
+        name: None if isinstance(x, float) and not math.isfinite(x) else x
+        for name, x in asdict(found).items()
+    }
 
 
 def _table(*columns: str) -> Table:
@@ -188,7 +202,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tested = _table("model", f"{target} on test")
     tested.title = "Test scores with 95% intervals, as far as study test has made them"
     for row in comparison.tested:
-        tested.add_row(escape(row.name), show_score(row.scores.get(target), target))
+        tested.add_row(escape(row.name), show_score_and_n(row.scores.get(target), target))
     paired = _table("on the same problems", "only the first right", "only the second", "p")
     paired.title = "Exact binomial test of the problems on which two differ (McNemar)"
     for pair in comparison.paired:
@@ -198,7 +212,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     for name, progress in comparison.progress.items():
         if progress.best:
             minutes = f"{progress.seconds[-1] / 60:.1f}"
-            best = _number(progress.best[-1], target)
+            best = show_number(progress.best[-1], target)
             searched.add_row(escape(name), str(progress.trials[-1]), minutes, best)
     volumes = _table("study", "hypervolume")
     for name, volume in comparison.hypervolumes.items():
@@ -211,7 +225,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "objective": comparison.target,
         "progress": {name: asdict(progress) for name, progress in comparison.progress.items()},
         "test": {
-            row.name: {metric: _score_json(score) for metric, score in row.scores.items()}
+            row.name: {metric: _finite(score) for metric, score in row.scores.items()}
             for row in comparison.tested
         },
         "paired": [asdict(pair) for pair in comparison.paired],

@@ -9,13 +9,14 @@ from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
-from evomerge_optuna.spec.part import DTypeName, Integer, Strict
+from evomerge_optuna.spec.part import DTypeName, Integer, Number, Strict
 from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
 from evomerge_optuna.spec.tasks import Task
 
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "merge", "merged", "stack"),
-    *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "evaluation"),
+    *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
+    "evaluation",
 )
 
 
@@ -55,6 +56,26 @@ class EvaluationSpec(Strict):
         return value
 
 
+class RacingSpec(Strict):
+    """A candidate is scored block by block, and stopped once it is surely worse than the best.
+
+    That is what Optuna's `WilcoxonPruner` finds of the blocks' scores at `p_threshold`.
+    """
+
+    blocks: Annotated[Integer, Field(ge=2)] = 10
+    p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> "RacingSpec":
+        # The signed-rank test of n blocks gives no smaller p than that of n losses in a row.
+        if 0.5 ** (self.blocks - 1) >= self.p_threshold:
+            raise ValueError(
+                f"blocks: {self.blocks} are too few to be sure of anything before the last one at "
+                f"p_threshold {self.p_threshold:g}; write more"
+            )
+        return self
+
+
 class StudySpec(Strict):
     """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
 
@@ -67,6 +88,8 @@ class StudySpec(Strict):
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
     warm_start: tuple[str, ...] = ()
+    # Beside `evaluation`, which may change in a study: it decides what the sampler is told.
+    racing: RacingSpec | None = None
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @field_validator("study")
@@ -115,6 +138,19 @@ class StudySpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _one_score_to_race(self) -> "StudySpec":
+        if self.racing is not None and len(self.objectives) > 1:
+            raise ValueError(
+                f"racing: only a single objective can be raced, here are {len(self.objectives)}; "
+                "remove racing"
+            )
+        if self.racing is not None and self.objective.is_cost:
+            raise ValueError(
+                f"racing: {self.objective.target} is known without any problem; remove racing"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _different_models(self) -> "StudySpec":
         if len(set(self.models.values())) < len(self.models):
             raise ValueError("models: the same model is named twice; remove one")
@@ -140,6 +176,12 @@ class StudySpec(Strict):
     def objective(self) -> Objective:
         """The first objective, by which tables sort."""
         return self.objectives[0]
+
+    @property
+    def has_dev(self) -> bool:
+        """Can the first objective be scored on dev?"""
+        task = self.tasks.get(self.objective.task)
+        return task is not None and task.data.dev is not None
 
     @property
     def method(self) -> str:

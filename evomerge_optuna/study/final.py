@@ -1,7 +1,8 @@
 """Final scores: source models, uniform merge and a trial's recipe on every split, scored once."""
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -15,22 +16,27 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.objective import DIGEST, as_scored
+from evomerge_optuna.study.objective import DEV, DIGEST, as_scored, as_stored
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
 # + the identity of what was scored: study attributes of each contestant.
 _ATTRIBUTE = "final:"
+FINALISTS = 5  # trials among which dev decides for a single objective
 _OUTCOMES = "outcomes:"  # a 1 or 0 for each problem by split and task: right or not
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One row of the final table: a source model or a recipe."""
+    """One row of the final table: a source model or a recipe.
+
+    `confirmed` are the scores by split that its trial has from the search.
+    """
 
     name: str
     identity: str
     model: str | None = None
     recipe: Recipe | None = None
+    confirmed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,11 @@ class FinalScorer:
             table.append(FinalScores(contestant.name, {split: scores[split] for split in splits}))
         return table
 
-    def score_front(self) -> None:
-        """Scores the trials of a front of several objectives on dev."""
-        front = self._study.front()
-        if _is_chosen_on_dev(self._study, front):
-            for trial in front:
+    def score_finalists(self) -> None:
+        """Scores the finalists on dev, where that decides among them."""
+        found = finalists(self._study)
+        if self._study.spec.has_dev and len(found) > 1:
+            for trial in found:
                 self._scores(_contestant(trial), ["dev"], trial)
 
     def _scores(
@@ -107,10 +113,7 @@ class FinalScorer:
         study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
         study.set_user_attr(
             _ATTRIBUTE + contestant.identity,
-            {
-                split: {metric: asdict(score) for metric, score in by_metric.items()}
-                for split, by_metric in scores.items()
-            },
+            {split: as_stored(by_metric) for split, by_metric in scores.items()},
         )
         return scores
 
@@ -133,9 +136,11 @@ class FinalScorer:
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:
-    """What `final_scores` has stored, without scoring anything."""
-    found = [(c.name, stored_scores(merge_study, c)) for c in contestants(merge_study, trial)]
-    return [FinalScores(name, scores) for name, scores in found if scores]
+    """What is stored of the same contestants' scores; none that has no score, but the trial's."""
+    found = contestants(merge_study, trial)
+    *others, own = [FinalScores(c.name, stored_scores(merge_study, c)) for c in found]
+    scored = [row for row in others if row.scores]
+    return [*scored, own] if scored or own.scores else []
 
 
 def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[str, str]]:
@@ -143,20 +148,46 @@ def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[st
     return dict(merge_study.study.user_attrs.get(_OUTCOMES + identity, {}))
 
 
-def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
-    """A trial by its number, the knee of the Pareto front, or the best one.
+def finalists(merge_study: MergeStudy) -> list[FrozenTrial]:
+    """The trials of which dev chooses one, ranked: the Pareto front, or the best of one objective.
 
-    The best of several objectives is that of the front whose first objective is best on dev, once
-    `FinalScorer.score_front` has scored it there; without a dev split, on search.
+    A recipe that several trials have is a finalist once.
+    """
+    if len(merge_study.spec.objectives) > 1:
+        return merge_study.front()
+    found: dict[str, FrozenTrial] = {}
+    for trial in merge_study.ranked():
+        found.setdefault(recipe_of(trial).digest(), trial)
+        if len(found) == FINALISTS:
+            break
+    return list(found.values())
+
+
+def choice(merge_study: MergeStudy) -> FrozenTrial | None:
+    """The study's result as far as it is known; None where no trial is scored.
+
+    That is the finalist which is best on dev in the first objective, once all are scored there,
+    and the best on search until then, or where there is no dev split.
+    """
+    return _best_on_dev(merge_study) or merge_study.best()
+
+
+def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
+    """A trial by its number, the knee of the Pareto front, or the best one, which is the `choice`.
 
     Raises:
-        UsageError: there is no such scored trial, or the front has no dev scores yet.
+        UsageError: there is no such scored trial, or a front of several objectives has no dev
+            scores yet.
     """
     if which in ("best", "knee"):
-        front = merge_study.front()
-        if not front:
+        chosen = choice(merge_study)
+        if chosen is None:
             raise UsageError(f"study '{merge_study.name}' has no scored trial yet; run it first")
-        return knee(merge_study, front) if which == "knee" else _best_on_dev(merge_study, front)
+        if which == "knee":
+            return knee(merge_study, merge_study.front())
+        if len(merge_study.spec.objectives) > 1:
+            _require_dev_scores(merge_study)
+        return chosen
     if not which.isascii() or not which.isdigit():
         raise UsageError(f"--trial takes a trial's number, 'best' or 'knee', not '{which}'")
     found = [t for t in merge_study.study.get_trials(deepcopy=False) if t.number == int(which)]
@@ -167,35 +198,57 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     return found[0]
 
 
-def _best_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> FrozenTrial:
-    if not _is_chosen_on_dev(merge_study, front):
-        return front[0]
-    first = merge_study.spec.objective
-    scored = [(trial, stored_scores(merge_study, _contestant(trial)).get("dev")) for trial in front]
-    dev = [(trial, scores[first.target].value) for trial, scores in scored if scores]
-    if len(dev) < len(front):
+def without_dev_score(merge_study: MergeStudy) -> list[FrozenTrial]:
+    """The finalists that dev cannot decide on yet; `FinalScorer.score_finalists` scores them."""
+    found = finalists(merge_study)
+    if not merge_study.spec.has_dev or len(found) < 2:
+        return []
+    return [trial for trial in found if _on_dev(merge_study, trial) is None]
+
+
+def is_chosen_on_dev(merge_study: MergeStudy) -> bool:
+    """Did dev decide which trial is the study's `choice`?"""
+    several = merge_study.spec.has_dev and len(finalists(merge_study)) > 1
+    return several and not without_dev_score(merge_study)
+
+
+def _best_on_dev(merge_study: MergeStudy) -> FrozenTrial | None:
+    if not is_chosen_on_dev(merge_study):
+        return None
+
+    def gain(trial: FrozenTrial) -> float:
+        score = _on_dev(merge_study, trial)
+        if score is None or not math.isfinite(score.value):
+            return -math.inf
+        return merge_study.spec.objective.sign * score.value
+
+    return max(finalists(merge_study), key=gain)
+
+
+def _on_dev(merge_study: MergeStudy, trial: FrozenTrial) -> Score | None:
+    scores = stored_scores(merge_study, _contestant(trial)).get("dev", {})
+    return scores.get(merge_study.spec.objective.target)
+
+
+def _require_dev_scores(merge_study: MergeStudy) -> None:
+    if missing := without_dev_score(merge_study):
         raise UsageError(
-            f"study '{merge_study.name}' has a front of {len(front)} trials, of which "
-            f"{len(front) - len(dev)} have no dev score; run study test {merge_study.name}, or "
-            "name one with --trial"
+            f"study '{merge_study.name}' has a front of {len(merge_study.front())} trials, of "
+            f"which {len(missing)} have no dev score; run study test {merge_study.name}, or name "
+            "one with --trial"
         )
-    return max(dev, key=lambda found: first.sign * found[1])[0]
-
-
-def _is_chosen_on_dev(merge_study: MergeStudy, front: list[FrozenTrial]) -> bool:
-    task = merge_study.spec.tasks.get(merge_study.spec.objective.task)
-    return len(front) > 1 and task is not None and "dev" in task.data.sources()
 
 
 def _contestant(trial: FrozenTrial) -> Contestant:
     recipe = recipe_of(trial)
-    return Contestant(f"trial {trial.number}", recipe.digest(), recipe=recipe)
+    confirmed = {"dev": trial.user_attrs[DEV]} if DEV in trial.user_attrs else {}
+    return Contestant(f"trial {trial.number}", recipe.digest(), None, recipe, confirmed)
 
 
 def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, dict[str, Score]]:
     """A contestant's scores as far as they are stored, by split and then by metric."""
-    saved: dict[str, Any] = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
+    saved = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
     return {
         split: {metric: Score(**score) for metric, score in scores.items()}
-        for split, scores in saved.items()
+        for split, scores in (contestant.confirmed | saved).items()
     }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -13,22 +14,25 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.merging.merger import EveryMerger, Merger
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.merging.merger import EveryMerger, Merged, Merger
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.study.studies import RECIPE, MergeStudy
+from evomerge_optuna.study.racing import Race
+from evomerge_optuna.study.studies import RECIPE, STOPPED, MergeStudy, is_feasible
 
 # Trial attributes that the objective records.
 DIGEST, SCORES, COSTS, SECONDS = "sha256", "scores", "costs", "seconds"
 THREADS = "threads"  # that computed it: sums round by how they are divided, and so the digest
+DEV = "dev"  # scores on dev, of a trial that was the best when it ended
 SAME_AS = "same_as"  # the number of the trial whose recipe, and so whose scores, this one repeats
 PROBLEMS_FILE = "problems.jsonl"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model by its digest (see `Merged`), its scores and costs, and where the time went."""
+    """A model, valid until the next merge, its scores and costs, and where the time went."""
 
-    digest: str
+    merged: Merged
     threads: int
     evaluation: Evaluation
     costs: dict[str, float]
@@ -45,6 +49,8 @@ class Objective:
         self._say = say
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
+        racing = merge_study.spec.racing
+        self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
     def __call__(self, trial: optuna.Trial) -> list[float]:
         """The objectives' values.
@@ -55,21 +61,36 @@ class Objective:
         recipe = self._study.space.suggest(trial)
         trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe)) is not None:
-            trial.set_user_attr(SAME_AS, alike.number)
-            for name in (DIGEST, THREADS, SCORES, COSTS):
-                trial.set_user_attr(name, alike.user_attrs[name])
-            return self._values(trial)
-        candidate = build_and_score(recipe, self._merger, self._evaluator, "search")
-        scores = {name: asdict(score) for name, score in candidate.evaluation.scores.items()}
-        trial.set_user_attr(DIGEST, candidate.digest)
+            return self._repeat(trial, alike)
+        candidate = build_and_score(recipe, self._merger, partial(self._score, trial))
+        trial.set_user_attr(DIGEST, candidate.merged.digest)
         trial.set_user_attr(THREADS, candidate.threads)
-        trial.set_user_attr(SCORES, scores)
+        trial.set_user_attr(SCORES, as_stored(candidate.evaluation.scores))
         trial.set_user_attr(COSTS, candidate.costs)
-        trial.set_user_attr(SECONDS, candidate.seconds)
         values = self._values(trial)
+        begin = time.perf_counter()
+        if self._is_champion(trial, values):
+            self._confirm(trial, candidate.merged)
+        seconds = candidate.seconds | {"confirm": round(time.perf_counter() - begin, 4)}
+        trial.set_user_attr(SECONDS, seconds)
         if self._is_best(values):
             self._keep_outcomes(trial, candidate.evaluation)
         return values
+
+    def _score(self, trial: optuna.Trial, merged: Merged) -> Evaluation:
+        if self._race is not None:
+            return self._race.score(trial, merged.model, merged.tokenizer)
+        return self._evaluator.evaluate(merged.model, merged.tokenizer, "search")
+
+    def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
+        """Gives the trial all that was found of its recipe before; of a stopped one no more."""
+        trial.set_user_attr(SAME_AS, alike.number)
+        for name in (DIGEST, THREADS, SCORES, COSTS, STOPPED):
+            if name in alike.user_attrs:
+                trial.set_user_attr(name, alike.user_attrs[name])
+        for block, score in alike.intermediate_values.items():
+            trial.report(score, block)
+        return self._values(trial)
 
     def _values(self, trial: optuna.Trial) -> list[float]:
         """What the recorded measures are worth; sets the constraints, too."""
@@ -86,6 +107,19 @@ class Objective:
         dumped = recipe.model_dump(mode="json")
         scored = self._study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
+
+    def _is_champion(self, trial: optuna.Trial, values: Sequence[float]) -> bool:
+        """Is it better than every trial before in the only objective?"""
+        if len(values) > 1 or STOPPED in trial.user_attrs or not is_feasible(trial):
+            return False
+        best, sign = self._study.best(), self._study.spec.objective.sign
+        return best is None or sign * values[0] > sign * best.values[0]
+
+    def _confirm(self, trial: optuna.Trial, merged: Merged) -> None:
+        """Scores it on dev too, which the search never sees: it is likely a finalist."""
+        if self._study.spec.has_dev:
+            found = self._evaluator.evaluate(merged.model, merged.tokenizer, "dev")
+            trial.set_user_attr(DEV, as_stored(found.scores))
 
     def _is_best(self, values: Sequence[float]) -> bool:
         """Is no trial before better in one objective and at least as good in all others?"""
@@ -105,23 +139,30 @@ class Objective:
             self._say(f"trial {trial.number} keeps its score, not its answers: {error}")
 
 
-def build_and_score(recipe: Recipe, merger: Merger, evaluator: Evaluator, split: str) -> Candidate:
-    """Builds the recipe's model and scores it on one split.
+def build_and_score(
+    recipe: Recipe, merger: Merger, score: Callable[[Merged], Evaluation]
+) -> Candidate:
+    """Builds the recipe's model and scores it.
 
     Raises:
-        CandidateError: the candidate cannot be built or scored.
+        CandidateError: the candidate cannot be built, or a score is not finite.
     """
     import torch
 
     start = time.perf_counter()
     merged = merger.merge(recipe)
     built = time.perf_counter()
-    evaluation = evaluator.evaluate(merged.model, merged.tokenizer, split)
+    evaluation = score(merged)
     evaluation.require_finite()
     scored = time.perf_counter()
     seconds = {"merge": round(built - start, 4), "score": round(scored - built, 4)}
     costs = model_costs(merged.model)
-    return Candidate(merged.digest, torch.get_num_threads(), evaluation, costs, seconds)
+    return Candidate(merged, torch.get_num_threads(), evaluation, costs, seconds)
+
+
+def as_stored(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
+    """Scores as an attribute of a trial or study has them."""
+    return {name: asdict(score) for name, score in scores.items()}
 
 
 def as_scored(trial: FrozenTrial) -> AbstractContextManager[None]:

@@ -17,7 +17,7 @@ from evomerge_optuna.errors import (
     StudyExistsError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data, load_problems
 from evomerge_optuna.evaluation.prompts import check_chats
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
@@ -40,6 +40,7 @@ REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault 
 ERROR = "error"  # why a candidate could not be built or scored
 BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
 RECIPE = "recipe"
+STOPPED = "stopped_after"  # so many problems of the search split, for it was racing and lost
 
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
@@ -86,16 +87,22 @@ class MergeStudy:
         return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.trials())
 
     def best(self) -> FrozenTrial | None:
-        """The trial that is best in the first objective, of equals in the next, then the first.
+        """The trial best on search in the first objective, of equals in the next, then the first.
 
-        None before any trial is scored that keeps the constraints.
+        Never one that was stopped early. None before any trial is scored that keeps the
+        constraints.
         """
         return next(iter(self.ranked()), None)
 
     def ranked(self) -> list[FrozenTrial]:
-        """Scored trials that keep the constraints, the best first; see `best`."""
+        """Trials that keep the constraints, the best first; only those scored on all problems."""
         scored = [t for t in self.trials() if t.state is TrialState.COMPLETE and is_feasible(t)]
-        return sorted(scored, key=lambda t: (*(-x for x in self.gains(t)), t.number))
+        whole = [trial for trial in scored if STOPPED not in trial.user_attrs]
+        return sorted(whole, key=lambda t: (*(-x for x in self.gains(t)), t.number))
+
+    def stopped(self) -> list[FrozenTrial]:
+        """Trials that were stopped early; `STOPPED` says after how many problems."""
+        return [trial for trial in self.trials() if STOPPED in trial.user_attrs]
 
     def baselines(self) -> list[FrozenTrial]:
         """Scored trials of given parameters; their attribute `BASELINE` says what each is."""
@@ -123,7 +130,7 @@ class MergeStudy:
         return given
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
+def is_feasible(trial: FrozenTrial | optuna.Trial) -> bool:
     """Does a scored trial keep its study's constraints?"""
     return all(violation <= 0 for violation in trial.constraints.values())
 
@@ -165,6 +172,7 @@ def create_study(
     architecture = preflight(spec)
     check_chats(spec)
     check_data(spec.tasks)
+    _check_racing(spec)
     _check_languages(spec)
     _check_weights(spec)
     space = make_space(spec, architecture.layers)
@@ -432,6 +440,19 @@ def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str,
             )
         found[f"best of {name}"] = values
     return found
+
+
+def _check_racing(spec: StudySpec) -> None:
+    """Refuses more blocks than a task has problems."""
+    if spec.racing is None:
+        return
+    for name, task in spec.tasks.items():
+        problems = len(load_problems(task, "search", f"tasks.{name}"))
+        if problems < spec.racing.blocks:
+            raise SpecError(
+                f"racing.blocks: {spec.racing.blocks}, but tasks.{name}.data.search has "
+                f"{problems} problems; write no more blocks than that"
+            )
 
 
 def _check_weights(spec: StudySpec) -> None:

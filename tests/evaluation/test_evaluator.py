@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
+from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.data import Problem
 from evomerge_optuna.evaluation.evaluator import (
     Evaluator,
@@ -54,6 +55,17 @@ def test_evaluation_keeps_every_outcome(make_spec: SpecMaker, tiny: Path) -> Non
     score = evaluation.scores["words.perplexity"]
     assert 1 < score.low < score.value < score.high
     assert score.n == len(evaluation.rows()) == 20
+
+
+def test_blocks_joined_are_the_whole_split(make_spec: SpecMaker, tiny: Path) -> None:
+    model, tokenizer = load_model(tiny / "a", "cpu")
+    evaluator = Evaluator(make_spec())
+    whole = evaluator.evaluate(model, tokenizer, "search")
+    blocks = [evaluator.evaluate(model, tokenizer, "search", Block(n, 6, 0)) for n in range(6)]
+    joined = evaluator.join(blocks)
+    assert sorted(o.text for o in joined.outcomes) == sorted(o.text for o in whole.outcomes)
+    one, other = joined.scores["words.perplexity"], whole.scores["words.perplexity"]
+    assert (one.value, one.low, one.n) == pytest.approx((other.value, other.low, other.n))
 
 
 def test_a_score_that_is_not_a_number(make_spec: SpecMaker, tiny: Path) -> None:

@@ -123,7 +123,7 @@ def test_front_knee_and_choice(store: Store, spec_content: Callable[..., dict[st
     assert choose_trial(study, "knee") == knee(study, front)
     with pytest.raises(UsageError, match="have no dev score; run study test tiny"):
         choose_trial(study, "best")
-    FinalScorer(study).score_front()
+    FinalScorer(study).score_finalists()
     chosen = choose_trial(study, "best")
     dev = {
         t.number: FinalScorer(study).final_scores(t)[-1].scores["dev"]["words.perplexity"].value

@@ -156,7 +156,7 @@ def test_proxy_killed_and_started_again(
     make_spec: SpecMaker, command_line: CommandLine, database: Callable[[str], str]
 ) -> None:
     url, trials = database("sqlite"), 60
-    study = create_study(open_store(url), make_spec())
+    study = create_study(open_store(url), make_spec(racing={"blocks": 10}))
     with proxy_of(url, command_line) as proxy:
         workers = [start(proxy, trials) for _ in range(3)]
         wait_until(lambda: study.finished() >= 20)
@@ -164,3 +164,6 @@ def test_proxy_killed_and_started_again(
     with proxy_of(url, command_line, port=int(proxy.rpartition(":")[2])):
         join(workers)
     check_whole(study, trials)
+    best, stopped = study.best(), study.stopped()
+    assert best is not None and stopped
+    assert all(trial.values[0] > best.values[0] for trial in stopped)

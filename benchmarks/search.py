@@ -1,0 +1,107 @@
+"""What racing saves and what it costs: the quickstart's search with and without it.
+
+    python benchmarks/search.py [--seeds 5] [--trials 160] [--json PATH]
+
+Each seed is searched twice in a folder of its own, one after the other. Of each search: the
+problems of the search split that were scored, the seconds it ran, and the test score of the trial
+that `study test` would choose. The zoo is taken from the home folder.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.spec import RacingSpec, StudySpec, load_spec
+from evomerge_optuna.study.compare import compare
+from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.objective import SAME_AS, SCORES
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.studies import MergeStudy, create_study
+
+QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one search took and found; scores are shares of problems."""
+
+    problems: int
+    seconds: float
+    stopped: int
+    search: float
+    test: float
+
+
+def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]:
+    """Runs a study and tests its choice."""
+    merge_study = create_study(store, spec)
+    run_study(merge_study, 1)  # loads models, data and the language model
+    begin = time.perf_counter()
+    run_study(merge_study, trials)
+    seconds = time.perf_counter() - begin
+    target = spec.objective.target
+    scored = [t.user_attrs for t in merge_study.trials() if SAME_AS not in t.user_attrs]
+    scorer = FinalScorer(merge_study)
+    scorer.score_finalists()
+    chosen = choose_trial(merge_study, "best")
+    test = scorer.final_scores(chosen)[-1].scores["test"][target].value
+    return merge_study, Search(
+        problems=sum(attributes[SCORES][target]["n"] for attributes in scored),
+        seconds=round(seconds, 1),
+        stopped=len(merge_study.stopped()),
+        search=chosen.values[0],
+        test=test,
+    )
+
+
+@click.command()
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--trials", default=160, show_default=True, type=click.IntRange(2))
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(seeds: int, trials: int, json_file: Path | None) -> None:
+    """Print what both searches of each seed took and found."""
+    spec = load_spec(QUICKSTART)
+    for model in spec.model_ids().values():
+        local_folder(model)
+    found: list[tuple[Search, Search]] = []
+    for seed in range(seeds):
+        sampler = spec.sampler.model_copy(update={"seed": seed})
+        whole = spec.model_copy(update={"sampler": sampler})
+        raced = whole.model_copy(update={"study": "raced", "racing": RacingSpec()})
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store(f"sqlite:///{folder}/studies.db")
+            studies, searches = zip(*(run(store, s, trials) for s in (whole, raced)), strict=True)
+            (paired,) = compare(studies).paired
+        found.append(searches)
+        for name, search in zip(("whole", "raced"), searches, strict=True):
+            click.echo(
+                f"seed {seed} {name}: {search.problems} problems, {search.seconds} s, "
+                f"{search.stopped} stopped, search {search.search:.1%}, test {search.test:.1%}"
+            )
+        click.echo(f"       on test only whole right {paired.only_first}, only raced "
+                   f"{paired.only_second}, p = {paired.p:.2g}")  # fmt: skip
+    print_means(found)
+    if json_file:
+        rows = [[asdict(search) for search in pair] for pair in found]
+        json_file.write_text(json.dumps({"trials": trials, "seeds": rows}, indent=1))
+
+
+def print_means(found: list[tuple[Search, Search]]) -> None:
+    """Ratios over all seeds, and the mean difference of test scores with its standard error."""
+    problems = sum(raced.problems for _, raced in found) / sum(w.problems for w, _ in found)
+    seconds = sum(raced.seconds for _, raced in found) / sum(w.seconds for w, _ in found)
+    click.echo(f"raced / whole: {problems:.2f} of the problems, {seconds:.2f} of the time")
+    differences = [raced.test - whole.test for whole, raced in found]
+    error = statistics.stdev(differences) / len(found) ** 0.5 if len(found) > 1 else float("nan")
+    click.echo(f"test, raced - whole: {statistics.mean(differences):+.1%} (se {error:.1%})")
+
+
+if __name__ == "__main__":
+    main()

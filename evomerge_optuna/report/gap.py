@@ -1,0 +1,67 @@
+"""The gap between the search split and those it never saw: how far a search has overfitted."""
+
+import math
+from dataclasses import dataclass
+
+from evomerge_optuna.evaluation.scores import drop_of_mean, drop_of_proportion
+from evomerge_optuna.report.numbers import show_number
+from evomerge_optuna.spec import Objective
+from evomerge_optuna.study.final import FinalScores
+
+_UNLIKELY = 0.05
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A recipe's score on a split minus that on search.
+
+    `p` is how likely noise alone makes it so much worse (one-sided).
+    """
+
+    split: str
+    difference: float
+    p: float
+
+
+def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
+    """Those of dev and test, as far as they and search are scored; a cost has none."""
+    target = objective.target
+    search = row.scores.get("search", {}).get(target)
+    found = []
+    for split in ("dev", "test"):
+        score = row.scores.get(split, {}).get(target)
+        if search is None or score is None:
+            continue
+        before, after = (search, score) if objective.sign > 0 else (score, search)
+        if target.endswith("perplexity"):
+            p = drop_of_mean(before, after, _log)
+        else:
+            p = drop_of_proportion(before, after)
+        found.append(Gap(split, score.value - search.value, p))
+    return found
+
+
+def gap_text(objective: Objective, row: FinalScores) -> str:
+    """One line, and a sentence for each split where the gap is more than noise; '' without one."""
+    found = gaps(objective, row)
+    if not found:
+        return ""
+    target = objective.target
+    values = {split: scores[target].value for split, scores in row.scores.items()}
+    shown = [f"search {show_number(values['search'], target)}"] + [
+        f"{gap.split} {show_number(values[gap.split], target)} "
+        f"({show_number(gap.difference, target, '+')})"
+        for gap in found
+    ]
+    lines = [f"Gap of {row.name}: {', '.join(shown)}."]
+    lines += [
+        f"On {gap.split} it is worse than noise explains (p = {gap.p:.2g}): the search has "
+        f"overfitted, or the problems of {gap.split} are harder."
+        for gap in found
+        if gap.p < _UNLIKELY
+    ]
+    return " ".join(lines)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf

@@ -1,0 +1,27 @@
+"""How scores are written."""
+
+import math
+
+from evomerge_optuna.evaluation.scores import Score
+
+
+def show_number(value: float, metric: str, sign: str = "") -> str:
+    """'69.2%' for a share, a plain number for a perplexity or another score; `sign` '+' gives '+1.3%'."""
+    if not math.isfinite(value):
+        return str(value)
+    if metric.endswith(("perplexity", ".score")):
+        return f"{value:{sign}.3f}"
+    return f"{100 * value:{sign}.1f}%"
+
+
+def show_score(score: Score | None, metric: str) -> str:
+    """'69.2% (65.0 to 73.1)', or a plain number for what is no share."""
+    if score is None:
+        return "-"
+    low, high = (show_number(x, metric).removesuffix("%") for x in (score.low, score.high))
+    return f"{show_number(score.value, metric)} ({low} to {high})"
+
+
+def show_score_and_n(score: Score | None, metric: str) -> str:
+    """'69.2% (65.0 to 73.1), n=500': for a table whose rows may be of different problems."""
+    return show_score(score, metric) + ("" if score is None else f", n={score.n}")

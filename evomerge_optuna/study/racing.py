@@ -1,0 +1,69 @@
+"""Racing: a candidate is scored block by block, and stopped once it is surely worse than the best.
+
+Optuna's WilcoxonPruner decides: the signed-rank test of this candidate's blocks and the same blocks
+of the best. It sees that one trial alone, so that what is stopped depends on finished trials and on
+nothing that ends with the process. As Optuna advises for it, a stopped trial is complete and its
+value is its score so far.
+"""
+
+import warnings
+from typing import Any
+
+import optuna
+from optuna.pruners import WilcoxonPruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from evomerge_optuna.evaluation.blocks import Block
+from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.spec import RacingSpec
+from evomerge_optuna.study.studies import STOPPED, MergeStudy
+
+
+class Race:
+    """Scores the candidates of a study on its search split."""
+
+    def __init__(self, merge_study: MergeStudy, racing: RacingSpec, evaluator: Evaluator) -> None:
+        self._study = merge_study
+        self._evaluator = evaluator
+        count, seed = racing.blocks, merge_study.spec.sampler.seed
+        self._blocks = [Block(number, count, seed) for number in range(count)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._pruner = WilcoxonPruner(p_threshold=racing.p_threshold)
+
+    def score(self, trial: optuna.Trial, model: Any, tokenizer: Any) -> Evaluation:
+        """The evaluation on all problems, or on those before the candidate was stopped.
+
+        Every block's score is reported; a stopped trial's attribute says after how many problems.
+
+        Raises:
+            CandidateError: a block cannot be scored, or its score is not finite.
+        """
+        target = self._study.spec.objective.target
+        best = self._study.best()
+        scored: list[Evaluation] = []
+        reported: dict[int, float] = {}
+        for block in self._blocks:
+            found = self._evaluator.evaluate(model, tokenizer, "search", block)
+            found.require_finite()
+            scored.append(found)
+            reported[block.number] = found.scores[target].value
+            trial.report(reported[block.number], block.number)
+            so_far = self._evaluator.join(scored)
+            if len(scored) == len(self._blocks) or best is None:
+                continue
+            if self._is_lost(best, so_far.scores[target].value, reported):
+                trial.set_user_attr(STOPPED, len(so_far.outcomes))
+                break
+        return so_far
+
+    def _is_lost(self, best: FrozenTrial, value: float, reported: dict[int, float]) -> bool:
+        objective = self._study.spec.objective
+        if objective.sign * value >= objective.sign * best.values[0]:
+            return False  # it would become the best, which only a score on all problems can be
+        race = optuna.create_study(direction=objective.direction)
+        race.add_trial(
+            create_trial(value=best.values[0], intermediate_values=best.intermediate_values)
+        )
+        running = create_trial(state=TrialState.RUNNING, intermediate_values=reported)
+        return self._pruner.prune(race, running)
