@@ -4,8 +4,9 @@
 
 Two models answer the zoo's problems, both ways in turns, on one thread: `zoo:mul`, whose answers
 are all about as long, and a merge as a search tries them, some of whose answers never end. Plain
-batches are padded, in the order of the data, and go on until their last answer ends. Forward passes are
-counted, too: where reading the weights takes most of the time, as on a GPU, each costs the same.
+batches are padded, in the order of the data, and go on until their last answer ends. Forward
+passes are counted, too: where reading the weights takes most of the time, as on a GPU, each costs
+the same.
 """
 
 import itertools

@@ -6,7 +6,7 @@ from evomerge_optuna.evaluation.scores import Score
 
 
 def show_number(value: float, metric: str, sign: str = "") -> str:
-    """'69.2%' for a share, a plain number for a perplexity or another score; `sign` '+' gives '+1.3%'."""
+    """'69.2%' for a share, a plain number for what is none; `sign` '+' gives '+1.3%'."""
     if not math.isfinite(value):
         return str(value)
     if metric.endswith(("perplexity", ".score")):
