@@ -52,9 +52,12 @@ def test_the_way_of_a_study(command_line: CommandLine, write_spec: Callable[...,
     assert len(shown["trials_by_number"][0]["parameters"]) == 8
 
     tested = json.loads(command_line.run("study", "test", "tiny", "--json")[0])
-    assert list(tested["scores"]) == ["a", "b", "uniform merge", f"trial {shown['best_trial']}"]
+    chosen = command_line.show("tiny")["best_trial"]
+    assert list(tested["scores"]) == ["a", "b", "uniform merge", f"trial {chosen}"]
+    assert [gap["split"] for gap in tested["gap"]] == ["dev", "test"]
     table, said = command_line.run("study", "test", "tiny")
     assert "uniform merge" in table and "study export tiny OUT" in table
+    assert f"Gap of trial {chosen}: search " in table
     assert said == ""  # nothing scored again
     (listed,) = json.loads(command_line.run("study", "list", "--json")[0])
     assert (listed["name"], listed["trials"]) == ("tiny", 5)

@@ -79,9 +79,9 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
     studies = [create_study(store, make_spec(study=name)) for name in ("one", "two")]
     for number, study in enumerate(studies):
         run_study(study, 3 + number)
-        best = study.best()
-        assert best is not None
-        FinalScorer(study).final_scores(best)
+        scorer = FinalScorer(study)
+        scorer.score_finalists()
+        scorer.final_scores(choose_trial(study, "best"))
     comparison = compare(studies)
     names = [row.name for row in comparison.tested]
     assert names[:3] == ["a", "b", "uniform merge"]
