@@ -85,6 +85,7 @@ def run_ours(url: str, trials: int) -> None:
     """`study run` up to so many trials, where merging and scoring cost nothing."""
     from evomerge_optuna.evaluation.evaluator import Evaluation
     from evomerge_optuna.evaluation.scores import Score
+    from evomerge_optuna.merging.merger import Merged
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.study import objective
     from evomerge_optuna.study.runner import run_study
@@ -96,9 +97,13 @@ def run_ours(url: str, trials: int) -> None:
     def scored(*_: Any) -> objective.Candidate:
         value = 1 + random.random()  # above any that is there, so that none is a new best
         scores = {"words.perplexity": Score(value, value, value, 1)}
-        return objective.Candidate("0" * 64, 1, Evaluation("search", scores, ()), costs, {})
+        merged = Merged(None, None, "0" * 64)
+        return objective.Candidate(merged, 1, Evaluation("search", scores, ()), costs, {})
 
-    with mock.patch.object(objective, "build_and_score", scored):
+    with (
+        mock.patch.object(objective, "build_and_score", scored),
+        mock.patch.object(objective.Objective, "_confirm", lambda *_: None),
+    ):
         run_study(merge_study, trials, on_trial=partial(describe_trial, merge_study))
 
 
