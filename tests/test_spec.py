@@ -166,7 +166,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
-            "spec: tasks.words.type: should be 'generate' or 'perplexity', not 'preplexity'",
+            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity' or 'python'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (
@@ -227,7 +227,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         ({"evaluation": {"memory_limit": "16GX"}}, "spec: evaluation.memory_limit: could not"),
         ({"evaluation": {"merger": "disk"}}, "spec: evaluation.merger: should be 'resident' or"),
-        ({"racing": True}, "spec: racing: should be a valid dictionary"),
+        ({"racing": True}, "spec: racing: should be a mapping"),
         ({"racing": {"blocks": 4}}, "spec: racing.blocks: 4 are too few to be sure of anything"),
         (
             {
