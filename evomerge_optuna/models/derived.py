@@ -1,0 +1,36 @@
+"""Checkpoints made of other checkpoints, written once and kept."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from evomerge_optuna.home import models_folder
+
+
+def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
+    """The folder `KIND-KEY` among the cached models, filled by `write` unless it is there.
+
+    Whole or not at all, whatever is killed when; of several processes one writes and the others
+    wait. The key must decide the bytes: make it of the fingerprints of what they derive from.
+
+    Args:
+        write: fills the empty folder that it is given.
+    """
+    from filelock import FileLock
+
+    folder = models_folder() / f"{kind}-{key}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():
+            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                temporary.mkdir()
+                write(temporary)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    return folder
