@@ -125,12 +125,19 @@ class Evaluator:
         self._shots: dict[str, list[Problem]] = {}
 
     def evaluate(
-        self, model: Any, tokenizer: Any, split: str, block: Block | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        split: str,
+        block: Block | None = None,
+        *,
+        processor: Any | None = None,
     ) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
 
         Args:
             block: which problems of each task; all unless given.
+            processor: of a vision-language model, for tasks with images.
 
         Raises:
             CandidateError: no text of a perplexity task has anything to predict, or the code of a

@@ -7,6 +7,7 @@ from evomerge_optuna.errors import SpecError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
 
 def torch_device(name: str) -> str:
@@ -38,6 +39,31 @@ def load_model(folder: Path, device: str) -> tuple[Any, Any]:
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.to(device).eval(), tokenizer
+
+
+def load_checkpoint(folder: Path, device: str) -> tuple[Any, Any, Any | None]:
+    """As `load_model`, and a vision-language model's processor; of other models None.
+
+    Raises:
+        SpecError: the device is not there.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
+        return *load_model(folder, device), None
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+    )
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    return model.to(torch_device(device)).eval(), processor.tokenizer, processor
+
+
+def sees(config: "PretrainedConfig") -> bool:
+    """Is it the configuration of a vision-language model?"""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
+    return any(name in known for name in config.architectures or ())
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:
