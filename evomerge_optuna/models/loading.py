@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
 
 
 def torch_device(name: str) -> str:
@@ -56,14 +56,6 @@ def load_checkpoint(folder: Path, device: str) -> tuple[Any, Any, Any | None]:
     )
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return model.to(torch_device(device)).eval(), processor.tokenizer, processor
-
-
-def sees(config: "PretrainedConfig") -> bool:
-    """Is it the configuration of a vision-language model?"""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
-    return any(name in known for name in config.architectures or ())
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:
