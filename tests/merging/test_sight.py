@@ -24,7 +24,7 @@ from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import SEARCHED_PARAMETERS, EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
-from tests.vision import IMAGE, SIZE, read_tensors, save_tiny_llava
+from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
 
 HEALTH = [HealthCheck.function_scoped_fixture]
 
@@ -86,10 +86,6 @@ def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tupl
     assert merged.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     assert model.config.image_token_index == processor.tokenizer.convert_tokens_to_ids(IMAGE)
     return model, processor
-
-
-def is_of_the_text(name: str) -> bool:
-    return name.startswith("language_model.")
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=HEALTH)
