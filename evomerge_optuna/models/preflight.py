@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
+from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer, source_of
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
+from evomerge_optuna.models.vision import (
+    VISION_MODELS,
+    load_processor,
+    missing_tokens,
+    sees,
+    text_config,
+)
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
@@ -102,6 +108,8 @@ def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
             f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
             f"which are of type {', '.join(VISION_MODELS)}"
         )
+    name, revision = source_of(model)
+    load_processor(name, key, revision)
     if _tokenizer_source(spec) == "union":
         return
     if missing := missing_tokens(config.to_dict(), load_tokenizer(model, key), merged):
@@ -134,7 +142,8 @@ def _check_causal(config: "PretrainedConfig", key: str) -> None:
     if not causal or not isinstance(layers, int) or layers < 1:
         raise SpecError(
             f"{key}: {', '.join(names) or config.model_type} is no causal language model of text "
-            "alone; only such models can be merged"
+            "alone; only such models can be merged, and vision-language models of type "
+            f"{', '.join(VISION_MODELS)}"
         )
 
 
