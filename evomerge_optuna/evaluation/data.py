@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
@@ -17,12 +18,13 @@ def check_data(tasks: dict[str, Task]) -> None:
         SpecError: also where a split cannot be loaded, or an answer has no number to compare.
     """
     for runner in runners(tasks).values():
-        seen = {shot.text: "the shots" for shot in runner.shots()}
+        seen = {(shot.text, shot.image): "the shots" for shot in runner.shots()}
         for split in runner.splits:
             for problem in runner.problems(split):
-                if seen.setdefault(problem.text, split) != split:
+                key = (problem.text, problem.image)
+                if seen.setdefault(key, split) != split:
                     raise SpecError(
-                        f"{runner.key}.data: a problem of {seen[problem.text]} occurs again in "
+                        f"{runner.key}.data: a problem of {seen[key]} occurs again in "
                         f"{split}: {problem.text[:60]!r}; splits must not overlap"
                     )
                 runner.check(problem, f"{runner.key}.data.{split}")
@@ -44,8 +46,13 @@ def fingerprint_data(tasks: dict[str, Task]) -> dict[str, str]:
 
 
 def _sha256(problems: Sequence[Problem]) -> str:
-    rows = [
-        [problem.text, problem.reference, *([problem.options] if problem.options else [])]
-        for problem in problems
-    ]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_row(problem) for problem in problems]).encode()).hexdigest()
+
+
+def _row(problem: Problem) -> list[Any]:
+    row: list[Any] = [problem.text, problem.reference]
+    if problem.options:
+        row.append(problem.options)
+    if problem.image is not None:
+        row.append(hashlib.sha256(problem.image).hexdigest())
+    return row

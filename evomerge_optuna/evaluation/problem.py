@@ -1,6 +1,6 @@
 """A problem of a task, and how its parts come out of a row of data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
@@ -12,12 +12,13 @@ class Problem:
     """What the model is given (a prompt, or a text to judge), and the answer if there is one.
 
     Where it is a choice, the options, of which the answer is one. Of a python task the text is the
-    row as JSON.
+    row as JSON. Of a vqa task the image is that file's content.
     """
 
     text: str
     reference: str | None = None
     options: tuple[str, ...] = ()
+    image: bytes | None = field(default=None, repr=False)
 
 
 def filled(template: str, row: dict[str, Any], where: str) -> str:

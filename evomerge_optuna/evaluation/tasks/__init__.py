@@ -12,7 +12,15 @@ from evomerge_optuna.evaluation.tasks.generate import GenerateRunner
 from evomerge_optuna.evaluation.tasks.perplexity import PerplexityRunner
 from evomerge_optuna.evaluation.tasks.python import PythonRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
-from evomerge_optuna.spec import ChoiceTask, GenerateTask, PerplexityTask, PythonTask, Task
+from evomerge_optuna.evaluation.tasks.vqa import VqaRunner
+from evomerge_optuna.spec import (
+    ChoiceTask,
+    GenerateTask,
+    PerplexityTask,
+    PythonTask,
+    Task,
+    VqaTask,
+)
 
 __all__ = ["Outcome", "TaskRunner", "runners"]
 
@@ -21,6 +29,7 @@ _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
     ChoiceTask: ChoiceRunner,
     PerplexityTask: PerplexityRunner,
     PythonTask: PythonRunner,
+    VqaTask: VqaRunner,
 }
 
 
