@@ -176,6 +176,15 @@ def words() -> list[str]:
     texts = [text for forms in _QUESTIONS.values() for text in forms]
     texts += [*_ANSWERS.values(), *_CAPTIONS.values()]
     found = [word for text in texts for word in text.split() if not word.startswith("{")]
-    found += [*_COLOURS, *(japanese for japanese, _ in _COLOURS.values())]
-    found += [*_SHAPES, *(shape + "s" for shape in _SHAPES), *_SHAPES.values()]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + _content()))
+
+
+def content_words() -> list[str]:
+    """The words and numbers that differ from one picture to another."""
+    return [*map(str, range(1, CELLS**2 + 1)), *_content()]
+
+
+def _content() -> list[str]:
+    japanese = [colour for colour, _ in _COLOURS.values()]
+    plurals = [shape + "s" for shape in _SHAPES]
+    return [*_COLOURS, *japanese, *_SHAPES, *plurals, *_SHAPES.values()]

@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.errors import EvomergeError, SpecError
+from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.models.problems import (
     OPERATORS,
     Language,
@@ -92,17 +92,6 @@ class Recipe:
 RECIPE = Recipe()
 ZOO = ("base", "ja", "add", "mul")
 EXPERTS = ZOO[1:]
-
-
-def zoo_path(name: str, home: Path) -> Path:
-    """The checkpoint folder of one model; the zoo is built if it is not there yet.
-
-    Raises:
-        SpecError: the zoo has no such model.
-    """
-    if name not in ZOO:
-        raise SpecError(f"the zoo has no model '{name}'; it has {', '.join(ZOO)}")
-    return build_zoo(home) / name
 
 
 def build_zoo(
