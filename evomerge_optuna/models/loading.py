@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,23 @@ def load_model(folder: Path, device: str) -> tuple[Any, Any]:
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.to(device).eval(), tokenizer
+
+
+def load_checkpoint(folder: Path, device: str) -> tuple[Any, Any, Any | None]:
+    """As `load_model`, and a vision-language model's processor; of other models None.
+
+    Raises:
+        SpecError: the device is not there.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
+        return *load_model(folder, device), None
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+    )
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
 from evomerge_optuna.models.loading import torch_device
+from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def preflight(spec: StudySpec) -> Architecture:
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
-    configs = {key: load_config(model, key) for key, model in models.items()}
+    whole = {key: load_config(model, key) for key, model in models.items()}
+    configs = {key: text_config(config, key) for key, config in whole.items()}
     for key, config in configs.items():
         _check_causal(config, key)
     first, *others = configs
@@ -62,6 +64,8 @@ def preflight(spec: StudySpec) -> Architecture:
         _check_tokenizer(spec, tokenizer, first, key)
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
+    if spec.vision_model is not None:
+        _check_vision(spec, tokenizer, first)
     config = configs[first]
     shapes = _tensor_shapes(config, first)
     if isinstance(spec, MergeSearchSpec):
@@ -71,6 +75,46 @@ def preflight(spec: StudySpec) -> Architecture:
     count = sum(_product(shape) for shape in shapes.values())
     layers = {key: config.num_hidden_layers for key, config in configs.items()}
     return Architecture(name=config.architectures[0], layers=layers, parameters=count)
+
+
+def with_vision(spec: StudySpec) -> StudySpec:
+    """The spec with the model that gives its vision, if any has it and the spec names none.
+
+    Raises:
+        SpecError: a model's configuration cannot be read.
+    """
+    if spec.vision_model is not None:
+        return spec
+    for key, model in spec.model_ids().items():
+        if sees(load_config(model, key)):
+            return spec.model_copy(update={"vision": key.removeprefix("models.")})
+    return spec
+
+
+def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
+    """What stands for images must be a token of the merged model, which has the first one's."""
+    model = spec.vision_model
+    assert model is not None
+    key = next(key for key, other in spec.model_ids().items() if other == model)
+    config = load_config(model, key)
+    if not sees(config):
+        raise SpecError(
+            f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
+            f"which are of type {', '.join(VISION_MODELS)}"
+        )
+    if isinstance(spec, MergeSearchSpec) and spec.merge.tokenizer_source == "union":
+        return
+    if missing := missing_tokens(config.to_dict(), load_tokenizer(model, key), merged):
+        raise SpecError(
+            f"{key}: its token {missing[0]}, which stands for images, is none of {first}; "
+            + _match_images(spec)
+        )
+
+
+def _match_images(spec: StudySpec) -> str:
+    if isinstance(spec, MergeSearchSpec):
+        return "set merge.tokenizer_source to union and the merged model has it"
+    return "name the vision-language model first"
 
 
 def _check_causal(config: "PretrainedConfig", key: str) -> None:
@@ -155,9 +199,15 @@ def _check_architecture(
         have, want = getattr(b, attribute, None), getattr(a, attribute, None)
         if have != want:
             raise SpecError(
-                f"{key}: {words} {have}, but {first} has {want}; "
+                f"{key}: {words} {have}, but {first} has {want}{_where(a, b, first, key)}; "
                 "only models of one shape can be merged"
             )
+
+
+def _where(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> str:
+    """The first tensor that one has not, or has in another shape, if there is one."""
+    want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
+    return next((f" (tensor {n})" for n in {**want, **have} if want.get(n) != have.get(n)), "")
 
 
 def _check_vocabulary(

@@ -12,7 +12,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.front import knee
@@ -104,8 +104,11 @@ class FinalScorer:
         if not missing:
             return stored
         self._say(f"scoring {contestant.name} on {', '.join(missing)}")
-        model, tokenizer = self._model(contestant, trial)
-        found = [self._evaluator.evaluate(model, tokenizer, split) for split in missing]
+        model, tokenizer, processor = self._model(contestant, trial)
+        found = [
+            self._evaluator.evaluate(model, tokenizer, split, processor=processor)
+            for split in missing
+        ]
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
         outcomes = stored_outcomes(self._study, contestant.identity)
         outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
@@ -117,12 +120,15 @@ class FinalScorer:
         )
         return scores
 
-    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any]:
-        """A contestant's model and tokenizer; the trial's own must be what it was scored as."""
+    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any, Any | None]:
+        """A contestant's model, tokenizer and processor, see `load_checkpoint`.
+
+        The trial's own must be what it was scored as.
+        """
         if contestant.recipe is None:
             assert contestant.model is not None
             device = self._study.spec.evaluation.device
-            return load_model(local_folder(contestant.model), device)
+            return load_checkpoint(local_folder(contestant.model), device)
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
         scored = trial.user_attrs[DIGEST]
@@ -132,7 +138,7 @@ class FinalScorer:
                 f"(sha256 {merged.digest[:12]}) than when it was scored ({scored[:12]}); are "
                 "the package versions those stored with the study?"
             )
-        return merged.model, merged.tokenizer
+        return merged.model, merged.tokenizer, merged.processor
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:
