@@ -87,6 +87,26 @@ def check_chats(spec: StudySpec) -> None:
             prompts(task, (), [Problem("a")], tokenizer, f"{key}: {model}: tasks.{name}")
 
 
+def check_eyes(spec: StudySpec) -> None:
+    """Tries the prompts of tasks with images with the processor of the study's vision.
+
+    Raises:
+        SpecError: no model of the study takes images, or see `image_prompts`.
+    """
+    from evomerge_optuna.models.catalog import load_processor
+
+    for name, task in spec.tasks.items():
+        if not isinstance(task, VqaTask):
+            continue
+        if spec.vision_model is None:
+            raise SpecError(
+                f"tasks.{name}: a vqa task has images, and none of the models takes any; name a "
+                "vision-language model among them"
+            )
+        processor = load_processor(spec.vision_model, f"tasks.{name}")
+        image_prompts(task, [Problem(IMAGE)], processor, f"tasks.{name}")
+
+
 def _chats(
     tokenizer: Any, system: str | None, turns: list[Message], contents: Sequence[Content], key: str
 ) -> list[str]:

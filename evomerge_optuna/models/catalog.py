@@ -112,6 +112,24 @@ def load_tokenizer(model: str, key: str) -> Any:
     return tokenizer
 
 
+def load_processor(model: str, key: str) -> Any:
+    """A vision-language model's processor, which makes inputs of text and images.
+
+    Raises:
+        SpecError: the model has none that can be read.
+    """
+    from transformers import AutoProcessor
+
+    name, revision = source_of(model)
+    try:
+        return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise SpecError(
+            f"{key}: the processor of {model} cannot be read: {_first_line(error)}; name a model "
+            "with its processor files, such as preprocessor_config.json"
+        ) from error
+
+
 def local_folder(model: str) -> Path:
     """A local folder with the model's checkpoint, trained or downloaded if need be.
 

@@ -101,8 +101,8 @@ def draw_scene(rng: random.Random) -> Scene:
     count = rng.randint(1, CELLS**2)
     cells = []
     for cell in sorted(rng.sample(range(CELLS**2), count)):
-        size = rng.randint(9, 12)
-        cells.append((cell, rng.randint(1, 14 - size), rng.randint(1, 14 - size), size))
+        size = rng.randint(11, 13)
+        cells.append((cell, rng.randint(1, 15 - size), rng.randint(1, 15 - size), size))
     return Scene(
         colour=rng.randrange(len(_COLOURS)),
         shape=rng.randrange(len(_SHAPES)),

@@ -18,7 +18,7 @@ from evomerge_optuna.errors import (
     UsageError,
 )
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
@@ -172,6 +172,7 @@ def create_study(
     code = fingerprint_code(spec)
     architecture = preflight(spec)
     check_chats(spec)
+    check_eyes(spec)
     check_data(spec.tasks)
     _check_racing(spec)
     _check_languages(spec)
