@@ -166,7 +166,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
-            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity' or 'python'",
+            "tasks.words.type: should be 'generate', 'choice', 'perplexity', 'python' or 'vqa'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.evaluation.data import Problem
+from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import PythonTask, StudySpec
 

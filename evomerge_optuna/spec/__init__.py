@@ -18,7 +18,9 @@ from evomerge_optuna.spec.study import (
     StudySpec,
 )
 from evomerge_optuna.spec.tasks import (
+    IMAGE,
     ChoiceTask,
+    Generated,
     GenerateTask,
     PerplexityTask,
     Prompted,
@@ -26,10 +28,12 @@ from evomerge_optuna.spec.tasks import (
     Regex,
     Scorer,
     Task,
+    VqaTask,
 )
 
 __all__ = [
     "COSTS",
+    "IMAGE",
     "MERGED",
     "MERGE_OPTIONS",
     "SEARCHED_PARAMETERS",
@@ -40,6 +44,7 @@ __all__ = [
     "DataSource",
     "EvaluationSpec",
     "GenerateTask",
+    "Generated",
     "JointStudySpec",
     "MergeSearchSpec",
     "MergeSpec",
@@ -60,6 +65,7 @@ __all__ = [
     "StudySpec",
     "Task",
     "TaskData",
+    "VqaTask",
     "differences",
     "load_spec",
     "parse_spec",

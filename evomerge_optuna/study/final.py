@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger
@@ -104,13 +105,17 @@ class FinalScorer:
     def _scores(
         self, contestant: Contestant, splits: list[str], trial: FrozenTrial
     ) -> dict[str, dict[str, Score]]:
-        """All scores of a contestant; those on these splits are computed where none are stored."""
+        """All scores of a contestant; those on these splits are computed where none are stored.
+
+        A source without eyes answers questions about images blind.
+        """
         stored = stored_scores(self._study, contestant)
         missing = [split for split in splits if split not in stored]
         if not missing:
             return stored
         self._say(f"scoring {contestant.name} on {', '.join(missing)}")
         model, tokenizer, processor = self._model(contestant, trial)
+        processor = processor or Blind(tokenizer)
         found = [
             self._evaluator.evaluate(model, tokenizer, split, processor=processor)
             for split in missing

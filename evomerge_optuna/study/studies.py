@@ -17,8 +17,9 @@ from evomerge_optuna.errors import (
     StudyExistsError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import check_data, fingerprint_data, load_problems
-from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -171,6 +172,7 @@ def create_study(
     code = fingerprint_code(spec)
     architecture = preflight(spec)
     check_chats(spec)
+    check_eyes(spec)
     check_data(spec.tasks)
     _check_racing(spec)
     _check_languages(spec)
@@ -448,11 +450,11 @@ def _check_racing(spec: StudySpec) -> None:
     """Refuses more blocks than a task has problems."""
     if spec.racing is None:
         return
-    for name, task in spec.tasks.items():
-        problems = len(load_problems(task, "search", f"tasks.{name}"))
+    for runner in runners(spec.tasks).values():
+        problems = len(runner.problems("search"))
         if problems < spec.racing.blocks:
             raise SpecError(
-                f"racing.blocks: {spec.racing.blocks}, but tasks.{name}.data.search has "
+                f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
                 f"{problems} problems; write no more blocks than that"
             )
 

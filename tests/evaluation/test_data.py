@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.data import Problem, check_data, fingerprint_data, load_problems
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.spec import parse_spec
 
 Content = Callable[..., dict[str, Any]]
@@ -20,6 +22,10 @@ def task(spec_content: Content, **parts: Any) -> Any:
     settings = {"type": "generate", "prompt": "Q: {question}", **parts}
     spec = parse_spec(spec_content(tasks={"t": settings}, objectives=[{"maximize": "t.accuracy"}]))
     return spec.tasks["t"]
+
+
+def problems(found: Any) -> list[Problem]:
+    return runners({"t": found})["t"].problems("search")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_local_files(
 ) -> None:
     (tmp_path / name).write_text(text)
     found = task(spec_content, data={"search": {"path": str(tmp_path / name), **source}})
-    assert load_problems(found, "search", "tasks.t") == [
+    assert problems(found) == [
         Problem("Q: 三たす五は？", "8"),
         Problem("Q: 十は？", "10"),
     ]
@@ -47,7 +53,7 @@ def test_a_quote_in_a_tsv_file_is_a_character(spec_content: Content, tmp_path: P
     file = tmp_path / "data.tsv"
     file.write_text('question\tanswer\n"Two\t2\nthree\t3\nfour"\t4\n')
     found = task(spec_content, data={"search": {"path": str(file)}})
-    assert load_problems(found, "search", "tasks.t") == [
+    assert problems(found) == [
         Problem('Q: "Two', "2"),
         Problem("Q: three", "3"),
         Problem('Q: four"', "4"),
@@ -58,7 +64,7 @@ def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("question,answer\n" + "".join(f"q{i},{i}\n" for i in range(10)))
     found = task(spec_content, data={"search": {"path": str(file), "split": "train[2:4]"}})
-    assert [p.reference for p in load_problems(found, "search", "tasks.t")] == ["2", "3"]
+    assert [p.reference for p in problems(found)] == ["2", "3"]
 
 
 @pytest.mark.parametrize(
