@@ -79,3 +79,8 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     for file in folder.glob("*.safetensors"):
         tensors |= load_file(file)
     return tensors
+
+
+def is_of_the_text(name: str) -> bool:
+    """Of a saved LLaVA."""
+    return name.startswith("language_model.")

@@ -7,14 +7,20 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.merging.merger import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import digest_files
-from evomerge_optuna.models.vision import is_text, merged_config, write_files, write_model
+from evomerge_optuna.models.vision import (
+    is_text,
+    load_processor,
+    merged_config,
+    write_files,
+    write_model,
+)
 
 
 class Sight:
@@ -35,6 +41,7 @@ class Sight:
         self._processor: Any = None
         self._generation_config: Any = None
         self._tokenizer: Any = None  # for which the processor was made
+        self._text: Any = None  # whose parameters the model has
 
     def give(self, merged: Merged) -> Merged:
         """The vision-language model with a merged text model as its text part.
@@ -44,28 +51,34 @@ class Sight:
         Raises:
             CandidateError: the merged tokenizer has no token for images.
         """
+        if merged.model is self._text:
+            return self._merged(merged)  # its parameters have changed in place
         text = merged.model
         try:
             with mergekit_errors(), torch.no_grad():
                 if merged.tokenizer is not self._tokenizer:
                     self._read_files(text.config, merged.tokenizer)
                 if self._model is None or self._model.dtype != text.dtype:
-                    self._model = _without_layers(self._folder, text.dtype, self._device)
+                    self._model = without_layers(self._folder, text.dtype, self._device)
                 content = merged_config(
                     self._folder, text.config, self._own_tokenizer, merged.tokenizer
                 )
-                model = _with_text(self._model, type(self._model.config).from_dict(content), text)
+                model = with_text(self._model, type(self._model.config).from_dict(content), text)
         except SpecError as error:
             raise CandidateError(f"{self.vision}: {error}") from error
         model.generation_config = self._generation_config
+        self._text = text
+        return self._merged(merged)
+
+    def _merged(self, merged: Merged) -> Merged:
         digest = sight_digest(merged.digest, self._digest)
-        return Merged(model, self._processor.tokenizer, digest, self._processor)
+        return Merged(self._model, self._processor.tokenizer, digest, self._processor)
 
     def _read_files(self, config: Any, tokenizer: Any) -> None:
         """As `AutoProcessor` and the others read them from what `write_checkpoint` writes."""
         with tempfile.TemporaryDirectory() as place:
             write_files(self._folder, config, tokenizer, Path(place))
-            self._processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
+            self._processor = load_processor(place, self.vision)
             if (Path(place) / "generation_config.json").is_file():
                 self._generation_config = GenerationConfig.from_pretrained(place)
             else:
@@ -99,7 +112,7 @@ def sight_digest(text: str, vision: str) -> str:
     return hashlib.sha256(f"{text}{vision}".encode()).hexdigest()
 
 
-def _without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
+def without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
     """A vision-language model whose decoder has no layers: they would only be replaced."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     text = config.text_config
@@ -112,7 +125,7 @@ def _without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
     return model.to(device).eval()
 
 
-def _with_text(model: Any, config: Any, text: Any) -> Any:
+def with_text(model: Any, config: Any, text: Any) -> Any:
     """The model, changed: its decoder has the parameters of a causal language model, and its head.
 
     Args:
@@ -127,9 +140,11 @@ def _with_text(model: Any, config: Any, text: Any) -> Any:
     for name, parameter in text.get_submodule("model").named_parameters(remove_duplicate=False):
         place, _, leaf = name.rpartition(".")
         decoder.get_submodule(place)._parameters[leaf] = parameter
-    for name, buffer in before.named_buffers():  # rotary frequencies and the like
+    for name, buffer in before.named_buffers():
         place, _, leaf = name.rpartition(".")
         decoder.get_submodule(place)._buffers[leaf] = buffer
+    # Gemma 3 has other frequencies for each kind of layer, so that without any it has none.
+    decoder.rotary_emb = type(decoder.rotary_emb)(config.text_config).to(text.device)
     for layer, step in zip(decoder.layers, text.get_submodule("model").layers, strict=True):
         layer._forward_pre_hooks = step._forward_pre_hooks  # the scales of a stack
     model.model.language_model = decoder

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.vision import sees
+from evomerge_optuna.models.vision import load_processor, sees
 
 if TYPE_CHECKING:
     import torch
@@ -45,16 +45,16 @@ def load_checkpoint(folder: Path, device: str) -> tuple[Any, Any, Any | None]:
     """As `load_model`, and a vision-language model's processor; of other models None.
 
     Raises:
-        SpecError: the device is not there.
+        SpecError: the device is not there, or its processor cannot be made.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
         return *load_model(folder, device), None
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype="auto", use_safetensors=True, trust_remote_code=False
     )
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    processor = load_processor(folder, str(folder))
     return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
 

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
+from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer, source_of
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
-from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
+from evomerge_optuna.models.vision import (
+    VISION_MODELS,
+    load_processor,
+    missing_tokens,
+    sees,
+    text_config,
+)
+from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -102,13 +108,22 @@ def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
             f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
             f"which are of type {', '.join(VISION_MODELS)}"
         )
-    if isinstance(spec, MergeSearchSpec) and spec.merge.tokenizer_source == "union":
+    name, revision = source_of(model)
+    load_processor(name, key, revision)
+    if _tokenizer_source(spec) == "union":
         return
     if missing := missing_tokens(config.to_dict(), load_tokenizer(model, key), merged):
         raise SpecError(
             f"{key}: its token {missing[0]}, which stands for images, is none of {first}; "
             + _match_images(spec)
         )
+
+
+def _tokenizer_source(spec: StudySpec) -> str | None:
+    if isinstance(spec, MergeSearchSpec):
+        return spec.merge.tokenizer_source
+    merged = spec.merged if isinstance(spec, StagedStudySpec) else None
+    return merged.configuration.get("tokenizer_source") if merged else None
 
 
 def _match_images(spec: StudySpec) -> str:
@@ -127,7 +142,8 @@ def _check_causal(config: "PretrainedConfig", key: str) -> None:
     if not causal or not isinstance(layers, int) or layers < 1:
         raise SpecError(
             f"{key}: {', '.join(names) or config.model_type} is no causal language model of text "
-            "alone; only such models can be merged"
+            "alone; only such models can be merged, and vision-language models of type "
+            f"{', '.join(VISION_MODELS)}"
         )
 
 
@@ -207,7 +223,8 @@ def _check_architecture(
 def _where(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> str:
     """The first tensor that one has not, or has in another shape, if there is one."""
     want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
-    return next((f" (tensor {n})" for n in {**want, **have} if want.get(n) != have.get(n)), "")
+    names = (n for n in {**want, **have} if not _alike(want.get(n), have.get(n), a, b))
+    return next((f" (tensor {name})" for name in names), "")
 
 
 def _check_vocabulary(
@@ -259,12 +276,22 @@ def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key:
         x, y = want.get(name), have.get(name)
         if None in (x, y) and a.num_hidden_layers != b.num_hidden_layers:
             continue  # of a layer that one of them has not, which only a stack allows
-        same_but_rows = x is not None and y is not None and x[1:] == y[1:]
-        if x != y and not (same_but_rows and a.vocab_size != b.vocab_size):
+        if not _alike(x, y, a, b):
             raise SpecError(
                 f"{key}: tensor {name} has shape {y}, but {first} has {x}; "
                 "only models of one shape can be merged"
             )
+
+
+def _alike(
+    x: tuple[int, ...] | None,
+    y: tuple[int, ...] | None,
+    a: "PretrainedConfig",
+    b: "PretrainedConfig",
+) -> bool:
+    """Has a tensor the same shape in both, but for rows where the vocabularies differ?"""
+    same_but_rows = x is not None and y is not None and x[1:] == y[1:]
+    return x == y or (same_but_rows and a.vocab_size != b.vocab_size)
 
 
 def _tensor_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[int, ...]]:

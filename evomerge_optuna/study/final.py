@@ -49,11 +49,17 @@ class FinalScores:
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
-    """Each source model, the baseline of the search space, and the recipe of the trial."""
+    """Each source model, the baseline of the search space, and the recipe of the trial.
+
+    The base model is one of the first where it gives the vision: it is what answered about images.
+    """
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    spec = merge_study.spec
+    seeing = ["base_model"] if spec.vision == "base_model" else []
     sources = [
-        Contestant(alias, fingerprints[f"models.{alias}"]["weights"], model=model)
-        for alias, model in merge_study.spec.models.items()
+        Contestant(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
+        for key, model in spec.model_ids().items()
+        if key in (*seeing, *(f"models.{alias}" for alias in spec.models))
     ]
     space = merge_study.space
     baseline = space.recipe(space.baseline())

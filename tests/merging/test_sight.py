@@ -13,18 +13,20 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.merging.merger import EveryMerger, Merged
-from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.merging.sight import with_text, without_layers
+from evomerge_optuna.models.vision import merged_config, text_folder, write_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import SEARCHED_PARAMETERS, EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
-from tests.vision import IMAGE, SIZE, read_tensors, save_tiny_llava
+from tests.models.test_vision import IMAGE_ID, save_random
+from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
 
 HEALTH = [HealthCheck.function_scoped_fixture]
 
@@ -88,10 +90,6 @@ def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tupl
     return model, processor
 
 
-def is_of_the_text(name: str) -> bool:
-    return name.startswith("language_model.")
-
-
 @settings(max_examples=8, deadline=None, suppress_health_check=HEALTH)
 @given(data=st.data())
 def test_text_as_mergekit_merges_it_all_else_untouched(
@@ -134,7 +132,7 @@ def test_text_as_mergekit_merges_it_all_else_untouched(
 def test_merging_again_is_in_place(home: Path, models: Path) -> None:
     """The second candidate is right, and its text part is no copy."""
     merger = EveryMerger(EvaluationSpec())
-    answers = []
+    answers: list[tuple[str, torch.Tensor]] = []
     for weight in (0.2, 0.9, 0.2):
         recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
         recipe.configuration["models"][0]["parameters"]["weight"] = weight
@@ -208,3 +206,45 @@ def test_a_stack(home: Path, models: Path, tmp_path: Path) -> None:
     merged = merger.merge(plain)
     source = AutoModelForImageTextToText.from_pretrained(vlm).eval()
     assert torch.equal(ask(merged.model, merged.processor), ask(source, merged.processor))
+
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "gemma3": {"pixel_values": (1, 3, 8, 8)},
+    "qwen2_vl": {"pixel_values": (16, 96), "image_grid_thw": [[1, 4, 4]]},
+    "qwen2_5_vl": {"pixel_values": (16, 96), "image_grid_thw": [[1, 4, 4]]},
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
+    """A stack with scales, of decoders that know where an image is: in memory as written."""
+    vlm = tmp_path / "vlm"
+    save_random(vlm, kind, tied=False)
+    steps = tuple(Step(model=str(vlm), layer=n, scale=s) for n, s in ((0, 1.0), (1, 0.9), (1, 1.2)))
+    recipe = StackRecipe(embeddings=str(vlm), steps=steps, head=str(vlm))
+    text = EveryMerger(EvaluationSpec()).merge(recipe)
+    own = AutoTokenizer.from_pretrained(vlm)
+    whole = without_layers(vlm, torch.float32, "cpu")
+    content = merged_config(vlm, text.model.config, own, text.tokenizer)
+    model = with_text(whole, type(whole.config).from_dict(content), text.model)
+
+    write_recipe(recipe, tmp_path / "text", "cpu")
+    (tmp_path / "out").mkdir()
+    write_model(vlm, tmp_path / "text", tmp_path / "out")
+    written = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
+    torch.manual_seed(0)
+    shown = {
+        name: torch.tensor(value) if isinstance(value, list) else torch.randn(value)
+        for name, value in PICTURES[kind].items()
+    }
+    asked = {
+        "input_ids": torch.tensor([[3, 4, *[IMAGE_ID] * 4, 5, 6]]),
+        "mm_token_type_ids" if "qwen" in kind else "token_type_ids": torch.tensor(
+            [[0, 0, 1, 1, 1, 1, 0, 0]]
+        ),
+    }
+    with torch.inference_mode():
+        scored, loaded = model(**asked, **shown).logits, written(**asked, **shown).logits
+        other = model(**asked, **{**shown, "pixel_values": -shown["pixel_values"]}).logits
+    assert torch.allclose(scored, loaded, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(scored, other, rtol=1e-3, atol=1e-4)

@@ -27,7 +27,7 @@ IMAGE_ID = 18
 _TEXT = {
     "vocab_size": 19, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "eos_token_id": 1,
-    "bos_token_id": None, "head_dim": 8,
+    "bos_token_id": None, "head_dim": 8, "rms_norm_eps": 1e-12,
 }  # fmt: skip
 _QWEN_TEXT = {k: v for k, v in _TEXT.items() if k != "head_dim"} | {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
@@ -81,6 +81,9 @@ def save_random(folder: Path, kind: str, tied: bool) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **CONFIGS[kind], tie_word_embeddings=tied)
     model = AutoModelForImageTextToText.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)  # some begin at zero
     model.save_pretrained(folder)
     words = save_tiny_model(folder.with_name("words"), 0)
     AutoTokenizer.from_pretrained(words).save_pretrained(folder)
