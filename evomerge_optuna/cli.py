@@ -207,7 +207,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         return
     counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
-    if (stopped := len(shown.stopped())) > 0:
+    if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
     best = choice(shown)
     if best is not None:
