@@ -9,10 +9,18 @@ from typing import Any
 
 from evomerge_optuna.evaluation.tasks.choice import ChoiceRunner
 from evomerge_optuna.evaluation.tasks.generate import GenerateRunner
+from evomerge_optuna.evaluation.tasks.lm_eval import LMEvalRunner
 from evomerge_optuna.evaluation.tasks.perplexity import PerplexityRunner
 from evomerge_optuna.evaluation.tasks.python import PythonRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
-from evomerge_optuna.spec import ChoiceTask, GenerateTask, PerplexityTask, PythonTask, Task
+from evomerge_optuna.spec import (
+    ChoiceTask,
+    GenerateTask,
+    LMEvalTask,
+    PerplexityTask,
+    PythonTask,
+    Task,
+)
 
 __all__ = ["Outcome", "TaskRunner", "runners"]
 
@@ -21,6 +29,7 @@ _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
     ChoiceTask: ChoiceRunner,
     PerplexityTask: PerplexityRunner,
     PythonTask: PythonRunner,
+    LMEvalTask: LMEvalRunner,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.language import is_language
-from evomerge_optuna.evaluation.problem import Problem, column
+from evomerge_optuna.evaluation.problem import Problem, column, content
 from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
@@ -45,7 +45,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
             raise SpecError(
                 f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
             )
-        return Problem(text, str(given))
+        return Problem(text, str(given), content=content(self.task.prompt, row))
 
     def check(self, problem: Problem, where: str) -> None:
         reference = problem.reference or ""
