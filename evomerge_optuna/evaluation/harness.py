@@ -91,7 +91,7 @@ class HarnessTask:
     ) -> list[dict[str, Any]]:
         """What the harness logs of each of these documents, which are in ascending order."""
         self.documents(split, self._key)
-        name = self._task.task_name
+        name = self._spec.task
         found: list[dict[str, Any]] = []
 
         def run(size: int) -> None:

@@ -245,7 +245,7 @@ def test_what_is_wrong(
     make: Make, parts: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "task" in parts:  # the built-in tasks are thousands of files
-        monkeypatch.setattr("lm_eval.tasks.TaskIndex._iter_yaml_files", lambda _: iter(()))
+        monkeypatch.setattr("lm_eval.tasks._index.TaskIndex._iter_yaml_files", lambda _: iter(()))
     with pytest.raises(SpecError) as raised:
         check_data(make(**parts).tasks)
     assert message in str(raised.value) and "\n" not in str(raised.value)
