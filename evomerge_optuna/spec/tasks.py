@@ -25,7 +25,9 @@ class Regex(Strict):
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
 Scorer = Annotated[
-    Annotated[Literal["last_number", "exact", "contains", "rouge_l"], Tag("(one)")]
+    Annotated[
+        Literal["last_number", "released_number", "exact", "contains", "rouge_l"], Tag("(one)")
+    ]
     | Annotated[Regex, Tag("(regex)")],
     Discriminator(lambda value: "(regex)" if isinstance(value, dict | Regex) else "(one)"),
 ]
@@ -66,7 +68,7 @@ class GenerateTask(Prompted):
     @property
     def metrics(self) -> tuple[str, ...]:
         found: tuple[str, ...] = ("accuracy", "match_accuracy")
-        if self.scorer == "last_number":
+        if self.scorer in ("last_number", "released_number"):
             found = ("accuracy", "number_accuracy")
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)

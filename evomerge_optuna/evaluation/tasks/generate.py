@@ -41,7 +41,8 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         text = self.text(row, where)
         given = column(answer or self.task.answer, row, where)
-        if self.task.scorer != "last_number" and not isinstance(given, str | int | float):
+        compares_numbers = self.task.scorer in ("last_number", "released_number")
+        if not compares_numbers and not isinstance(given, str | int | float):
             raise SpecError(
                 f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
             )
@@ -49,7 +50,8 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
 
     def check(self, problem: Problem, where: str) -> None:
         reference = problem.reference or ""
-        if self.task.scorer == "last_number" and last_number(reference) is None:
+        compares_numbers = self.task.scorer in ("last_number", "released_number")
+        if compares_numbers and last_number(reference) is None:
             raise SpecError(
                 f"{where}: the answer {reference[:40]!r} has no number; name the right column "
                 "as answer, or another scorer"
