@@ -18,8 +18,9 @@ from evomerge_optuna.errors import (
     StudyExistsError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import check_data, fingerprint_data, load_problems
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -28,7 +29,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.storage import Store
 from evomerge_optuna.study.trials import BASELINE, Trials
@@ -160,7 +161,7 @@ def create_study(
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     warm = _warm_starts(store, spec, space)
     attributes = {
-        VERSIONS: engine_versions(),
+        VERSIONS: engine_versions(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(spec.tasks) | code,
         LAYERS: architecture.layers,
@@ -240,13 +241,15 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
 
     They decide how long and how fast a study runs, not what it searches; the new values are stored.
+    What candidates are scored in, `evaluation.dtype`, decides their scores, so it stays.
 
     Raises:
         StudyChangedError: naming every other key that differs.
     """
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
-    free = {"trials": given.trials, "evaluation": given.evaluation}
+    same = {"dtype": stored.spec.evaluation.dtype}
+    free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(
@@ -287,7 +290,7 @@ def check_files_unchanged(stored: MergeStudy) -> None:
 
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], engine_versions()
+    before, now = stored.study.user_attrs[VERSIONS], engine_versions(stored.spec)
     return [f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
 
 
@@ -346,9 +349,11 @@ def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     }
 
 
-def engine_versions() -> dict[str, str]:
+def engine_versions(spec: StudySpec) -> dict[str, str]:
     """Versions of the packages that decide what a study computes."""
-    return {name: importlib.metadata.version(name) for name in ENGINES}
+    has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
+    names = (*ENGINES, "lm-eval") if has_harness else ENGINES
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _store_spec(study: optuna.Study, spec: StudySpec) -> None:
@@ -413,14 +418,19 @@ def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str,
 
 
 def _check_racing(spec: StudySpec) -> None:
-    """Refuses more blocks than a task has problems."""
+    """Refuses more blocks than a task has problems, and scores that no blocks tell of."""
     if spec.racing is None:
         return
-    for name, task in spec.tasks.items():
-        problems = len(load_problems(task, "search", f"tasks.{name}"))
+    for runner in runners(spec.tasks).values():
+        if runner.name == spec.objective.task and not runner.is_mean:
+            raise SpecError(
+                f"racing: {spec.objective.target} is no mean over problems, so that blocks of "
+                "them do not tell it; remove racing"
+            )
+        problems = len(runner.problems("search"))
         if problems < spec.racing.blocks:
             raise SpecError(
-                f"racing.blocks: {spec.racing.blocks}, but tasks.{name}.data.search has "
+                f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
                 f"{problems} problems; write no more blocks than that"
             )
 
