@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -94,8 +94,12 @@ def zoo() -> None:
 
 @zoo.command("build")
 def zoo_build() -> None:
-    """Train the zoo's models, once."""
-    click.echo(f"The zoo is in {_build_zoo(_console())}")
+    """Train all of the zoo's models, once."""
+    from evomerge_optuna.home import models_folder
+    from evomerge_optuna.models.catalog import ZOO_MODELS
+
+    _build_zoo(ZOO_MODELS, _console())
+    click.echo(f"The zoo is in {models_folder()}")
 
 
 @main.group()
@@ -350,7 +354,7 @@ def evaluate(
     model: str, task: str, split: str, allow_code: bool, storage: str | None, as_json: bool
 ) -> None:
     """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
-    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+    from evomerge_optuna.models.catalog import check_exists
     from evomerge_optuna.report.tables import evaluation_json, evaluation_table
     from evomerge_optuna.scoring import score_checkpoint
     from evomerge_optuna.spec import load_spec
@@ -361,8 +365,7 @@ def evaluate(
     if is_file or allow_code:
         _allow_code(spec)
     check_exists(model, "MODEL")
-    if model.startswith(ZOO_PREFIX):
-        _build_zoo(_console())
+    _build_zoo([model], _console())
     evaluation = score_checkpoint(model, spec, split)
     shown = evaluation_json if as_json else evaluation_table
     _print(shown(model, evaluation))
@@ -496,13 +499,12 @@ def _create(store: "Store", spec: "StudySpec", console: "Console") -> "MergeStud
 
 def _prepare_models(spec: "StudySpec", console: "Console") -> None:
     """Names a missing model at once; trains the zoo under a progress bar where it is used."""
-    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+    from evomerge_optuna.models.catalog import check_exists
 
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
-    if any(model.startswith(ZOO_PREFIX) for model in models.values()):
-        _build_zoo(console)
+    _build_zoo(models.values(), console)
 
 
 def _console() -> "Console":
@@ -555,19 +557,22 @@ def _print(result: Any) -> None:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
-def _build_zoo(console: "Console") -> Path:
+def _build_zoo(models: Iterable[str], console: "Console") -> None:
+    """Trains the families of the zoo's models among these, unless they are there."""
     from rich.progress import Progress
 
-    from evomerge_optuna.home import models_folder
-    from evomerge_optuna.models.zoo import build_zoo
+    from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
 
     with Progress(console=console) as progress:
         task = progress.add_task("training the zoo", visible=False)
-        folder = build_zoo(
-            models_folder(),
-            lambda done, total: progress.update(task, completed=done, total=total, visible=True),
-        )
-    return folder
+        for model in models:
+            if model.startswith(ZOO_PREFIX):
+                zoo_folder(
+                    model,
+                    lambda done, total: progress.update(
+                        task, completed=done, total=total, visible=True
+                    ),
+                )
 
 
 @contextmanager

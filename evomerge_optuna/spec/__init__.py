@@ -18,7 +18,9 @@ from evomerge_optuna.spec.study import (
     StudySpec,
 )
 from evomerge_optuna.spec.tasks import (
+    IMAGE,
     ChoiceTask,
+    Generated,
     GenerateTask,
     LMEvalTask,
     PerplexityTask,
@@ -27,10 +29,12 @@ from evomerge_optuna.spec.tasks import (
     Regex,
     Scorer,
     Task,
+    VqaTask,
 )
 
 __all__ = [
     "COSTS",
+    "IMAGE",
     "MERGED",
     "MERGE_OPTIONS",
     "SEARCHED_PARAMETERS",
@@ -42,6 +46,7 @@ __all__ = [
     "Documents",
     "EvaluationSpec",
     "GenerateTask",
+    "Generated",
     "JointStudySpec",
     "LMEvalTask",
     "MergeSearchSpec",
@@ -63,6 +68,7 @@ __all__ = [
     "StudySpec",
     "Task",
     "TaskData",
+    "VqaTask",
     "differences",
     "load_spec",
     "parse_spec",

@@ -14,7 +14,7 @@ from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
 _KEY_ORDER = (
-    *("study", "stage", "from_study", "base_model", "models", "merge", "merged", "stack"),
+    *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
     *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
     "evaluation",
 )
@@ -80,11 +80,16 @@ class RacingSpec(Strict):
 
 
 class StudySpec(Strict):
-    """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
+    """A whole study. Its YAML form is what `study run` takes and what is stored with the study.
+
+    `vision` is the model, by alias or as `base_model`, whose vision tower and projector the merged
+    one keeps; the first that has any unless given.
+    """
 
     study: Annotated[str, Field(min_length=1, max_length=200)]
     stage: str
     models: dict[str, str]
+    vision: str | None = None
     sampler: SamplerSpec = SamplerSpec()
     trials: Annotated[Integer, Field(ge=1)] = 1000
     tasks: dict[str, Task]
@@ -179,6 +184,15 @@ class StudySpec(Strict):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _vision_of_a_model(self) -> "StudySpec":
+        known = [key.removeprefix("models.") for key in self.model_ids()]
+        if self.vision is not None and self.vision not in known:
+            raise ValueError(
+                f"vision: there is no model '{self.vision}'; models are {', '.join(known)}"
+            )
+        return self
+
     def _check_measure(self, where: str, target: str) -> None:
         name, _, metric = target.partition(".")
         if target in COSTS:
@@ -230,6 +244,12 @@ class StudySpec(Strict):
     def any_depth(self) -> bool:
         """May the models differ in their number of layers?"""
         return False
+
+    @property
+    def vision_model(self) -> str | None:
+        """The model of `vision`."""
+        ids = {key.removeprefix("models."): model for key, model in self.model_ids().items()}
+        return None if self.vision is None else ids[self.vision]
 
     def model_ids(self) -> dict[str, str]:
         """Every model by the key that names it in messages: base_model, models.ALIAS."""
@@ -394,6 +414,10 @@ class StagedStudySpec(_MergedStack):
     @property
     def any_depth(self) -> bool:
         return True
+
+    @property
+    def vision_model(self) -> str | None:
+        return super().vision_model or (self.merged.vision if self.merged else None)
 
     def model_ids(self) -> dict[str, str]:
         merged = self.merged.models() if self.merged else []

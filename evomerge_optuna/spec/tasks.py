@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
 
+IMAGE = "<image>"  # in the prompt of a vqa task
+
 
 def _check_pattern(pattern: str) -> str:
     try:
@@ -33,33 +35,39 @@ Scorer = Annotated[
 ]
 
 
-class Prompted(Strict):
+class Asked(Strict):
     """What is common to tasks with a question and an answer.
 
-    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
-    line. As a `chat` the tokenizer's own chat template is used, the prompt as the user's message;
-    shots are turns of the conversation.
+    As a `chat` the model's own chat template is used, the prompt as the user's message.
     """
 
     data: TaskData
     prompt: Template = "{question}"
     answer: str = "answer"
-    shots: Shots = ()
-    target_delimiter: str = " "  # between prompt and answer
     chat: bool = False
     system: str | None = None
 
     @model_validator(mode="after")
-    def _system_of_a_chat(self) -> "Prompted":
+    def _system_of_a_chat(self) -> "Asked":
         if self.system is not None and not self.chat:
             raise ValueError("system: only a chat has a system message; write chat: true")
         return self
 
 
-class GenerateTask(Prompted):
-    """Generate an answer greedily; the scorer compares it with the data's."""
+class Prompted(Asked):
+    """What is common to tasks with solved problems before the one that is asked.
 
-    type: Literal["generate"]
+    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
+    line; in a chat they are turns of the conversation.
+    """
+
+    shots: Shots = ()
+    target_delimiter: str = " "  # between prompt and answer
+
+
+class Generated(Strict):
+    """What is common to tasks whose answer is generated greedily and compared with the data's."""
+
     scorer: Scorer = "last_number"
     language: str | None = None
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -73,6 +81,31 @@ class GenerateTask(Prompted):
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)
         return (*found, "language_share") if self.language else found
+
+
+class GenerateTask(Prompted, Generated):
+    """Generate an answer to a text."""
+
+    type: Literal["generate"]
+
+
+class VqaTask(Asked, Generated):
+    """Visual question answering: generate an answer to a text about an image.
+
+    `image` is the column of the images: of the `datasets` Image feature, or of the paths of files,
+    relative to the data's own file. In the prompt IMAGE stands for it, whatever the model's own
+    placeholder is.
+    """
+
+    type: Literal["vqa"]
+    prompt: Template = IMAGE + "\n{question}"
+    image: str = "image"
+
+    @model_validator(mode="after")
+    def _one_image(self) -> "VqaTask":
+        if self.prompt.count(IMAGE) != 1:
+            raise ValueError(f"prompt: write {IMAGE} once, where the image belongs")
+        return self
 
 
 class ChoiceTask(Prompted):
@@ -156,6 +189,6 @@ class LMEvalTask(Strict):
 
 
 Task = Annotated[
-    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask,
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask | VqaTask,
     Field(discriminator="type"),
 ]
