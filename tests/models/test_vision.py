@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.costs import model_costs
+from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_checkpoint, load_model
 from evomerge_optuna.models.shards import read_shards, write_shards
@@ -101,6 +103,13 @@ def test_the_text_part_is_a_plain_model(home: Path, tmp_path: Path, kind: str, t
     ids = torch.arange(3, 9)[None]
     with torch.inference_mode():
         assert torch.equal(plain(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert is_decodable(whole, 10)
+    prompts = [[3, 4], [3, 4, 5, 6], [7]]
+    answers = [greedy(model, prompts, 6, 2, lambda _: False) for model in (plain, whole)]
+    assert answers[0] == answers[1]
+    costs = [model_costs(model) for model in (plain, whole)]
+    assert all(costs[0][name] == costs[1][name] for name in ("layers", "flops_per_token"))
+    assert costs[1]["parameters"] == whole.num_parameters()
     assert plain.config.architectures[0] == type(plain).__name__
     assert AutoConfig.from_pretrained(text).dtype == torch.float32
     assert text_folder(str(folder)) == text  # written once

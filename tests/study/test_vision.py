@@ -12,7 +12,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.loading import load_checkpoint
-from evomerge_optuna.report.export import export
+from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.report.export import RECIPE_FILE, export
+from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.runner import run_study
@@ -83,6 +85,11 @@ def test_searched_scored_and_exported(
     # A stack's scales are folded into its weights.
     scored = rows["trial 2"]["test"]["words.perplexity"].value
     assert exported == (scored if "dfs" not in stage else pytest.approx(scored, rel=1e-3))
+    if stage == "ps":
+        written = (out / RECIPE_FILE).read_text()
+        assert written.startswith("# The text part again:")
+        assert f"model: {text_folder(str(vlm))}" in written
+        assert score_checkpoint(str(vlm), merge_study.spec, "test").scores == alone.scores
     card = (out / "README.md").read_text()
     assert "pipeline_tag: image-text-to-text" in card
     assert "vision tower and projector are those of vlm" in card
