@@ -49,6 +49,7 @@ def main(debug: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 
@@ -79,7 +80,7 @@ storage_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 code_option = click.option(
-    "--allow-code", is_flag=True, help="Run the code that a stored study's python tasks name."
+    "--allow-code", is_flag=True, help="Run the code that a stored study's tasks name."
 )
 trial_option = click.option(
     "--trial", default="best", metavar="best|knee|N", show_default=True, help="Which trial."
@@ -211,7 +212,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         return
     counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
-    if (stopped := len(shown.stopped())) > 0:
+    if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
     best = choice(shown)
     if best is not None:
@@ -477,9 +478,9 @@ def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "M
 
 def _allow_code(spec: "StudySpec") -> None:
     """For a spec that the user has written, or a stored one that --allow-code vouches for."""
-    from evomerge_optuna.evaluation.user_code import allow, functions_of
+    from evomerge_optuna.evaluation.user_code import allow, code_of
 
-    allow(functions_of(spec))
+    allow(code_of(spec))
 
 
 def _is_spec_file(text: str) -> bool:

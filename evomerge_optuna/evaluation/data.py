@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +15,25 @@ from evomerge_optuna.spec import Task
 def check_data(tasks: dict[str, Task]) -> None:
     """Loads every split and refuses a problem that occurs in two of them, or among the shots.
 
+    Splits of different tasks are compared, too: what one task searches on, no task may test on.
+    Problems are the same where what the data puts into their prompts is, in NFKC and with any white
+    space as one blank.
+
     Raises:
         SpecError: also where a split cannot be loaded, or an answer has no number to compare.
     """
+    seen: dict[bytes, tuple[str, str]] = {}  # the task and split where a problem first occurs
     for runner in runners(tasks).values():
-        seen = {(shot.text, shot.image): "the shots" for shot in runner.shots()}
+        shots = {_identity(shot) for shot in runner.shots()}
         for split in runner.splits:
             for problem in runner.problems(split):
-                key = (problem.text, problem.image)
-                if seen.setdefault(key, split) != split:
+                identity = _identity(problem)
+                task, first = seen.setdefault(identity, (runner.name, split))
+                if identity in shots or first != split:
+                    place = "the shots" if identity in shots else first
+                    other = "" if task == runner.name or identity in shots else f" of tasks.{task}"
                     raise SpecError(
-                        f"{runner.key}.data: a problem of {seen[key]} occurs again in "
+                        f"{runner.key}.data: a problem of {place}{other} occurs again in "
                         f"{split}: {problem.text[:60]!r}; splits must not overlap"
                     )
                 runner.check(problem, f"{runner.key}.data.{split}")
@@ -43,6 +52,12 @@ def fingerprint_data(tasks: dict[str, Task]) -> dict[str, str]:
         if shots := runner.shots():
             found[f"{runner.key}.shots"] = _sha256(shots)
     return found
+
+
+def _identity(problem: Problem) -> bytes:
+    """Hashes what is asked, as far as a reader would see a difference."""
+    words = unicodedata.normalize("NFKC", problem.content).split()
+    return hashlib.sha256(" ".join(words).encode() + b"\0" + (problem.image or b"")).digest()
 
 
 def _sha256(problems: Sequence[Problem]) -> str:

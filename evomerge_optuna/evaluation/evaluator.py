@@ -27,12 +27,15 @@ class Evaluation:
     def marks(self) -> dict[str, str]:
         """By task a 1 for each problem answered right and a 0 for each other, in order.
 
-        Tasks without right and wrong have none.
+        Tasks with a problem that is no matter of right and wrong have none.
         """
-        marked = [(o.task, mark) for o in self.outcomes if (mark := o.mark()) is not None]
+        marks: dict[str, list[bool | None]] = {}
+        for outcome in self.outcomes:
+            marks.setdefault(outcome.task, []).append(outcome.mark())
         return {
-            task: "".join(str(int(mark)) for name, mark in marked if name == task)
-            for task in dict.fromkeys(name for name, _ in marked)
+            task: "".join(str(int(bool(mark))) for mark in found)
+            for task, found in marks.items()
+            if None not in found
         }
 
     def require_finite(self) -> None:

@@ -11,13 +11,15 @@ from evomerge_optuna.spec.data import columns
 class Problem:
     """What the model is given (a prompt, or a text to judge), and the answer if there is one.
 
-    Where it is a choice, the options, of which the answer is one. Of a python task the text is the
-    row as JSON. Of a vqa task the image is that file's content.
+    Where it is a choice, the options, of which the answer is one. Of python and lm_eval tasks the
+    text is the row as JSON, of a vqa task the image is that file's content. `content` is what the
+    data has put into the prompt: two tasks may ask the same in other words.
     """
 
     text: str
     reference: str | None = None
     options: tuple[str, ...] = ()
+    content: str = field(default="", compare=False)
     image: bytes | None = field(default=None, repr=False)
 
 
@@ -28,6 +30,11 @@ def filled(template: str, row: dict[str, Any], where: str) -> str:
         SpecError: there is no such column.
     """
     return template.format_map({name: column(name, row, where) for name in columns(template)})
+
+
+def content(template: str, row: dict[str, Any]) -> str:
+    """The columns that a template names, whatever it says around them."""
+    return "\n".join(str(row[name]) for name in sorted({*columns(template)}))
 
 
 def column(name: str | None, row: dict[str, Any], where: str) -> Any:

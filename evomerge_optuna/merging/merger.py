@@ -1,7 +1,7 @@
 """A merger: from a recipe to a model that can be scored."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,7 +55,8 @@ class EveryMerger:
     """Builds recipes of every kind, each by the merger made for it, which is made when needed.
 
     Args:
-        spec: names the merger of merge recipes, the device and the memory limit.
+        spec: names the merger of merge recipes, the device, the memory limit, and the dtype in
+            which models are to run; their digest is that of the recipe's own.
         say: told once what is kept in memory.
     """
 
@@ -67,10 +68,16 @@ class EveryMerger:
         self._sight: Sight | None = None
 
     def merge(self, recipe: Recipe) -> Merged:
-        """The recipe's model; it is valid until the next merge."""
+        """The recipe's model in the spec's dtype; it is valid until the next merge."""
         merger = self._stacked if isinstance(recipe, StackRecipe) else self._merged
         merged = merger.merge(recipe)  # type: ignore[arg-type]
-        return merged if recipe.vision is None else self._sight_of(recipe.vision).give(merged)
+        if recipe.vision is not None:
+            merged = self._sight_of(recipe.vision).give(merged)
+        if self._spec.dtype is None:
+            return merged
+        from evomerge_optuna.models.loading import in_dtype
+
+        return replace(merged, model=in_dtype(merged.model, self._spec.dtype))
 
     def _sight_of(self, vision: str) -> "Sight":
         from evomerge_optuna.merging.sight import Sight

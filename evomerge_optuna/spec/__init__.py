@@ -1,6 +1,6 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
-from evomerge_optuna.spec.data import SPLITS, DataSource, ShotSource, TaskData
+from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
 from evomerge_optuna.spec.files import differences, load_spec, parse_spec
 from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
@@ -22,6 +22,7 @@ from evomerge_optuna.spec.tasks import (
     ChoiceTask,
     Generated,
     GenerateTask,
+    LMEvalTask,
     PerplexityTask,
     Prompted,
     PythonTask,
@@ -42,10 +43,12 @@ __all__ = [
     "Constraint",
     "DTypeName",
     "DataSource",
+    "Documents",
     "EvaluationSpec",
     "GenerateTask",
     "Generated",
     "JointStudySpec",
+    "LMEvalTask",
     "MergeSearchSpec",
     "MergeSpec",
     "Objective",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from evomerge_optuna.spec.data import Options, Shots, TaskData, Template
+from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
 
 IMAGE = "<image>"  # in the prompt of a vqa task
@@ -27,7 +27,9 @@ class Regex(Strict):
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
 Scorer = Annotated[
-    Annotated[Literal["last_number", "exact", "contains", "rouge_l"], Tag("(one)")]
+    Annotated[
+        Literal["last_number", "released_number", "exact", "contains", "rouge_l"], Tag("(one)")
+    ]
     | Annotated[Regex, Tag("(regex)")],
     Discriminator(lambda value: "(regex)" if isinstance(value, dict | Regex) else "(one)"),
 ]
@@ -74,7 +76,7 @@ class Generated(Strict):
     @property
     def metrics(self) -> tuple[str, ...]:
         found: tuple[str, ...] = ("accuracy", "match_accuracy")
-        if self.scorer == "last_number":
+        if self.scorer in ("last_number", "released_number"):
             found = ("accuracy", "number_accuracy")
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)
@@ -149,6 +151,44 @@ class PythonTask(Strict):
         return ("score",)
 
 
+class LMEvalTask(Strict):
+    """A task of EleutherAI's lm-evaluation-harness: a built-in one, or one of the user's folder.
+
+    `metric` and `filter` are those of the task's configuration. The model is handed over in
+    memory, unless a `backend` (a model of the harness by its name, as vllm) is to load the
+    candidate's checkpoint with `backend_args`.
+    """
+
+    type: Literal["lm_eval"]
+    task: Annotated[str, Field(min_length=1)]
+    include_path: str | None = None
+    data: DocumentData
+    metric: Annotated[str, Field(min_length=1)] = "acc"
+    filter: str = "none"
+    num_fewshot: Annotated[Integer, Field(ge=0)] | None = None  # the task's own unless given
+    chat: bool = False
+    system: str | None = None
+    backend: str | None = None
+    backend_args: dict[str, bool | Integer | float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _arguments_of_a_backend(self) -> "LMEvalTask":
+        if self.backend_args and self.backend is None:
+            raise ValueError("backend_args: there is no backend that takes them; name one")
+        given = {"pretrained", "trust_remote_code"} & self.backend_args.keys()
+        if given:
+            raise ValueError(
+                f"backend_args: {given.pop()} is not for a spec to give: the candidate's "
+                "checkpoint is loaded, and no code of it is run"
+            )
+        return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+
 Task = Annotated[
-    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | VqaTask, Field(discriminator="type")
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask | VqaTask,
+    Field(discriminator="type"),
 ]

@@ -138,8 +138,8 @@ class FinalScorer:
         """
         if contestant.recipe is None:
             assert contestant.model is not None
-            device = self._study.spec.evaluation.device
-            return load_checkpoint(local_folder(contestant.model), device)
+            given = self._study.spec.evaluation
+            return load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
         scored = trial.user_attrs[DIGEST]

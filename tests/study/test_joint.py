@@ -19,7 +19,8 @@ from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import Store, open_store
-from evomerge_optuna.study.studies import BASELINE, MergeStudy, create_study, open_study, recipe_of
+from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
+from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker
 
 Make = Callable[..., StudySpec]

@@ -9,6 +9,7 @@ from typing import Any
 
 from evomerge_optuna.evaluation.tasks.choice import ChoiceRunner
 from evomerge_optuna.evaluation.tasks.generate import GenerateRunner
+from evomerge_optuna.evaluation.tasks.lm_eval import LMEvalRunner
 from evomerge_optuna.evaluation.tasks.perplexity import PerplexityRunner
 from evomerge_optuna.evaluation.tasks.python import PythonRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
@@ -16,6 +17,7 @@ from evomerge_optuna.evaluation.tasks.vqa import VqaRunner
 from evomerge_optuna.spec import (
     ChoiceTask,
     GenerateTask,
+    LMEvalTask,
     PerplexityTask,
     PythonTask,
     Task,
@@ -29,6 +31,7 @@ _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
     ChoiceTask: ChoiceRunner,
     PerplexityTask: PerplexityRunner,
     PythonTask: PythonRunner,
+    LMEvalTask: LMEvalRunner,
     VqaTask: VqaRunner,
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
-from evomerge_optuna.evaluation.problem import Problem, column, filled
+from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
@@ -39,7 +39,8 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         text = self.text(row, where)
         given = column(answer or self.task.answer, row, where)
         options = self._options(row, where)
-        return Problem(text, options[self._right(given, options, where)], options)
+        right = options[self._right(given, options, where)]
+        return Problem(text, right, options, content(self.task.prompt, row))
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

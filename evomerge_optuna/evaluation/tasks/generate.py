@@ -7,7 +7,7 @@ from typing import Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.language import is_language
-from evomerge_optuna.evaluation.problem import Problem, column
+from evomerge_optuna.evaluation.problem import Problem, column, content
 from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
@@ -40,7 +40,9 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         return Problem(
-            self.text(row, where), reference(self.task, row, answer or self.task.answer, where)
+            self.text(row, where),
+            reference(self.task, row, answer or self.task.answer, where),
+            content=content(self.task.prompt, row),
         )
 
     def check(self, problem: Problem, where: str) -> None:
@@ -75,11 +77,15 @@ def reference(task: Generated, row: dict[str, Any], answer: str, where: str) -> 
         SpecError: there is no such column, or it holds no text where one is compared.
     """
     given = column(answer, row, where)
-    if task.scorer != "last_number" and not isinstance(given, str | int | float):
+    if not _compares_numbers(task) and not isinstance(given, str | int | float):
         raise SpecError(
             f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
         )
     return str(given)
+
+
+def _compares_numbers(task: Generated) -> bool:
+    return task.scorer in ("last_number", "released_number")
 
 
 def check_reference(task: Generated, problem: Problem, where: str) -> None:
@@ -89,7 +95,7 @@ def check_reference(task: Generated, problem: Problem, where: str) -> None:
         SpecError: it is empty, or has no number where numbers are compared.
     """
     given = problem.reference or ""
-    if task.scorer == "last_number" and last_number(given) is None:
+    if _compares_numbers(task) and last_number(given) is None:
         raise SpecError(
             f"{where}: the answer {given[:40]!r} has no number; name the right column "
             "as answer, or another scorer"

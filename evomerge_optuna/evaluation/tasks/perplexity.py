@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.evaluation.problem import Problem, filled
+from evomerge_optuna.evaluation.problem import Problem, content, filled
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.spec import PerplexityTask
@@ -25,7 +25,8 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
     """Measures how likely the model finds each text."""
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
-        return Problem(filled(self.task.text, row, where))
+        text = filled(self.task.text, row, where)
+        return Problem(text, content=content(self.task.text, row))
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

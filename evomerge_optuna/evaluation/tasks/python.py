@@ -26,11 +26,12 @@ class PythonRunner(TaskRunner[PythonTask]):
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         try:
-            return Problem(json.dumps(row, ensure_ascii=False, sort_keys=True))
+            text = json.dumps(row, ensure_ascii=False, sort_keys=True)
         except TypeError as error:
             raise SpecError(
                 f"{where}: a row has something else than text and numbers: {error}"
             ) from error
+        return Problem(text, content=text)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

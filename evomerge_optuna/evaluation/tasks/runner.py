@@ -59,6 +59,11 @@ class TaskRunner(ABC, Generic[T]):
             self._problems[split] = self._load(split)
         return self._problems[split]
 
+    @property
+    def is_mean(self) -> bool:
+        """Is the score a mean over problems, so that blocks of them can be raced?"""
+        return True
+
     def shots(self) -> list[Problem]:
         """The solved problems that come before every other.
 
@@ -108,7 +113,9 @@ class TaskRunner(ABC, Generic[T]):
         """
 
     def _load(self, split: str) -> list[Problem]:
-        return self._of_source(self.task.data.sources()[split], f"{self.key}.data.{split}")
+        source = self.task.data.sources()[split]
+        assert isinstance(source, DataSource)
+        return self._of_source(source, f"{self.key}.data.{split}")
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
         place = f"{where}: {source.path}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evomerge_optuna.evaluation.images import check_image, image_bytes
-from evomerge_optuna.evaluation.problem import Problem, column, filled
+from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
@@ -29,6 +29,7 @@ class VqaRunner(TaskRunner[VqaTask]):
         return Problem(
             filled(self.task.prompt, row, where),
             reference(self.task, row, answer or self.task.answer, where),
+            content=content(self.task.prompt, row),
             image=column(self.task.image, row, where),
         )
 
@@ -62,6 +63,5 @@ class VqaRunner(TaskRunner[VqaTask]):
         place, folder = f"{where}: {source.path}", Path(source.path).parent
         rows = load_rows(source, where)
         for row in rows:
-            content = image_bytes(column(self.task.image, row, place), folder, place)
-            row[self.task.image] = content
+            row[self.task.image] = image_bytes(column(self.task.image, row, place), folder, place)
         return [self.problem(row, source.answer, place) for row in rows]
