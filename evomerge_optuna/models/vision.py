@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
@@ -89,27 +88,6 @@ def text_folder(model: str) -> Path:
     whole = f"{found.config}{found.weights}{found.tokenizer}"
     key = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return derived_folder("text", key, lambda place: _write_text_part(folder, place))
-
-
-def load_processor(folder: str | Path, key: str, revision: str | None = None) -> Any:
-    """A vision-language model's processor, from its own files.
-
-    Raises:
-        SpecError: naming `key`: it cannot be read, or needs a library that is not there.
-    """
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(folder, revision=revision, trust_remote_code=False)
-    except ImportError as error:
-        raise SpecError(
-            f"{key}: its processor needs a library that is not installed: {one_line(error)}"
-        ) from error
-    except Exception as error:  # every processor reads its files in its own way
-        raise SpecError(
-            f"{key}: its processor cannot be read: {one_line(error)}; name a model with its "
-            "processor files, such as preprocessor_config.json"
-        ) from error
 
 
 def is_text(name: str) -> bool:
