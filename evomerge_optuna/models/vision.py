@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # In memory the decoder of each is `model.language_model`, and its head `lm_head`.
 VISION_MODELS = ("gemma3", "llava", "llava_next", "mistral3", "qwen2_5_vl", "qwen2_vl", "vipllava")
-DECODERS = ("gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
+DECODERS = ("gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
 # Decoders that compute what a plain one does, but for the positions of images.
 _PLAIN = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2"}
 
