@@ -22,6 +22,7 @@ from evomerge_optuna.models.pictures import (
     content_words,
     draw_scene,
     held_out_keys,
+    require_pillow,
     words,
 )
 from evomerge_optuna.models.problems import Language
@@ -108,7 +109,11 @@ def build_vlm_zoo(
 
     Deterministic: the same recipe gives the same bytes on machines of one kind, whatever their
     number of cores.
+
+    Raises:
+        SpecError: Pillow is not installed.
     """
+    require_pillow()
     return derived_folder(
         "zoo-vlm", recipe.digest(), lambda folder: _train_all(folder, recipe, on_step)
     )
