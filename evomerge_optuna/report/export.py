@@ -81,16 +81,20 @@ def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
 
 def mergekit_yaml(recipe: MergeRecipe) -> str:
     """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts."""
-    located = recipe.located(_for_mergekit)
     what = "The same tensors again" if recipe.vision is None else "The text part again"
     return (
         f"# {what}:\n"
-        f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n" + located.to_yaml()
+        f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n"
+        + recipe.located(_whole if recipe.vision is None else _text_part).to_yaml()
     )
 
 
-def _for_mergekit(model: str) -> str:
+def _whole(model: str) -> str:
+    return model if is_on_hub(model) else str(local_folder(model))
+
+
+def _text_part(model: str) -> str:
     from evomerge_optuna.models.vision import text_folder
 
     text = text_folder(model)
-    return model if is_on_hub(model) and text == local_folder(model) else str(text)
+    return _whole(model) if text == local_folder(model) else str(text)
