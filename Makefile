@@ -25,6 +25,7 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

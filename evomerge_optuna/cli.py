@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evomerge_optuna.spec import StudySpec
-    from evomerge_optuna.study.storage import Store
+    from evomerge_optuna.study.store import Store
     from evomerge_optuna.study.studies import MergeStudy
 
 

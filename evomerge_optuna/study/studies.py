@@ -29,7 +29,7 @@ from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold, lease_of
-from evomerge_optuna.study.storage import Store
+from evomerge_optuna.study.store import Store
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
