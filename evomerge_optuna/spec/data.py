@@ -14,18 +14,26 @@ class DataSource(Strict):
     """One split of a data set, in the terms of `datasets.load_dataset`."""
 
     path: str
+    """A JSON, JSONL, CSV, TSV or Parquet file, a data set's hub id, or `zoo:problems`."""
     name: str | None = None
+    """The configuration of a data set on the hub."""
     split: str = "train"
-    columns: tuple[str, ...] | None = None  # names for a CSV or TSV file without a header
-    answer: str | None = None  # the answer's column, where it is not the task's
+    """As `train[:150]`; a file has the split `train` alone."""
+    columns: tuple[str, ...] | None = None
+    """Names for the columns of a CSV or TSV file that has no header."""
+    answer: str | None = None
+    """The answer's column, where it is not the task's."""
 
 
 class TaskData(Strict):
     """Where the problems of each split come from."""
 
     search: DataSource
+    """What candidates are scored on as the search goes."""
     dev: DataSource | None = None
+    """What chooses among the best; without it the search split does."""
     test: DataSource | None = None
+    """What the search never sees; `study test` scores it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,6 +52,7 @@ class ShotSource(DataSource):
     """The first `n` rows of a data set, solved before every problem."""
 
     n: Annotated[Integer, Field(ge=1)] = 4
+    """How many rows."""
 
 
 Row = dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]

@@ -21,6 +21,7 @@ class Regex(Strict):
     """Compares what a regular expression finds first: its first group, or all of it."""
 
     regex: Annotated[str, AfterValidator(_check_pattern)]
+    """A Python regular expression, as `"Answer: (.+)"`."""
 
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
@@ -40,12 +41,19 @@ class Prompted(Strict):
     """
 
     data: TaskData
+    """The problems of each split; a text alone is a data set with the splits of these names."""
     prompt: Template = "{question}"
+    """A template with `{column}` for what a problem has there."""
     answer: str = "answer"
+    """The column of the right answer."""
     shots: Shots = ()
-    target_delimiter: str = " "  # between prompt and answer
+    """Solved problems before each prompt: rows, or a data set and how many of it."""
+    target_delimiter: str = " "
+    """Between prompt and answer."""
     chat: bool = False
+    """By the tokenizer's chat template, the prompt as the user's message."""
     system: str | None = None
+    """The system message of a chat."""
 
     @model_validator(mode="after")
     def _system_of_a_chat(self) -> "Prompted":
@@ -58,10 +66,15 @@ class GenerateTask(Prompted):
     """Generate an answer greedily; the scorer compares it with the data's."""
 
     type: Literal["generate"]
+    """What kind of task it is."""
     scorer: Scorer = "last_number"
+    """How the text is compared with the answer."""
     language: str | None = None
+    """An ISO 639 code as `ja`: right only if the answer is in this language."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """An answer ends before the first of these."""
     max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
+    """An answer ends after so many tokens at the latest."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -81,8 +94,11 @@ class ChoiceTask(Prompted):
     """
 
     type: Literal["choice"]
+    """What kind of task it is."""
     options: Options = "choices"
+    """The column with a list of them, or a list of templates."""
     answer_as: Literal["text", "index"] | None = None
+    """What the answer's column holds; only needed where options are numbers."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -96,8 +112,11 @@ class PerplexityTask(Strict):
     """
 
     type: Literal["perplexity"]
+    """What kind of task it is."""
     data: TaskData
+    """The texts of each split."""
     text: Template = "{text}"
+    """A template with `{column}` for what a row has there."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -108,8 +127,11 @@ class PythonTask(Strict):
     """The user's own scoring: `function` is `module:function`; see `evaluation.user_code`."""
 
     type: Literal["python"]
+    """What kind of task it is."""
     data: TaskData
+    """The rows of each split, which the function gets."""
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """`module:function`, found from the current folder: a number for each row."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
