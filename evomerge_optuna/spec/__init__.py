@@ -1,7 +1,13 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
 from evomerge_optuna.spec.data import SPLITS, DataSource, ShotSource, TaskData
-from evomerge_optuna.spec.files import differences, load_spec, parse_spec
+from evomerge_optuna.spec.files import (
+    differences,
+    is_spec_file,
+    load_spec,
+    parse_spec,
+    with_absolute_paths,
+)
 from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
@@ -61,6 +67,8 @@ __all__ = [
     "Task",
     "TaskData",
     "differences",
+    "is_spec_file",
     "load_spec",
     "parse_spec",
+    "with_absolute_paths",
 ]

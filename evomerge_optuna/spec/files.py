@@ -44,8 +44,13 @@ def load_spec(path: Path) -> StudySpec:
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise SpecError(f"{path}: a spec is a mapping of keys; see studies/quickstart.yaml")
-    return parse_spec(_with_absolute_paths(content, path.absolute().parent), origin=str(path))
+        raise SpecError(f"{path}: a spec is a mapping of keys; see evomerge-optuna study example")
+    return parse_spec(with_absolute_paths(content, path.absolute().parent), origin=str(path))
+
+
+def is_spec_file(text: str) -> bool:
+    """Does it name a spec file, and not a study?"""
+    return text.endswith((".yaml", ".yml")) or "/" in text
 
 
 def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:
@@ -73,6 +78,28 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "absent") != new.get(key, "absent")
     ]
+
+
+def with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Models and data given as existing local paths become absolute; ids stay as they are."""
+
+    def absolute(text: str) -> str:
+        # os.path, since pathlib raises for an unknown user and for a name that is too long.
+        if text.startswith(("./", "../", "~", "/")) or os.path.exists(folder / text):
+            return os.path.realpath(folder / os.path.expanduser(text))
+        return text
+
+    def walk(value: Any, names_path: bool) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: walk(item, key in ("base_model", "path", "data") or value is models)
+                for key, item in value.items()
+            }
+        return absolute(value) if names_path and isinstance(value, str) else value
+
+    models = content.get("models")
+    resolved: dict[str, Any] = walk(content, False)
+    return resolved
 
 
 class _Loader(yaml.SafeLoader):
@@ -148,25 +175,3 @@ def _flatten(value: Any, path: str = "") -> dict[str, Any]:
         parts = [_flatten(item, f"{path}.{key}" if path else key) for key, item in value.items()]
         return {key: item for part in parts for key, item in part.items()}
     return {path: value}
-
-
-def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Models and data given as existing local paths become absolute; ids stay as they are."""
-
-    def absolute(text: str) -> str:
-        # os.path, since pathlib raises for an unknown user and for a name that is too long.
-        if text.startswith(("./", "../", "~", "/")) or os.path.exists(folder / text):
-            return os.path.realpath(folder / os.path.expanduser(text))
-        return text
-
-    def walk(value: Any, names_path: bool) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: walk(item, key in ("base_model", "path", "data") or value is models)
-                for key, item in value.items()
-            }
-        return absolute(value) if names_path and isinstance(value, str) else value
-
-    models = content.get("models")
-    resolved: dict[str, Any] = walk(content, False)
-    return resolved

@@ -1,6 +1,5 @@
 """Studies in a store: made, opened, compared with their spec and models, listed, deleted."""
 
-import importlib.metadata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
+from evomerge_optuna.versions import engine_versions
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
@@ -45,17 +45,6 @@ STOPPED = "stopped_after"  # so many problems of the search split, for it was ra
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 _MANY = 300  # parameters; each is a transaction of 2 to 3 ms
-
-ENGINES = (
-    "evomerge-optuna",
-    "optuna",
-    "cmaes",
-    "mergekit",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-)
 
 
 @dataclass(frozen=True)
@@ -374,11 +363,6 @@ def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     return {
         key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
     }
-
-
-def engine_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a study computes."""
-    return {name: importlib.metadata.version(name) for name in ENGINES}
 
 
 def _store_spec(study: optuna.Study, spec: StudySpec) -> None:
