@@ -1,5 +1,5 @@
-"""Reference pages from the code itself: `<!-- keys -->`, `<!-- commands -->` and
-`<!-- functions -->` in a page are replaced by what the package has."""
+"""Reference pages from the code itself: `<!-- keys -->`, `<!-- methods -->`, `<!-- commands -->`
+and `<!-- functions -->` in a page are replaced by what the package has."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,8 @@ from pydantic_core import PydanticUndefined
 from evomerge_optuna import api
 from evomerge_optuna.cli import main
 from evomerge_optuna.spec import (
+    MERGE_OPTIONS,
+    SEARCHED_PARAMETERS,
     JointStudySpec,
     ParameterStudySpec,
     Range,
@@ -46,6 +48,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces the marks of a page."""
     marks: dict[str, Callable[[], Iterator[str]]] = {
         "<!-- keys -->": _keys,
+        "<!-- methods -->": _methods,
         "<!-- commands -->": lambda: _commands(main, "evomerge-optuna"),
         "<!-- functions -->": _functions,
     }
@@ -69,10 +72,22 @@ def _keys() -> Iterator[str]:
                     todo.setdefault(inner, f"`{name}`: {inner.__name__}")
 
 
+def _methods() -> Iterator[str]:
+    """What each merge method searches, and its options."""
+    yield "| method | searched | options |\n| --- | --- | --- |"
+    for method, searched in SEARCHED_PARAMETERS.items():
+        named = [", ".join(map(_code, names)) for names in (searched, MERGE_OPTIONS[method])]
+        yield f"| {_code(method)} | {' | '.join(named)} |"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
 def _table(part: type[BaseModel]) -> str:
     """A class's docstring and its keys, but for those that every study has."""
     rows = [
-        f"| `{field.alias or name}` | {_type(field.annotation, field.metadata)} "
+        f"| {_code(field.alias or name)} | {_type(field.annotation, field.metadata)} "
         f"| {_default(field)} | {' '.join((field.description or '').split())} |"
         for name, field in part.model_fields.items()
         if part is StudySpec or name not in StudySpec.model_fields or name == "stage"
@@ -98,7 +113,7 @@ def _type(kind: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(kind) is Annotated:
         return _type(parts[0], parts[1:])
     if get_origin(kind) is Literal:
-        return ", ".join(f"`{part}`" for part in parts)
+        return ", ".join(_code(part) for part in parts)
     if get_origin(kind) is tuple:
         return f"list of {_type(parts[0])}"
     if get_origin(kind) is dict:
