@@ -56,7 +56,7 @@ def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]
     return merge_study, Search(
         problems=sum(attributes[SCORES][target]["n"] for attributes in scored),
         seconds=round(seconds, 1),
-        stopped=len(merge_study.stopped()),
+        stopped=len(merge_study.read().stopped),
         search=chosen.values[0],
         test=test,
     )

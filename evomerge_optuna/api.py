@@ -18,7 +18,7 @@ from evomerge_optuna.opening import (
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.running import run_here, run_with_workers
-from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, parse_spec, with_absolute_paths
+from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.final import choose_trial
 from evomerge_optuna.study.storage import open_store
@@ -137,7 +137,7 @@ def _parsed(spec: Spec) -> StudySpec:
     if isinstance(spec, StudySpec):
         return spec
     if isinstance(spec, Mapping):
-        return parse_spec(with_absolute_paths(dict(spec), Path.cwd()))
+        return spec_at(Path.cwd(), dict(spec))
     return load_spec(Path(spec))
 
 

@@ -64,6 +64,7 @@ def main(debug: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 
@@ -94,7 +95,7 @@ storage_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 code_option = click.option(
-    "--allow-code", is_flag=True, help="Run the code that a stored study's python tasks name."
+    "--allow-code", is_flag=True, help="Run the code that a stored study's tasks name."
 )
 trial_option = click.option(
     "--trial", default="best", metavar="best|knee|N", show_default=True, help="Which trial."
@@ -120,11 +121,12 @@ def study() -> None:
 @study.command("example")
 @click.argument("name", required=False)
 def study_example(name: str | None) -> None:
-    """Print a spec to begin with; without a NAME, which ones there are."""
-    from evomerge_optuna.examples import example, examples
+    """Copy a spec to begin with into this folder; without a NAME, list them."""
+    from evomerge_optuna.examples import copy_example, examples
 
     if name is not None:
-        click.echo(example(name), nl=False)
+        file = copy_example(name, Path())
+        click.echo(f"Copied {file}. Run it: evomerge-optuna study run {file}")
         return
     for known, about in examples().items():
         click.echo(f"{known:20} {about}")
@@ -247,7 +249,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         return
     counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
-    if (stopped := len(shown.stopped())) > 0:
+    if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
     best = choice(shown)
     if best is not None:

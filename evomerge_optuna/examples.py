@@ -1,4 +1,4 @@
-"""The specs that come with the program, to be run or copied."""
+"""The specs that come with the program, to be run or changed."""
 
 from pathlib import Path
 
@@ -15,15 +15,27 @@ def examples() -> dict[str, str]:
     }
 
 
-def example(name: str) -> str:
-    """The text of one.
+def copy_example(name: str, folder: Path) -> Path:
+    """Copies one into a folder, with the files of its tasks; returns the spec file.
 
     Raises:
-        UsageError: there is none of this name.
+        UsageError: there is none of this name, or another file is in its place.
     """
+    import yaml
+
     if name not in (known := examples()):
         raise UsageError(f"there is no example '{name}'; there are {', '.join(known)}")
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    spec = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    tasks = [task for task in spec["tasks"].values() if isinstance(task, str)]
+    contents = {file: (_folder() / file).read_bytes() for file in (f"{name}.yaml", *tasks)}
+    for file, content in contents.items():
+        there = folder / file
+        if there.exists() and there.read_bytes() != content:
+            raise UsageError(f"{there} exists and is another file; move it, or copy elsewhere")
+    for file, content in contents.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+    return folder / f"{name}.yaml"
 
 
 def _folder() -> Path:

@@ -55,12 +55,10 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
         # A validator of the whole part names the key itself.
         return f"{'.' if re.match('[a-z_]+: ', message) else ': '}{message}"
     if first["type"] == "union_tag_not_found":
-        return ".type: missing; write type: generate, choice, perplexity or python"
+        return f".type: missing; write type: {_listed(_types_at(kind, location))}"
     if first["type"] == "union_tag_invalid":
-        return (
-            ".type: should be 'generate', 'choice', 'perplexity' or 'python', "
-            f"not {value(given['type'])}"
-        )
+        known = [repr(name) for name in _types_at(kind, location)]
+        return f".type: should be {_listed(known)}, not {value(given['type'])}"
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
     return f": {message}, not {value(given)}"
@@ -72,8 +70,22 @@ def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known keys are {', '.join(known)}"
 
 
+def _types_at(kind: type[BaseModel], location: list[int | str]) -> list[str]:
+    """The values that `type` may have in the part at this path."""
+    annotations = [field.annotation for name, field in _fields_at(kind, location) if name == "type"]
+    return [str(name) for annotation in annotations for name in get_args(annotation)]
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def _keys_at(kind: type[BaseModel], location: list[int | str]) -> set[str]:
     """The keys of the part that is at this path of something of this kind."""
+    return {name for name, _ in _fields_at(kind, location)}
+
+
+def _fields_at(kind: type[BaseModel], location: list[int | str]) -> list[tuple[str, Any]]:
     parts, names = [kind], iter(location)
     for name in names:
         field = next((f for f_name, f in _fields(parts) if f_name == name), None)
@@ -81,7 +93,7 @@ def _keys_at(kind: type[BaseModel], location: list[int | str]) -> set[str]:
             parts = _models_in(field.annotation)
             if get_origin(field.annotation) is dict:
                 next(names, None)  # a name that the user chose
-    return {name for name, _ in _fields(parts)}
+    return _fields(parts)
 
 
 def _fields(parts: list[type[BaseModel]]) -> list[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from evomerge_optuna.errors import StudyExistsError
-from evomerge_optuna.evaluation.user_code import allow, functions_of
+from evomerge_optuna.evaluation.user_code import allow, code_of
 from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
@@ -53,7 +53,7 @@ def open_with_models(store: Store, name: str, train_zoo: TrainZoo) -> MergeStudy
 
 def allow_code_of(spec: StudySpec) -> None:
     """For a spec that the user has written, or a stored one that the user vouches for."""
-    allow(functions_of(spec))
+    allow(code_of(spec))
 
 
 def prepare_models(spec: StudySpec, train_zoo: TrainZoo) -> None:

@@ -23,7 +23,7 @@ def score_checkpoint(model: str, spec: StudySpec, split: str) -> Evaluation:
     load_tokenizer(model, "MODEL")
     folder = local_folder(model)
     try:
-        loaded, tokenizer = load_model(folder, device)
+        loaded, tokenizer = load_model(folder, device, spec.evaluation.dtype)
     except Exception as error:  # what is wrong with weights, many libraries say in their own way
         raise EvomergeError(f"{model} cannot be loaded: {one_line(error)}") from error
     return Evaluator(spec).evaluate(loaded, tokenizer, split)

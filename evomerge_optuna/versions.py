@@ -14,6 +14,6 @@ ENGINES = (
 )
 
 
-def engine_versions() -> dict[str, str]:
-    """The installed version of each, by name."""
-    return {name: importlib.metadata.version(name) for name in ENGINES}
+def engine_versions(*more: str) -> dict[str, str]:
+    """The installed version of each, and of further packages, by name."""
+    return {name: importlib.metadata.version(name) for name in (*ENGINES, *more)}

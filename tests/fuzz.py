@@ -66,8 +66,13 @@ STACKED = {
     "constraints": ["layers <= 9", {"target": "parameters", "relation": ">=", "bound": 0.1}],
 }
 STAGED = {key: part for key, part in QUICK.items() if key not in ("base_model", "merge")}
+HARNESS = {
+    **{"type": "lm_eval", "task": "t", "include_path": "tasks", "metric": "f1", "filter": "none"},
+    **{"data": {"search": "[:9]", "dev": "train[9:-9]", "test": "test"}, "num_fewshot": 2},
+}
 SPECS: list[Any] = [
-    *(yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(STUDIES.glob("*.yaml"))),
+    *(yaml.safe_load(load_spec(file).to_yaml()) for file in sorted(STUDIES.glob("*.yaml"))),
+    QUICK | {"tasks": {"math": HARNESS}, "objectives": [{"maximize": "math.f1"}]},
     QUICK | {"racing": {"blocks": 12, "p_threshold": 0.05}},
     QUICK | MORE | {"merge": {"method": "dare_ties", "weight": [-1, 2], "lambda": 0.3}},
     QUICK | MORE | STACKED | {"stage": "ps+dfs"},

@@ -169,9 +169,11 @@ def test_an_example_is_a_spec(command_line: CommandLine) -> None:
     listed = [line.split()[0] for line in command_line.run("study", "example")[0].splitlines()]
     assert {"quickstart", "ja_math_ps"} <= set(listed)
     for name in listed:
-        file = command_line.folder / f"{name}.yaml"
-        file.write_text(command_line.run("study", "example", name)[0])
-        assert load_spec(file).study == name.replace("_", "-")
+        out, _ = command_line.run("study", "example", name)
+        assert f"evomerge-optuna study run {name}.yaml" in out
+        assert load_spec(command_line.folder / f"{name}.yaml").study == name.replace("_", "-")
+    (command_line.folder / "quickstart.yaml").write_text("study: mine\n")
+    assert "is another file" in fails(command_line, 2, "study", "example", "quickstart")
     assert "there are ja_math_dfs, " in fails(command_line, 2, "study", "example", "none")
 
 

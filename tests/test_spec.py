@@ -166,7 +166,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
-            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity' or 'python'",
+            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity', 'python' or "
+            "'lm_eval'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (
@@ -187,7 +188,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             generated(scorer="exakt"),
-            "spec: tasks.t.scorer: should be 'last_number', 'exact', 'contains' or 'rouge_l', not",
+            "spec: tasks.t.scorer: should be 'last_number', 'released_number', 'exact', 'contains' "
+            "or 'rouge_l', not",
         ),
         (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
         (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
@@ -361,6 +363,26 @@ def test_local_paths_are_taken_from_the_specs_folder(
         "hub": "organisation/model",
         "z": "zoo:ja",
     }
+
+
+def test_a_task_in_a_file_of_its_own(tmp_path: Path, spec_content: Content) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "texts.jsonl").touch()
+    task = tmp_path / "tasks" / "words.yaml"
+    task.write_text("type: perplexity\ndata: {search: {path: texts.jsonl}}\n")
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(spec_content(tasks={"words": "tasks/words.yaml"})))
+    spec = load_spec(file)
+    path = str(tmp_path / "tasks" / "texts.jsonl")
+    assert spec == parse_spec(
+        spec_content(tasks={"words": {"type": "perplexity", "data": {"search": {"path": path}}}})
+    )
+    task.write_text("- type: perplexity\n")
+    with pytest.raises(SpecError, match=r"words\.yaml: a task is a mapping of keys; see"):
+        load_spec(file)
+    task.unlink()
+    with pytest.raises(SpecError, match=r"tasks/words\.yaml: cannot be read: No such file"):
+        load_spec(file)
 
 
 @pytest.mark.parametrize("model", ["~nosuchuser/x", "x" * 5000, "./" + "x" * 5000])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.data import Problem
+from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import Prompted, StudySpec
 

@@ -1,4 +1,7 @@
-"""Python tasks: the user's own scoring function, run only where the user has allowed it.
+"""The user's own code: run only where the user has allowed it.
+
+Python tasks name a function, lm_eval tasks may name a folder (whose templates can run code, too) or
+a backend.
 
 The function is called once for each model and split:
 
@@ -19,37 +22,45 @@ from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.evaluation.data import Problem
+from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.spec import PythonTask, StudySpec
+from evomerge_optuna.spec import LMEvalTask, PythonTask, StudySpec
 
 _allowed: set[str] = set()
 
 
-def functions_of(spec: StudySpec) -> tuple[str, ...]:
-    """The functions that a spec names, as `module:function`."""
-    return tuple(task.function for task in spec.tasks.values() if isinstance(task, PythonTask))
+def code_of(spec: StudySpec) -> tuple[str, ...]:
+    """What a spec has run: functions as `module:function`, folders, backends."""
+    found: list[str | None] = []
+    for task in spec.tasks.values():
+        if isinstance(task, PythonTask):
+            found.append(task.function)
+        if isinstance(task, LMEvalTask):
+            found += [task.include_path, task.backend]
+    return tuple(name for name in found if name is not None)
 
 
-def allow(functions: Iterable[str]) -> None:
-    """Lets this process import these functions; by default it imports none.
+def allow(names: Iterable[str]) -> None:
+    """Lets this process run this code; by default it runs none.
 
     A stored spec may have been written by anyone who writes to the database. Call it with what the
     user of this process has named, or has looked at.
     """
-    _allowed.update(functions)
+    _allowed.update(names)
 
 
 def allowed() -> tuple[str, ...]:
-    """The functions that this process may import, for the processes that it starts."""
+    """What this process may run, for the processes that it starts."""
     return tuple(sorted(_allowed))
 
 
 def fingerprint_code(spec: StudySpec) -> dict[str, str]:
-    """SHA-256 of the file of every function that the spec names, by its place in the spec.
+    """SHA-256 of the file of every function that the spec names, and of every folder of tasks.
+
+    By their place in the spec.
 
     Raises:
-        SpecError: see `load_function`.
+        SpecError: see `load_function`; or there is no such folder.
     """
     found = {}
     for name, task in spec.tasks.items():
@@ -58,7 +69,34 @@ def fingerprint_code(spec: StudySpec) -> dict[str, str]:
             load_function(task.function, key)
             file = sys.modules[task.function.partition(":")[0]].__file__
             found[key] = hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+        if isinstance(task, LMEvalTask) and task.include_path is not None:
+            key = f"tasks.{name}.include_path"
+            require_allowed(task.include_path, key)
+            found[key] = _digest_folder(Path(task.include_path), key)
     return found
+
+
+def require_allowed(name: str, key: str) -> None:
+    """Refuses code that nobody has allowed.
+
+    Args:
+        key: its place in the spec.
+    """
+    if name not in _allowed:
+        raise SpecError(
+            f"{key}: the spec comes from the database and would run the code of {name}; look "
+            "at it, then allow it with --allow-code"
+        )
+
+
+def _digest_folder(folder: Path, key: str) -> str:
+    if not folder.is_dir():
+        raise SpecError(f"{key}: there is no folder {folder}; correct the path")
+    whole = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".py")):
+        whole.update(f"{file.relative_to(folder)}\0".encode())
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def load_function(function: str, key: str) -> Callable[..., Any]:
@@ -67,11 +105,7 @@ def load_function(function: str, key: str) -> Callable[..., Any]:
     Raises:
         SpecError: nobody has allowed it, it cannot be imported, or it is no function.
     """
-    if function not in _allowed:
-        raise SpecError(
-            f"{key}: the spec comes from the database and would run the code of {function}; look "
-            "at it, then allow it with --allow-code"
-        )
+    require_allowed(function, key)
     module, _, name = function.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it

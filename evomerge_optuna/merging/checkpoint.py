@@ -1,10 +1,12 @@
 """Checkpoint merger: a recipe becomes files, written by mergekit's `run_merge`."""
 
+import itertools
 import os
 import shutil
 import socket
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,8 @@ from evomerge_optuna.merging.plan import located, merge_options, mergekit_errors
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.loading import load_model, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe
+
+_numbers = itertools.count()  # of this process's scratch folders
 
 
 def write_checkpoint(recipe: MergeRecipe, folder: Path, device: str) -> str:
@@ -45,11 +49,14 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path, device: str) -> str:
 class CheckpointMerger:
     """Writes every candidate's checkpoint into a scratch folder and loads it from there.
 
-    For models that do not fit into memory next to each other.
+    For models that do not fit into memory next to each other, and for tasks whose model backend
+    loads the files, which stay until the next merge.
     """
 
     def __init__(self, device: str) -> None:
         self._device = device
+        self._files = ExitStack()
+        weakref.finalize(self, self._files.close)
 
     def merge(self, recipe: MergeRecipe) -> Merged:
         """The recipe's model.
@@ -58,9 +65,12 @@ class CheckpointMerger:
             CandidateError: see `write_checkpoint`.
             OSError: see `write_checkpoint`.
         """
-        with scratch_folder() as folder:
+        self._files.close()  # the last candidate's
+        with ExitStack() as files:
+            folder = files.enter_context(scratch_folder())
             digest = write_checkpoint(recipe, folder, self._device)
             model, tokenizer = load_model(folder, self._device)
+            self._files.push(files.pop_all())
         return Merged(model, tokenizer, digest)
 
 
@@ -70,13 +80,17 @@ def scratch_folder() -> Iterator[Path]:
     root = home() / "scratch"
     root.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(root)
-    folder = root / f"{socket.gethostname()}-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    own, number = root / f"{socket.gethostname()}-{os.getpid()}", next(_numbers)
+    if number == 0:  # of a dead worker that had the same number
+        shutil.rmtree(own, ignore_errors=True)
+    folder = own / str(number)
+    folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another merger of this process has files there
+            own.rmdir()
 
 
 def _remove_leftovers(root: Path) -> None:

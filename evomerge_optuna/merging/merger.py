@@ -1,6 +1,7 @@
 """The merger of every recipe: each kind goes to the merger made for it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ class EveryMerger:
     """Builds recipes of every kind, each by the merger made for it, which is made when needed.
 
     Args:
-        spec: names the merger of merge recipes, the device and the memory limit.
+        spec: names the merger of merge recipes, the device, the memory limit, and the dtype in
+            which models are to run; their digest is that of the recipe's own.
         say: told once what is kept in memory.
     """
 
@@ -28,10 +30,16 @@ class EveryMerger:
         self._say = say
 
     def merge(self, recipe: Recipe) -> Merged:
-        """The recipe's model; it is valid until the next merge."""
+        """The recipe's model in the spec's dtype; it is valid until the next merge."""
         if isinstance(recipe, StackRecipe):
-            return self._stacked.merge(recipe)
-        return self._merged.merge(recipe)
+            merged = self._stacked.merge(recipe)
+        else:
+            merged = self._merged.merge(recipe)
+        if self._spec.dtype is None:
+            return merged
+        from evomerge_optuna.models.loading import in_dtype
+
+        return replace(merged, model=in_dtype(merged.model, self._spec.dtype))
 
     @cached_property
     def _stacked(self) -> "StackedMerger":

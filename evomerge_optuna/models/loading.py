@@ -1,5 +1,6 @@
 """A checkpoint in memory: its model, ready to run, and its tokenizer."""
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ def torch_device(name: str) -> str:
     return name
 
 
-def load_model(folder: Path, device: str) -> tuple[Any, Any]:
+def load_model(folder: Path, device: str, dtype: str | None = None) -> tuple[Any, Any]:
     """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code.
+
+    Args:
+        dtype: in which it is to run; None: its own.
 
     Raises:
         SpecError: the device is not there.
@@ -34,10 +38,26 @@ def load_model(folder: Path, device: str) -> tuple[Any, Any]:
 
     device = torch_device(device)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+        folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.to(device).eval(), tokenizer
+
+
+def in_dtype(model: Any, dtype: str) -> Any:
+    """The model as it would be, had it been loaded in this dtype; the given one stays as it is.
+
+    Parameters that are shared stay shared.
+    """
+    import torch
+
+    wanted: torch.dtype = getattr(torch, dtype)
+    cast = {
+        id(p): torch.nn.Parameter(p.detach().to(wanted), requires_grad=False)
+        for p in model.parameters()
+        if p.dtype != wanted
+    }
+    return copy.deepcopy(model, dict(cast)) if cast else model
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ import optuna
 from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FrozenTrial
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
+from optuna_dashboard._note import note_ver_key, split_body
 
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.scores import Score
@@ -46,9 +47,14 @@ def describe_study(merge_study: MergeStudy) -> None:
 
 
 def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
-    """Writes a finished trial's note."""
-    # save_note wants a live trial, though it writes to the study's attributes.
-    save_note(optuna.Trial(merge_study.study, trial._trial_id), trial_note(merge_study, trial))
+    """Writes a finished trial's note, once.
+
+    As save_note does it, which reads all notes of the study twice: after so many trials as many.
+    """
+    storage, study_id = merge_study.study._storage, merge_study.study._study_id
+    text = split_body(trial_note(merge_study, trial), trial._trial_id)
+    for key, part in {**text, note_ver_key(trial._trial_id): 1}.items():
+        storage.set_study_system_attr(study_id, key, part)
 
 
 class PageUpdates:

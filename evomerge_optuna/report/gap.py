@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from evomerge_optuna.evaluation.scores import drop_of_mean, drop_of_proportion
-from evomerge_optuna.report.numbers import show_number
+from evomerge_optuna.report.numbers import is_share, show_number
 from evomerge_optuna.spec import Objective
 from evomerge_optuna.study.final import FinalScores
 
@@ -35,8 +35,10 @@ def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
         before, after = (search, score) if objective.sign > 0 else (score, search)
         if target.endswith("perplexity"):
             p = drop_of_mean(before, after, _log)
-        else:
+        elif is_share(target):
             p = drop_of_proportion(before, after)
+        else:
+            p = drop_of_mean(before, after, float)
         found.append(Gap(split, score.value - search.value, p))
     return found
 

@@ -12,7 +12,8 @@ from evomerge_optuna.report.tables import show_value
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.studies import BASELINE, ERROR, RECIPE, STOPPED, MergeStudy, recipe_of
+from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
+from evomerge_optuna.study.trials import BASELINE, STOPPED
 
 
 def study_note(merge_study: MergeStudy) -> str:
@@ -74,7 +75,7 @@ def _scores(merge_study: MergeStudy, first: tuple[str, FrozenTrial]) -> str:
     wanted = merge_study.spec.objectives
     rows = [first] + [
         (baseline.user_attrs[BASELINE], baseline)
-        for baseline in merge_study.baselines()
+        for baseline in merge_study.read().baselines
         if baseline.number != first[1].number
     ]
     return table(

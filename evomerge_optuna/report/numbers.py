@@ -1,15 +1,24 @@
 """How scores are written."""
 
 import math
+import re
 
 from evomerge_optuna.evaluation.scores import Score
+
+# Of lm-evaluation-harness too; what else a metric may be is no share for sure.
+_SHARE = re.compile(r"(accuracy|_share|\.rouge_l|\.acc\w*|\.exact_match|\.em|\.f1)$")
+
+
+def is_share(metric: str) -> bool:
+    """Is it a share of problems, or a score between 0 and 1 that is read as one?"""
+    return _SHARE.search(metric) is not None
 
 
 def show_number(value: float, metric: str, sign: str = "") -> str:
     """'69.2%' for a share, a plain number for what is none; `sign` '+' gives '+1.3%'."""
     if not math.isfinite(value):
         return str(value)
-    if metric.endswith(("perplexity", ".score")):
+    if not is_share(metric):
         return f"{value:{sign}.3f}"
     return f"{100 * value:{sign}.1f}%"
 

@@ -23,14 +23,8 @@ from evomerge_optuna.study.final import (
 )
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.objective import COSTS, DIGEST, SCORES
-from evomerge_optuna.study.studies import (
-    BASELINE,
-    ERROR,
-    STOPPED,
-    MergeStudy,
-    StudySummary,
-    summarize,
-)
+from evomerge_optuna.study.studies import ERROR, MergeStudy, StudySummary, summarize
+from evomerge_optuna.study.trials import BASELINE, STOPPED
 
 SHOWN_TRIALS = 5
 
@@ -123,7 +117,7 @@ def study_table(merge_study: MergeStudy) -> Table:
         knee_mark = " (knee)" if trial.number == middle else ""
         add(trial, knee_mark + (" (best on dev)" if trial == chosen else ""))
     table.add_section()
-    for trial in merge_study.baselines():
+    for trial in merge_study.read().baselines:
         add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
     return table
 
@@ -159,13 +153,12 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
 
 def state_counts(merge_study: MergeStudy) -> dict[str, int]:
     """Trials by state; interrupted ones, which others repeat, on their own."""
-    trials = merge_study.trials()
+    trials = merge_study.read()
     counts = {
-        state.name.lower(): sum(t.state is state for t in trials)
+        state.name.lower(): sum(t.state is state for t in trials.counted)
         for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     }
-    total = len(merge_study.study.get_trials(deepcopy=False))
-    return {**counts, "interrupted": total - len(trials)}
+    return {**counts, "interrupted": len(trials.everything) - len(trials.counted)}
 
 
 def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:

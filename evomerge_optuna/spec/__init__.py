@@ -1,12 +1,12 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
-from evomerge_optuna.spec.data import SPLITS, DataSource, ShotSource, TaskData
+from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
 from evomerge_optuna.spec.files import (
     differences,
     is_spec_file,
     load_spec,
     parse_spec,
-    with_absolute_paths,
+    spec_at,
 )
 from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
@@ -26,6 +26,7 @@ from evomerge_optuna.spec.study import (
 from evomerge_optuna.spec.tasks import (
     ChoiceTask,
     GenerateTask,
+    LMEvalTask,
     PerplexityTask,
     Prompted,
     PythonTask,
@@ -44,9 +45,11 @@ __all__ = [
     "Constraint",
     "DTypeName",
     "DataSource",
+    "Documents",
     "EvaluationSpec",
     "GenerateTask",
     "JointStudySpec",
+    "LMEvalTask",
     "MergeSearchSpec",
     "MergeSpec",
     "Objective",
@@ -70,5 +73,5 @@ __all__ = [
     "is_spec_file",
     "load_spec",
     "parse_spec",
-    "with_absolute_paths",
+    "spec_at",
 ]

@@ -1,9 +1,10 @@
 """Where the problems of a task come from, and the templates that make text of them."""
 
+import re
 from string import Formatter
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer, model_validator
 
 from evomerge_optuna.spec.part import Integer, Strict
 
@@ -46,6 +47,63 @@ class TaskData(Strict):
         """The splits that the spec gives, in the order search, dev, test."""
         found = {split: getattr(self, split) for split in SPLITS}
         return {split: source for split, source in found.items() if source is not None}
+
+
+class DocumentData(Strict):
+    """Which documents of an lm-evaluation-harness task belong to each split.
+
+    As `[:200]`, of the split that the task itself is scored on, or as `train[:200]` or `test`, of
+    the split of that name of its data set.
+    """
+
+    search: "Documents"
+    """What candidates are scored on as the search goes."""
+    dev: "Documents | None" = None
+    """What chooses among the best."""
+    test: "Documents | None" = None
+    """What the search never sees."""
+
+    def sources(self) -> dict[str, "Documents"]:
+        """The splits that the spec gives, in the order search, dev, test."""
+        found = {split: getattr(self, split) for split in SPLITS}
+        return {split: source for split, source in found.items() if source is not None}
+
+
+class Documents(Strict):
+    """A slice of a named split, or of the task's own where `split` is empty."""
+
+    split: str
+    """The split's name in the data set; empty: the one that the task is scored on."""
+    start: int | None
+    """The first document, from 0."""
+    stop: int | None
+    """The one after the last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = re.fullmatch(r"([A-Za-z_][\w.-]*)?(?:\[(-?\d{0,9}):(-?\d{0,9})\])?", value)
+        if parts is None or not value or "-" in parts.groups():
+            raise ValueError('write documents as "[:200]", "validation[200:]" or "test"')
+        split, start, stop = parts.groups()
+        return {
+            "split": split or "",
+            "start": int(start) if start else None,
+            "stop": int(stop) if stop else None,
+        }
+
+    @model_serializer
+    def __str__(self) -> str:
+        if self.split and self.start is None and self.stop is None:
+            return self.split
+        start, stop = ("" if end is None else end for end in (self.start, self.stop))
+        return f"{self.split}[{start}:{stop}]"
+
+    def of(self, count: int) -> range:
+        """The places of its documents among so many."""
+        return range(count)[self.start : self.stop]
 
 
 class ShotSource(DataSource):

@@ -23,6 +23,7 @@ _STAGES: dict[Any, type[StudySpec]] = {
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
+_PATHS = ("base_model", "path", "data", "include_path")
 _MOST_NODES = 100_000  # of a file, its aliases written out; so a chain of them is short, too
 _DEEPEST = 40
 
@@ -30,9 +31,34 @@ _DEEPEST = 40
 def load_spec(path: Path) -> StudySpec:
     """Reads a spec file; local model and data paths are taken relative to its folder.
 
+    A task may be the path of a file of its own, whose paths are relative to the folder of that.
+
     Raises:
-        SpecError: the file cannot be read, is not YAML, or is not a valid spec.
+        SpecError: a file cannot be read, is not YAML, or the whole is not a valid spec.
     """
+    content = _read(path, "a spec is a mapping of keys; see evomerge-optuna study example")
+    return spec_at(path.absolute().parent, content, origin=str(path))
+
+
+def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> StudySpec:
+    """The spec of a file's content, were the file in this folder; see `load_spec`."""
+    resolved = _with_absolute_paths(content, folder)
+    if isinstance(tasks := resolved.get("tasks"), dict):
+        resolved["tasks"] = {
+            name: _task_of(task, folder) if isinstance(task, str) else task
+            for name, task in tasks.items()
+        }
+    return parse_spec(resolved, origin)
+
+
+def _task_of(file: str, folder: Path) -> dict[str, Any]:
+    """A task that is kept in a file, so that studies share it."""
+    path = folder / os.path.expanduser(file)
+    content = _read(path, "a task is a mapping of keys; see studies/tasks")
+    return _with_absolute_paths(content, path.parent)
+
+
+def _read(path: Path, otherwise: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -44,8 +70,8 @@ def load_spec(path: Path) -> StudySpec:
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise SpecError(f"{path}: a spec is a mapping of keys; see evomerge-optuna study example")
-    return parse_spec(with_absolute_paths(content, path.absolute().parent), origin=str(path))
+        raise SpecError(f"{path}: {otherwise}")
+    return content
 
 
 def is_spec_file(text: str) -> bool:
@@ -78,28 +104,6 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "absent") != new.get(key, "absent")
     ]
-
-
-def with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Models and data given as existing local paths become absolute; ids stay as they are."""
-
-    def absolute(text: str) -> str:
-        # os.path, since pathlib raises for an unknown user and for a name that is too long.
-        if text.startswith(("./", "../", "~", "/")) or os.path.exists(folder / text):
-            return os.path.realpath(folder / os.path.expanduser(text))
-        return text
-
-    def walk(value: Any, names_path: bool) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: walk(item, key in ("base_model", "path", "data") or value is models)
-                for key, item in value.items()
-            }
-        return absolute(value) if names_path and isinstance(value, str) else value
-
-    models = content.get("models")
-    resolved: dict[str, Any] = walk(content, False)
-    return resolved
 
 
 class _Loader(yaml.SafeLoader):
@@ -175,3 +179,24 @@ def _flatten(value: Any, path: str = "") -> dict[str, Any]:
         parts = [_flatten(item, f"{path}.{key}" if path else key) for key, item in value.items()]
         return {key: item for part in parts for key, item in part.items()}
     return {path: value}
+
+
+def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Models and data given as existing local paths become absolute; ids stay as they are."""
+
+    def absolute(text: str) -> str:
+        # os.path, since pathlib raises for an unknown user and for a name that is too long.
+        if text.startswith(("./", "../", "~", "/")) or os.path.exists(folder / text):
+            return os.path.realpath(folder / os.path.expanduser(text))
+        return text
+
+    def walk(value: Any, names_path: bool) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: walk(item, key in _PATHS or value is models) for key, item in value.items()
+            }
+        return absolute(value) if names_path and isinstance(value, str) else value
+
+    models = content.get("models")
+    resolved: dict[str, Any] = walk(content, False)
+    return resolved

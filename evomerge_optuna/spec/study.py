@@ -11,7 +11,7 @@ from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Number, Strict
 from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
-from evomerge_optuna.spec.tasks import Task
+from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "merge", "merged", "stack"),
@@ -36,10 +36,13 @@ class SamplerSpec(Strict):
 
 
 class EvaluationSpec(Strict):
-    """How candidates are built and run; changes speed, not what is searched."""
+    """How candidates are built and run; but for `dtype` it changes speed, not what is searched."""
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
     """Problems at a time."""
+    dtype: DTypeName | None = None
+    """What candidates are scored in, which may change their scores; as they are unless given. They
+    are merged, hashed and exported as the recipe says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto: on a GPU if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"
@@ -170,6 +173,26 @@ class StudySpec(Strict):
     def _different_models(self) -> "StudySpec":
         if len(set(self.models.values())) < len(self.models):
             raise ValueError("models: the same model is named twice; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_for_backends(self) -> "StudySpec":
+        for name, task in self.tasks.items():
+            if isinstance(task, LMEvalTask) and task.backend is not None:
+                if self.stacking is not None:
+                    raise ValueError(
+                        f"tasks.{name}.backend: a stack is scored in memory; remove backend"
+                    )
+                if self.evaluation.merger != "checkpoint":
+                    raise ValueError(
+                        f"tasks.{name}.backend: {task.backend} loads a checkpoint from disk; "
+                        "write evaluation: {merger: checkpoint}, or remove backend"
+                    )
+                if self.evaluation.dtype is not None:
+                    raise ValueError(
+                        f"evaluation.dtype: {task.backend} loads the checkpoint itself; write it "
+                        f"as {task.backend} takes it into tasks.{name}.backend_args"
+                    )
         return self
 
     def _check_measure(self, where: str, target: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from evomerge_optuna.spec.data import Options, Shots, TaskData, Template
+from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
 
 
@@ -26,7 +26,9 @@ class Regex(Strict):
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
 Scorer = Annotated[
-    Annotated[Literal["last_number", "exact", "contains", "rouge_l"], Tag("(one)")]
+    Annotated[
+        Literal["last_number", "released_number", "exact", "contains", "rouge_l"], Tag("(one)")
+    ]
     | Annotated[Regex, Tag("(regex)")],
     Discriminator(lambda value: "(regex)" if isinstance(value, dict | Regex) else "(one)"),
 ]
@@ -79,7 +81,7 @@ class GenerateTask(Prompted):
     @property
     def metrics(self) -> tuple[str, ...]:
         found: tuple[str, ...] = ("accuracy", "match_accuracy")
-        if self.scorer == "last_number":
+        if self.scorer in ("last_number", "released_number"):
             found = ("accuracy", "number_accuracy")
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)
@@ -138,6 +140,51 @@ class PythonTask(Strict):
         return ("score",)
 
 
+class LMEvalTask(Strict):
+    """A task of EleutherAI's lm-evaluation-harness: a built-in one, or one of the user's folder."""
+
+    type: Literal["lm_eval"]
+    """What kind of task it is."""
+    task: Annotated[str, Field(min_length=1)]
+    """The harness's name of it."""
+    include_path: str | None = None
+    """A folder with tasks of yours."""
+    data: DocumentData
+    """Which of the task's documents belong to each split."""
+    metric: Annotated[str, Field(min_length=1)] = "acc"
+    """One of the metrics of the task's configuration."""
+    filter: str = "none"
+    """One of the filters of the task's configuration."""
+    num_fewshot: Annotated[Integer, Field(ge=0)] | None = None
+    """Solved documents before each; the task's own number unless given."""
+    chat: bool = False
+    """By the tokenizer's chat template."""
+    system: str | None = None
+    """The system message of a chat."""
+    backend: str | None = None
+    """A model of the harness by its name, as `vllm`, which loads the candidate's checkpoint; the
+    model is handed over in memory unless given."""
+    backend_args: dict[str, bool | Integer | float | str] = Field(default_factory=dict)
+    """What that model is made with."""
+
+    @model_validator(mode="after")
+    def _arguments_of_a_backend(self) -> "LMEvalTask":
+        if self.backend_args and self.backend is None:
+            raise ValueError("backend_args: there is no backend that takes them; name one")
+        given = {"pretrained", "trust_remote_code"} & self.backend_args.keys()
+        if given:
+            raise ValueError(
+                f"backend_args: {given.pop()} is not for a spec to give: the candidate's "
+                "checkpoint is loaded, and no code of it is run"
+            )
+        return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+
 Task = Annotated[
-    GenerateTask | ChoiceTask | PerplexityTask | PythonTask, Field(discriminator="type")
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask,
+    Field(discriminator="type"),
 ]

@@ -1,34 +1,39 @@
 """Drawing a trial's parameters before the trial is stored, so that it is stored whole.
 
 Optuna stores a trial, then each parameter as it is suggested, a transaction each; the attributes in
-which samplers keep their state are as many more. Here all of that is one transaction.
+which samplers keep their state are as many more. Here all of that is one transaction, and the
+sampler looks at trials that were read before rather than reading them several times over.
 """
 
+from collections.abc import Container
 from dataclasses import asdict
 from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.study.lock import WORKER, Lease
-from evomerge_optuna.study.requeue import next_position
-from evomerge_optuna.study.samplers import make_sampler
-from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.studies import RECIPE, MergeStudy
+from evomerge_optuna.study.trials import Trials
 
 
-def add_drawn_trial(merge_study: MergeStudy, lease: Lease) -> optuna.Trial:
-    """A new running trial with all its parameters, signed; for the holder of the study."""
-    study = merge_study.study
-    position = next_position(merge_study)
-    sampler = make_sampler(merge_study.spec.sampler, position, merge_study.start())
+def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> optuna.Trial:
+    """A new running trial with its parameters and recipe, signed; for the holder of the study.
+
+    The study's sampler draws it.
+
+    Args:
+        trials: those of the study as they are now.
+    """
+    study, sampler = merge_study.study, merge_study.study.sampler
     ranges: dict[str, BaseDistribution] = {
         n: FloatDistribution(r.low, r.high) for n, r in merge_study.space.ranges().items()
     }
-    recorder = _Recorder(study._storage)
+    recorder = _Recorder(study._storage, trials)
     recorded = optuna.load_study(study_name=study.study_name, storage=cast(Any, recorder))
     draft = create_trial(state=TrialState.RUNNING)
-    draft.number = position
+    draft.number = trials.next_position
     # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one.
     together = sampler.sample_relative(
         recorded, draft, sampler.infer_relative_search_space(recorded, draft)
@@ -39,28 +44,37 @@ def add_drawn_trial(merge_study: MergeStudy, lease: Lease) -> optuna.Trial:
         else sampler.sample_independent(recorded, draft, name, distribution)
         for name, distribution in ranges.items()
     }
-    study.add_trial(
+    recipe = merge_study.space.recipe(params)
+    # Not study.add_trial, which does not tell the trial's id.
+    trial_id = study._storage.create_new_trial(
+        study._study_id,
         create_trial(
             state=TrialState.RUNNING,
             params=params,
             distributions=ranges,
-            user_attrs={WORKER: asdict(lease)},
+            user_attrs={WORKER: asdict(lease), RECIPE: recipe.model_dump(mode="json")},
             system_attrs=recorder.attributes,
-        )
+        ),
     )
-    added = study.get_trials(deepcopy=False)[-1]
-    return optuna.Trial(study, added._trial_id)
+    return optuna.Trial(study, trial_id)
 
 
 class _Recorder:
     """A storage to a sampler, which writes attributes of the trial that is not stored yet."""
 
-    def __init__(self, storage: optuna.storages.BaseStorage) -> None:
+    def __init__(self, storage: optuna.storages.BaseStorage, trials: Trials) -> None:
         self._storage = storage
+        self._trials = trials
         self.attributes: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        assert not deepcopy  # no sampler of ours asks for it
+        return [t for t in self._trials.everything if states is None or t.state in states]
 
     def set_trial_system_attr(self, _: int, key: str, value: Any) -> None:
         self.attributes[key] = value

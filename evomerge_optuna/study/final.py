@@ -121,8 +121,8 @@ class FinalScorer:
         """A contestant's model and tokenizer; the trial's own must be what it was scored as."""
         if contestant.recipe is None:
             assert contestant.model is not None
-            device = self._study.spec.evaluation.device
-            return load_model(local_folder(contestant.model), device)
+            given = self._study.spec.evaluation
+            return load_model(local_folder(contestant.model), given.device, given.dtype)
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
         scored = trial.user_attrs[DIGEST]

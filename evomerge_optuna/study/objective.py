@@ -19,7 +19,8 @@ from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.racing import Race
-from evomerge_optuna.study.studies import RECIPE, STOPPED, MergeStudy, is_feasible
+from evomerge_optuna.study.studies import RECIPE, MergeStudy
+from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
 
 # Trial attributes that the objective records.
 DIGEST, SCORES, COSTS, SECONDS = "sha256", "scores", "costs", "seconds"
@@ -60,7 +61,8 @@ class Objective:
             CandidateError: the candidate cannot be built or scored.
         """
         recipe = self._study.space.suggest(trial)
-        trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
+        if RECIPE not in trial.user_attrs:  # of a trial that was queued
+            trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe)) is not None:
             return self._repeat(trial, alike)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial))
@@ -70,11 +72,12 @@ class Objective:
         trial.set_user_attr(COSTS, candidate.costs)
         values = self._values(trial)
         begin = time.perf_counter()
-        if self._is_champion(trial, values):
+        before = self._study.read()
+        if self._is_champion(trial, values, before):
             self._confirm(trial, candidate.merged)
         seconds = candidate.seconds | {"confirm": round(time.perf_counter() - begin, 4)}
         trial.set_user_attr(SECONDS, seconds)
-        if self._is_best(values):
+        if self._is_best(values, before):
             self._keep_outcomes(trial, candidate.evaluation)
         return values
 
@@ -106,15 +109,16 @@ class Objective:
     def _scored_alike(self, recipe: Recipe) -> FrozenTrial | None:
         """A scored trial of the same recipe: the same weights, so the same scores."""
         dumped = recipe.model_dump(mode="json")
-        scored = self._study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        scored = self._study.read().of(TrialState.COMPLETE)
         return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
 
-    def _is_champion(self, trial: optuna.Trial, values: Sequence[float]) -> bool:
+    def _is_champion(self, trial: optuna.Trial, values: Sequence[float], before: Trials) -> bool:
         """Is it better than every trial before in the only objective?"""
-        if len(values) > 1 or STOPPED in trial.user_attrs or not is_feasible(trial):
+        if len(values) > 1 or STOPPED in trial.user_attrs:
             return False
-        best, sign = self._study.best(), self._study.spec.objective.sign
-        return best is None or sign * values[0] > sign * best.values[0]
+        if self._study.spec.constraints and not is_feasible(trial):
+            return False
+        return before.best is None or not before.reaches(before.best, before.gains(values))
 
     def _confirm(self, trial: optuna.Trial, merged: Merged) -> None:
         """Scores it on dev too, which the search never sees: it is likely a finalist."""
@@ -122,14 +126,10 @@ class Objective:
             found = self._evaluator.evaluate(merged.model, merged.tokenizer, "dev")
             trial.set_user_attr(DEV, as_stored(found.scores))
 
-    def _is_best(self, values: Sequence[float]) -> bool:
-        """Is no trial before better in one objective and at least as good in all others?"""
-        signs = [objective.sign for objective in self._study.spec.objectives]
-        gains = [sign * value for sign, value in zip(signs, values, strict=True)]
-        return not any(
-            all(x >= y for x, y in zip(self._study.gains(other), gains, strict=True))
-            for other in self._study.front()
-        )
+    def _is_best(self, values: Sequence[float], before: Trials) -> bool:
+        """Is no trial before at least as good in all objectives?"""
+        gains = before.gains(values)
+        return not any(before.reaches(other, gains) for other in before.rankable)
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())

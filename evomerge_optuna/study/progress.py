@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.study.studies import MergeStudy, is_feasible
+from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import is_feasible
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.spec import RacingSpec
-from evomerge_optuna.study.studies import STOPPED, MergeStudy
+from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import STOPPED
 
 
 class Race:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.study.samplers import sampled_attributes
-from evomerge_optuna.study.studies import BASELINE, ERROR, REPEATS, MergeStudy
+from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.trials import BASELINE, REPEATS
 
 # Trial attributes.
 INTERRUPTED = "interrupted"  # for the reader: why it was cut short
@@ -16,7 +17,7 @@ def requeue_running(
     merge_study: MergeStudy, is_cut_short: Callable[[FrozenTrial], bool], reason: str
 ) -> None:
     """Queues these running trials again and marks them failed; for the holder of the study."""
-    cut_short = [trial for trial in running_trials(merge_study) if is_cut_short(trial)]
+    cut_short = [trial for trial in _running(merge_study) if is_cut_short(trial)]
     requeue(merge_study, cut_short)
     for trial in cut_short:
         _fail(merge_study, trial, INTERRUPTED, reason)
@@ -27,12 +28,12 @@ def requeue_dead(merge_study: MergeStudy, is_dead: Callable[[FrozenTrial], bool]
 
     One that more than `max_retries` workers died on fails for good: it is likely what kills them.
     """
-    dead = {trial.number for trial in running_trials(merge_study) if is_dead(trial)}
+    dead = {trial.number for trial in _running(merge_study) if is_dead(trial)}
     if not dead:
         return
     # Read again: one that was running when first read may have been finished before its worker
     # ended. Now that the worker is dead nobody can finish it any more.
-    for trial in [trial for trial in running_trials(merge_study) if trial.number in dead]:
+    for trial in [trial for trial in _running(merge_study) if trial.number in dead]:
         deaths = trial.user_attrs.get(DEATHS, 0) + 1
         if deaths > merge_study.spec.evaluation.max_retries:
             reason = f"{deaths} workers died on it (out of memory?); it is not tried again"
@@ -55,7 +56,7 @@ def requeue(
         deaths: see `DEATHS`.
         anew: choose all parameters anew, for the trials before these have to be scored first.
     """
-    repeated = merge_study.repeated()
+    repeated = merge_study.read().repeated
     for trial in trials:
         if trial.number in repeated:
             continue
@@ -71,24 +72,8 @@ def requeue(
         )
 
 
-def running_trials(merge_study: MergeStudy) -> list[FrozenTrial]:
-    return merge_study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-
-def position(merge_study: MergeStudy, trial: FrozenTrial) -> int:
-    """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
-    trials = merge_study.study.get_trials(deepcopy=False)
-    repeats = {t.number: t.user_attrs[REPEATS] for t in trials if REPEATS in t.user_attrs}
-    original = trial.number
-    while original in repeats:
-        original = repeats[original]
-    return sum(t.number < original and t.number not in repeats for t in trials)
-
-
-def next_position(merge_study: MergeStudy) -> int:
-    """The position of a trial that is not there yet."""
-    trials = merge_study.study.get_trials(deepcopy=False)
-    return sum(REPEATS not in trial.user_attrs for trial in trials)
+def _running(merge_study: MergeStudy) -> list[FrozenTrial]:
+    return merge_study.read().of(TrialState.RUNNING)
 
 
 def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:

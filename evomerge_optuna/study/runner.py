@@ -24,8 +24,7 @@ from evomerge_optuna.study.faults import (
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
-from evomerge_optuna.study.requeue import position, requeue
-from evomerge_optuna.study.samplers import make_sampler
+from evomerge_optuna.study.requeue import requeue
 from evomerge_optuna.study.studies import ERROR, MergeStudy
 from evomerge_optuna.study.worker import working
 
@@ -100,9 +99,6 @@ def run_study(
 
 def _run_trial(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
     study = merge_study.study
-    # Set after ask(), which gives the number; the sampler is first asked by suggest_float.
-    place = position(merge_study, study.get_trials(deepcopy=False)[trial.number])
-    study.sampler = make_sampler(merge_study.spec.sampler, place, merge_study.start())
     try:
         values = objective(trial)
     except NotFiniteError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -16,8 +17,9 @@ from evomerge_optuna.errors import (
     StudyExistsError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import check_data, fingerprint_data, load_problems
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
@@ -26,9 +28,10 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
+from evomerge_optuna.study.trials import BASELINE, Trials
 from evomerge_optuna.versions import engine_versions
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
@@ -36,11 +39,8 @@ SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
-REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
 ERROR = "error"  # why a candidate could not be built or scored
-BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
 RECIPE = "recipe"
-STOPPED = "stopped_after"  # so many problems of the search split, for it was racing and lost
 
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
@@ -60,20 +60,17 @@ class MergeStudy:
     def name(self) -> str:
         return self.spec.study
 
+    def read(self) -> Trials:
+        """All trials as they are now; the methods below ask one question each."""
+        return Trials(self.study.get_trials(deepcopy=False), self.spec.objectives)
+
     def trials(self) -> list[FrozenTrial]:
         """All trials but those that others repeat."""
-        repeated = self.repeated()
-        found = self.study.get_trials(deepcopy=False)
-        return [trial for trial in found if trial.number not in repeated]
-
-    def repeated(self) -> set[int]:
-        """Numbers of the trials that were cut short and queued again."""
-        found = self.study.get_trials(deepcopy=False)
-        return {t.user_attrs[REPEATS] for t in found if REPEATS in t.user_attrs}
+        return self.read().counted
 
     def finished(self) -> int:
         """Trials that count: scored, or failed by their own fault."""
-        return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.trials())
+        return self.read().finished
 
     def best(self) -> FrozenTrial | None:
         """The trial best on search in the first objective, of equals in the next, then the first.
@@ -81,47 +78,21 @@ class MergeStudy:
         Never one that was stopped early. None before any trial is scored that keeps the
         constraints.
         """
-        return next(iter(self.ranked()), None)
+        return self.read().best
 
     def ranked(self) -> list[FrozenTrial]:
         """Trials that keep the constraints, the best first; only those scored on all problems."""
-        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE and is_feasible(t)]
-        whole = [trial for trial in scored if STOPPED not in trial.user_attrs]
-        return sorted(whole, key=lambda t: (*(-x for x in self.gains(t)), t.number))
-
-    def stopped(self) -> list[FrozenTrial]:
-        """Trials that were stopped early; `STOPPED` says after how many problems."""
-        return [trial for trial in self.trials() if STOPPED in trial.user_attrs]
-
-    def baselines(self) -> list[FrozenTrial]:
-        """Scored trials of given parameters; their attribute `BASELINE` says what each is."""
-        scored = [t for t in self.trials() if t.state is TrialState.COMPLETE]
-        return [trial for trial in scored if BASELINE in trial.user_attrs]
+        return self.read().ranked
 
     def front(self) -> list[FrozenTrial]:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
-        front: list[FrozenTrial] = []
-        reached: list[list[float]] = []
-        for trial in self.ranked():  # a trial is beaten, if at all, by one before it
-            gains = self.gains(trial)
-            if not any(all(x >= y for x, y in zip(other, gains, strict=True)) for other in reached):
-                front.append(trial)
-                reached.append(gains)
-        return front
+        return self.read().front
 
-    def gains(self, trial: FrozenTrial) -> list[float]:
-        """A scored trial's values with signs such that more is better."""
-        return [o.sign * v for o, v in zip(self.spec.objectives, trial.values, strict=True)]
-
+    @cached_property
     def start(self) -> dict[str, float] | None:
         """Where CMA-ES begins: the recipe of the first study that warms this one."""
         given: dict[str, float] | None = self.study.user_attrs.get(START)
         return given
-
-
-def is_feasible(trial: FrozenTrial | optuna.Trial) -> bool:
-    """Does a scored trial keep its study's constraints?"""
-    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def recipe_of(trial: FrozenTrial) -> Recipe:
@@ -179,7 +150,7 @@ def create_study(
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     warm = _warm_starts(store, spec, space)
     attributes = {
-        VERSIONS: engine_versions(),
+        VERSIONS: _versions(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(spec.tasks) | code,
         LAYERS: architecture.layers,
@@ -259,13 +230,15 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
 
     They decide how long and how fast a study runs, not what it searches; the new values are stored.
+    What candidates are scored in, `evaluation.dtype`, decides their scores, so it stays.
 
     Raises:
         StudyChangedError: naming every other key that differs.
     """
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
-    free = {"trials": given.trials, "evaluation": given.evaluation}
+    same = {"dtype": stored.spec.evaluation.dtype}
+    free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(
@@ -306,7 +279,7 @@ def check_files_unchanged(stored: MergeStudy) -> None:
 
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], engine_versions()
+    before, now = stored.study.user_attrs[VERSIONS], _versions(stored.spec)
     return [f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
 
 
@@ -363,6 +336,11 @@ def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     return {
         key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
     }
+
+
+def _versions(spec: StudySpec) -> dict[str, str]:
+    has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
+    return engine_versions("lm-eval") if has_harness else engine_versions()
 
 
 def _store_spec(study: optuna.Study, spec: StudySpec) -> None:
@@ -427,14 +405,19 @@ def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str,
 
 
 def _check_racing(spec: StudySpec) -> None:
-    """Refuses more blocks than a task has problems."""
+    """Refuses more blocks than a task has problems, and scores that no blocks tell of."""
     if spec.racing is None:
         return
-    for name, task in spec.tasks.items():
-        problems = len(load_problems(task, "search", f"tasks.{name}"))
+    for runner in runners(spec.tasks).values():
+        if runner.name == spec.objective.task and not runner.is_mean:
+            raise SpecError(
+                f"racing: {spec.objective.target} is no mean over problems, so that blocks of "
+                "them do not tell it; remove racing"
+            )
+        problems = len(runner.problems("search"))
         if problems < spec.racing.blocks:
             raise SpecError(
-                f"racing.blocks: {spec.racing.blocks}, but tasks.{name}.data.search has "
+                f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
                 f"{problems} problems; write no more blocks than that"
             )
 

@@ -10,8 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.study.draw import add_drawn_trial
 from evomerge_optuna.study.lock import WORKER, Lease, hold, lease_of, new_worker
-from evomerge_optuna.study.requeue import requeue_dead, requeue_running, running_trials
+from evomerge_optuna.study.requeue import requeue_dead, requeue_running
+from evomerge_optuna.study.samplers import make_sampler
 from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import Trials
 
 _POLL = 1.0  # seconds between two looks at the trials of others
 
@@ -29,34 +31,38 @@ class Worker:
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
     ) -> optuna.Trial | None:
-        """A trial to run; None once `wanted` trials are finished, or it is over.
+        """A trial to run, for which the study's sampler is set; None once `wanted` are finished.
 
+        Or once it is over.
         As long as others run the last ones it waits, for one of them might die.
         """
         told = False
         while not is_over():
             with hold(self._study.store.locks, self._study.name):
-                requeue_dead(self._study, self._is_dead)
-                self._requeue_own("its worker lost it")
-                # In this order: one finished in between counts twice, rather than not at all.
-                running = len(running_trials(self._study))
-                finished = self._study.finished()
-                if finished >= wanted:
+                trials = self._study.read()
+                if any(map(self._is_cut_short, trials.of(TrialState.RUNNING))):
+                    requeue_dead(self._study, self._is_dead)
+                    self._requeue_own("its worker lost it")
+                    trials = self._study.read()
+                if trials.finished >= wanted:
                     return None
-                if finished + running < wanted:
-                    return self._take()
+                if trials.finished + len(trials.of(TrialState.RUNNING)) < wanted:
+                    return self._take(trials)
             if not told:
                 say("waiting for the last trials, which are with other workers")
                 told = True
             time.sleep(_POLL)
         return None
 
-    def _take(self) -> optuna.Trial:
+    def _take(self, trials: Trials) -> optuna.Trial:
         """A waiting trial, or a new one."""
-        waiting = self._study.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        study, spec = self._study.study, self._study.spec
+        waiting = trials.of(TrialState.WAITING)
+        position = trials.position(waiting[0]) if waiting else trials.next_position
+        study.sampler = make_sampler(spec.sampler, position, self._study.start)
         if not waiting:
-            return add_drawn_trial(self._study, self._lease)
-        trial = self._study.study.ask()
+            return add_drawn_trial(self._study, trials, self._lease)
+        trial = study.ask()  # the first one that waits
         trial.set_user_attr(WORKER, asdict(self._lease))
         return trial
 
@@ -72,6 +78,9 @@ class Worker:
         """Was it taken by this worker, or by one that was stopped between taking and signing?"""
         found = lease_of(trial)
         return found is None or found.worker == self._lease.worker
+
+    def _is_cut_short(self, trial: FrozenTrial) -> bool:
+        return self._is_own(trial) or self._is_dead(trial)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         found = lease_of(trial)

@@ -1,19 +1,13 @@
-"""Likelihoods of options: batched as alone, by definition, and what they choose."""
+"""Likelihoods of options: batched as alone, by definition."""
 
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.choice import log_likelihoods
-from evomerge_optuna.evaluation.data import Problem, load_problems
-from evomerge_optuna.evaluation.evaluator import Evaluator, choice_scores, choose
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.spec import ChoiceTask
-from tests.conftest import WORDS, SpecMaker
+from tests.conftest import WORDS
 
 PAIRS = [
     (" ".join(WORDS[: 1 + i % 5]), " " + " ".join(WORDS[i % 3 : i % 3 + 1 + i % 4]))
@@ -33,81 +27,3 @@ def test_batched_as_alone_and_by_definition(tiny: Path) -> None:
         assert value == pytest.approx(wanted, rel=1e-5)
         (alone,) = log_likelihoods(model, tokenizer, [(prompt, option)], batch_size=1)
         assert value == pytest.approx(alone, rel=1e-6)
-
-
-def test_choose() -> None:
-    problem = Problem("?", "長い答え", ("否", "長い答え"))  # of 3 and 12 bytes
-    choice = choose("t", problem, (-3.0, -6.0))
-    assert (choice.right, choice.right_normalized) == (False, True)
-    scores = choice_scores([choice, choose("t", problem, (-3.0, -2.0))])
-    assert {name: s.value for name, s in scores.items()} == {
-        "accuracy": 0.5,
-        "normalized_accuracy": 1.0,
-    }
-    assert choose("t", problem, (-math.inf, -2.0)).right
-    with pytest.raises(NotFiniteError, match=r"^tasks\.t: the log-likelihood of an option"):
-        choose("t", problem, (math.nan, -2.0))
-
-
-def task(path: Path, **parts: Any) -> ChoiceTask:
-    content = {"type": "choice", "data": {"search": {"path": str(path)}}, **parts}
-    return ChoiceTask.model_validate(content)
-
-
-@pytest.mark.parametrize(
-    ("row", "parts", "options", "reference"),
-    [
-        ('{"question": "q", "choices": ["a", "b"], "answer": 1}', {}, ("a", "b"), "b"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": "a"}', {}, ("a", "b"), "a"),
-        ('{"question": "q", "choices": [1, 0], "answer": "b"}', {}, None, "'b' is no option"),
-        ('{"question": "q", "choices": [1, 0], "answer": 0}', {}, None, "and the index of another"),
-        ('{"question": "q", "choices": [1, 0], "answer": 0}',
-         {"answer_as": "index"}, ("1", "0"), "1"),
-        ('{"question": "q", "choices": [1, 0], "answer": 0}',
-         {"answer_as": "text"}, ("1", "0"), "0"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": 0}',
-         {"answer_as": "text"}, None, "'0' is no option; it should be the text of one"),
-        ('{"question": "q", "choices": [0, 1], "answer": 1}', {}, ("0", "1"), "1"),
-        ('{"question": "q", "x": "a", "y": "b", "answer": 0}',
-         {"options": ["{x}", "（{y}）"]}, ("a", "（b）"), "a"),
-        ('{"question": "q", "answer": "はい"}',
-         {"options": ["はい", "いいえ"]}, ("はい", "いいえ"), "はい"),
-        ('{"question": "q", "choices": ["a", "a"], "answer": 1}', {}, None, "all different"),
-        ('{"question": "q", "choices": ["a"], "answer": 0}', {}, None, "two or more"),
-        ('{"question": "q", "choices": "ab", "answer": 0}', {}, None, "'choices' holds no list"),
-        ('{"question": "q", "answer": 0}', {}, None, "has no column 'choices'; it has question"),
-        ('{"question": "q", "choices": ["a", "b"]}', {}, None, "has no column 'answer'"),
-    ],
-)  # fmt: skip
-def test_options_and_answers(
-    tmp_path: Path, row: str, parts: Any, options: Any, reference: str
-) -> None:
-    (tmp_path / "d.jsonl").write_text(row + "\n")
-    found = task(tmp_path / "d.jsonl", **parts)
-    if options is not None:
-        assert load_problems(found, "search", "t") == [Problem("q", reference, options)]
-        return
-    with pytest.raises(SpecError) as error:
-        load_problems(found, "search", "t")
-    assert str(error.value).startswith("t.data.search: ") and reference in str(error.value)
-
-
-def test_a_choice_task_of_a_spec(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
-    rows = ["question,answer"] + [f"{word},{i % 2}" for i, word in enumerate(WORDS)]
-    (tmp_path / "d.csv").write_text("\n".join(rows))
-    options = WORDS[:2]
-    content = {"type": "choice", "data": {"search": {"path": str(tmp_path / "d.csv")}}}
-    spec = make_spec(
-        tasks={"c": {**content, "options": options}},
-        objectives=[{"maximize": "c.normalized_accuracy"}],
-    )
-    model, tokenizer = load_model(tiny / "a", "cpu")
-    evaluation = Evaluator(spec).evaluate(model, tokenizer, "search")
-    right = []
-    for i, word in enumerate(WORDS):
-        pairs = [(word, f" {option}") for option in options]
-        found = [log_likelihoods(model, tokenizer, [pair], 1)[0] for pair in pairs]
-        right.append(found.index(max(found)) == i % 2)
-    assert evaluation.marks() == {"c": "".join(str(int(r)) for r in right)}
-    assert evaluation.scores["c.accuracy"].value == sum(right) / len(right)
-    assert evaluation.rows()[0]["options"] == tuple(options)

@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.data import Problem, check_data, fingerprint_data, load_problems
+from evomerge_optuna.evaluation.data import check_data, fingerprint_data
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.tasks import runners
+from evomerge_optuna.evaluation.tasks.generate import judge
 from evomerge_optuna.spec import parse_spec
 
 Content = Callable[..., dict[str, Any]]
@@ -20,6 +23,10 @@ def task(spec_content: Content, **parts: Any) -> Any:
     settings = {"type": "generate", "prompt": "Q: {question}", **parts}
     spec = parse_spec(spec_content(tasks={"t": settings}, objectives=[{"maximize": "t.accuracy"}]))
     return spec.tasks["t"]
+
+
+def problems(found: Any) -> list[Problem]:
+    return runners({"t": found})["t"].problems("search")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +44,7 @@ def test_local_files(
 ) -> None:
     (tmp_path / name).write_text(text)
     found = task(spec_content, data={"search": {"path": str(tmp_path / name), **source}})
-    assert load_problems(found, "search", "tasks.t") == [
+    assert problems(found) == [
         Problem("Q: 三たす五は？", "8"),
         Problem("Q: 十は？", "10"),
     ]
@@ -47,18 +54,60 @@ def test_a_quote_in_a_tsv_file_is_a_character(spec_content: Content, tmp_path: P
     file = tmp_path / "data.tsv"
     file.write_text('question\tanswer\n"Two\t2\nthree\t3\nfour"\t4\n')
     found = task(spec_content, data={"search": {"path": str(file)}})
-    assert load_problems(found, "search", "tasks.t") == [
+    assert problems(found) == [
         Problem('Q: "Two', "2"),
         Problem("Q: three", "3"),
         Problem('Q: four"', "4"),
     ]
 
 
+def test_a_file_of_the_form_of_mgsm(spec_content: Content, tmp_path: Path) -> None:
+    file = tmp_path / "mgsm_ja.tsv"
+    file.write_text('“8万”ドルは？\t80,000\n残りは"何個"？\t-3\n半分は？\t1,234.5\n')
+    source = {"path": str(file), "columns": ["question", "answer"]}
+    found = task(spec_content, data={"search": source}, scorer="last_number", language="ja")
+    check_data({"t": found})
+    wanted = ["80000", "-3", "1234.5"]
+    right = ["答えは8万ではなく80000です", "答えは−３個です", "答えは１，２３４．５です"]
+    for problem, number, text in zip(problems(found), wanted, right, strict=True):
+        assert judge("t", found, problem, text).found == number
+        assert judge("t", found, problem, text).match == 1
+
+
+@pytest.mark.parametrize(
+    ("search", "test", "same"),
+    [
+        ("リンゴは３個？", "リンゴは3個?", True),
+        ("ﾘﾝｺﾞは  三個", "リンゴは 三個\t", True),
+        ("5個は？", "6個は？", False),
+    ],
+)
+def test_what_one_task_searches_on_no_task_tests_on(
+    spec_content: Content, tmp_path: Path, search: str, test: str, same: bool
+) -> None:
+    for name, question in (("a", search), ("b", test), ("c", "別の問題？")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": question, "answer": 1}))
+    a, b, c = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "abc")
+    tasks = {
+        "one": task(spec_content, data={"search": a}),
+        "two": task(spec_content, data={"search": c, "test": b}, prompt="質問：{question} 答え："),
+    }
+    if same:
+        with pytest.raises(SpecError) as error:
+            check_data(tasks)
+        assert "tasks.two.data: a problem of search of tasks.one occurs again in test" in str(
+            error.value
+        )
+    else:
+        check_data(tasks)
+    check_data({"one": tasks["one"], "the same": tasks["one"]})
+
+
 def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("question,answer\n" + "".join(f"q{i},{i}\n" for i in range(10)))
     found = task(spec_content, data={"search": {"path": str(file), "split": "train[2:4]"}})
-    assert [p.reference for p in load_problems(found, "search", "tasks.t")] == ["2", "3"]
+    assert [p.reference for p in problems(found)] == ["2", "3"]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.data import Problem, load_shots
 from evomerge_optuna.evaluation.generation import generate
+from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import encode, prompts
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import GenerateTask
 from tests.conftest import WORDS
@@ -27,7 +28,7 @@ def task(**parts: Any) -> GenerateTask:
 
 
 def shown(found: GenerateTask, tokenizer: Any = None) -> str:
-    (prompt,) = prompts(found, load_shots(found, "t"), [Problem("Q?")], tokenizer, "t")
+    (prompt,) = runners({"t": found})["t"].prompts(tokenizer, [Problem("Q?")])
     return prompt
 
 
@@ -86,13 +87,17 @@ def test_generate_gives_the_model_the_templates_own_tokens(chatty: Any, tiny: Pa
 
 def test_a_tokenizer_without_chat_template(tiny: Path) -> None:
     plain = AutoTokenizer.from_pretrained(tiny / "a")
-    with pytest.raises(SpecError, match=r"^t\.chat: the tokenizer has no chat template; leave"):
+    with pytest.raises(
+        SpecError, match=r"^tasks\.t\.chat: the tokenizer has no chat template; leave"
+    ):
         shown(task(chat=True), plain)
 
 
 def test_a_template_without_system_message(chatty: Any) -> None:
     chatty.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(SpecError, match=r"^t\.chat: the chat template refuses .* not supported"):
+    with pytest.raises(
+        SpecError, match=r"^tasks\.t\.chat: the chat template refuses .* not supported"
+    ):
         shown(task(chat=True, system="S"), chatty)
 
 

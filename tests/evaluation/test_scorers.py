@@ -22,6 +22,11 @@ def scorer(written: Any) -> Any:
     [
         ("last_number", "3足す5は8です", "#### 8", "8", True),
         ("last_number", "ありません", "8", None, False),
+        ("released_number", "答えは1,234です", "1,234", "234", False),
+        ("released_number", "答えは-3です", "3", "3", True),
+        ("released_number", "答えは−3です。", "-3", "3", False),
+        ("released_number", "約.50です", "0.5", ".50", True),
+        ("released_number", "ありません", "3", None, False),
         ("exact", "東京", "東京", "東京", True),
         ("exact", " 東京\n", "東京", " 東京\n", True),
         ("exact", "ＡＢＣ　１", "ABC 1", "ＡＢＣ　１", True),

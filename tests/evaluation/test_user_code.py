@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.evaluation.data import Problem
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.user_code import allow, allowed, load_function, score_rows
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import PythonTask

@@ -101,12 +101,12 @@ def test_a_full_disk_is_not_the_candidates_fault(
 
 def test_scratch_is_removed_with_the_leftovers_of_dead_workers(home: Path) -> None:
     with scratch_folder() as folder:
-        host = folder.name.rpartition("-")[0]
-        dead, alive = (folder.parent / f"{host}-{pid}" for pid in (2**22 + 1, 1))
-        neighbour = folder.parent / f"{host}-2-{2**22 + 1}"  # of the host "HOST-2"
+        root, host = folder.parent.parent, folder.parent.name.rpartition("-")[0]
+        dead, alive = (root / f"{host}-{pid}" for pid in (2**22 + 1, 1))
+        neighbour = root / f"{host}-2-{2**22 + 1}"  # of the host "HOST-2"
         for other in (dead, alive, neighbour):
             other.mkdir()
         (folder / "file").touch()
-    assert not folder.exists()
+    assert not folder.parent.exists()
     with scratch_folder():
         assert alive.exists() and neighbour.exists() and not dead.exists()

@@ -37,6 +37,16 @@ def test_a_gap_that_noise_explains() -> None:
     )
 
 
+def test_a_metric_that_is_no_share() -> None:
+    found = row("own.score", search=mean([9.0, 11.0, 10.0]), test=mean([1.0, 3.0, 2.0]))
+    (gap,) = gaps(Objective(maximize="own.score"), found)
+    assert gap.difference == -8 and gap.p < 1e-6
+    assert "search 10.000, test 2.000 (-8.000)" in gap_text(Objective(maximize="own.score"), found)
+    assert "80.0%" in gap_text(
+        Objective(maximize="exam.acc"), row("exam.acc", search=share(8, 10), test=share(8, 10))
+    )
+
+
 def test_a_search_that_has_overfitted() -> None:
     found = row("math.accuracy", search=share(129, 200), test=share(250, 500))
     assert "On test it is worse than noise explains (p = 0.00025)" in gap_text(ACCURACY, found)

@@ -20,13 +20,13 @@ from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
-    STOPPED,
     MergeStudy,
     continue_with,
     create_study,
     open_study,
     recipe_of,
 )
+from evomerge_optuna.study.trials import STOPPED
 from tests.conftest import SpecMaker
 
 BLOCKS = 10
@@ -55,7 +55,7 @@ def finished(raced_spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_stopped_trials_count_with_what_was_scored(finished: MergeStudy) -> None:
-    stopped = finished.stopped()
+    stopped = finished.read().stopped
     assert 0 < len(stopped) < TRIALS - 1
     assert all(trial.state is TrialState.COMPLETE for trial in finished.trials())
     trial = stopped[0]
@@ -83,7 +83,7 @@ def test_no_stopped_trial_is_the_best(finished: MergeStudy) -> None:
     assert best.values[0] == pytest.approx(whole.value)
     dev = evaluator.evaluate(merged.model, merged.tokenizer, "dev").scores[TARGET]
     assert Score(**best.user_attrs[DEV][TARGET]) == dev
-    assert not {t.number for t in finished.stopped()} & {t.number for t in finished.ranked()}
+    assert not {t.number for t in finished.read().stopped} & {t.number for t in finished.ranked()}
     reached = float("inf")
     for trial in finished.trials():
         if STOPPED in trial.user_attrs:
@@ -127,7 +127,7 @@ def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(
 def test_a_recipe_that_was_stopped_is_not_scored_again(store: Store, raced_spec: StudySpec) -> None:
     study = create_study(store, raced_spec)
     run_study(study, 6)
-    stopped, best = study.stopped()[0], study.best()
+    stopped, best = study.read().stopped[0], study.best()
     assert best is not None
     for trial in (stopped, best):
         study.study.enqueue_trial(trial.params)

@@ -12,7 +12,8 @@ import yaml
 
 from evomerge_optuna.study.requeue import INTERRUPTED
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import REPEATS, open_study
+from evomerge_optuna.study.studies import open_study
+from evomerge_optuna.study.trials import REPEATS
 from tests.conftest import CommandLine, wait_until
 
 TRIALS = 10

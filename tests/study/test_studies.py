@@ -82,6 +82,8 @@ def test_a_changed_spec_is_refused(make_spec: SpecMaker, home: Path) -> None:
     faster = make_spec(trials=500, evaluation={"batch_size": 2})
     assert continue_with(created, faster).spec == faster
     assert open_study(created.store, "tiny").spec == faster
+    with pytest.raises(StudyChangedError, match=r"evaluation\.dtype: None -> bfloat16"):
+        continue_with(created, make_spec(evaluation={"dtype": "bfloat16"}))
     with pytest.raises(StudyChangedError, match=r"merge\.weight: \[0\.0, 2\.0\] -> \[0\.0, 1\.0\]"):
         continue_with(
             created,

@@ -164,6 +164,6 @@ def test_proxy_killed_and_started_again(
     with proxy_of(url, command_line, port=int(proxy.rpartition(":")[2])):
         join(workers)
     check_whole(study, trials)
-    best, stopped = study.best(), study.stopped()
+    best, stopped = study.best(), study.read().stopped
     assert best is not None and stopped
     assert all(trial.values[0] > best.values[0] for trial in stopped)

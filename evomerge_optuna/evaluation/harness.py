@@ -1,0 +1,227 @@
+"""lm-evaluation-harness (the extra `lm-eval`): its tasks, and models as it takes them."""
+
+import copy
+import gc
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import lm_eval.api.metrics
+import numpy as np
+import torch
+from jinja2 import Environment, TemplateError, meta
+from lm_eval.api.registry import get_model, metric_registry
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.batching import within_memory
+from evomerge_optuna.explain import one_line
+from evomerge_optuna.spec import LMEvalTask
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of all that is as it should be
+
+# As `simple_evaluate` and the harness's command line have them, so that scores are the same.
+_SEED, _OTHER_SEED = 0, 1234
+
+
+class HarnessTask:
+    """One task of the harness with one of its metrics and filters.
+
+    Args:
+        key: the task's place in the spec, named in errors.
+
+    Raises:
+        SpecError: there is no such task, metric or filter, or the task cannot be loaded.
+    """
+
+    def __init__(self, spec: LMEvalTask, key: str) -> None:
+        self._spec = spec
+        self._key = key
+        self._task = _load(spec, key)
+        self._own_split = self._task.config.test_split
+        self._set_shots()
+        self._check_metric()
+
+    @property
+    def is_mean(self) -> bool:
+        """Is the metric the mean of the documents' values?"""
+        return self.aggregate is lm_eval.api.metrics.mean
+
+    @property
+    def aggregate(self) -> Callable[[list[Any]], Any]:
+        """Makes the metric of the documents' values."""
+        found: Callable[[list[Any]], Any] = self._task.aggregation()[self._spec.metric]
+        return found
+
+    def documents(self, split: str, where: str) -> Sequence[dict[str, Any]]:
+        """All documents of a split of the task's data set; of its own where none is named.
+
+        Raises:
+            SpecError: it has no such split.
+        """
+        if split and split not in self._task.dataset:
+            raise SpecError(
+                f"{where}: {self._spec.task} has no split '{split}'; it has "
+                f"{', '.join(map(str, self._task.dataset))}"
+            )
+        self._task.config.test_split = split or self._own_split
+        found: Sequence[dict[str, Any]] = self._task.eval_docs
+        return found
+
+    def question(self, document: dict[str, Any]) -> str:
+        """What the document puts into the prompt; '' where the harness cannot tell."""
+        asked = self._task.config.doc_to_text
+        if isinstance(asked, str) and asked not in document:
+            try:
+                asked = meta.find_undeclared_variables(Environment().parse(asked))
+            except TemplateError:
+                asked = ()
+            return "\n".join(str(document[name]) for name in sorted(asked) if name in document)
+        text = self._task.doc_to_text(document)
+        return text if isinstance(text, str) else ""
+
+    def samples(
+        self, model: Any, tokenizer: Any, split: str, places: list[int], batch_size: int
+    ) -> list[dict[str, Any]]:
+        """What the harness logs of each of these documents, which are in ascending order."""
+        self.documents(split, self._key)
+        name = self._spec.task
+        found: list[dict[str, Any]] = []
+
+        def run(size: int) -> None:
+            self._task.set_fewshot_seed(_OTHER_SEED)
+            with _seeded():
+                results = evaluate(
+                    lm=self._lm(model, tokenizer, size),
+                    task_dict={"tasks": {name: self._task}, "groups": {}, "group_map": {}},
+                    samples={name: places},
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    system_instruction=self._spec.system,
+                    apply_chat_template=self._spec.chat,
+                    fewshot_as_multiturn=self._spec.chat,
+                )
+            logged = results["samples"][name]
+            found[:] = [sample for sample in logged if sample["filter"] == self._spec.filter]
+
+        with _as_it_was(model):
+            within_memory(batch_size, run)
+        return found
+
+    def _lm(self, model: Any, tokenizer: Any, batch_size: int) -> Any:
+        if self._spec.backend is not None:
+            args = {"pretrained": model.name_or_path, **self._spec.backend_args}
+            device = str(model.device)
+            return _backend(self._spec.backend, tuple(sorted(args.items())), batch_size, device)
+        if tokenizer.pad_token is None:
+            tokenizer = copy.deepcopy(tokenizer)  # which the harness gives one
+        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+
+    def _set_shots(self) -> None:
+        # As `simple_evaluate` has it: a task that says 0 is never given shots.
+        own, wanted = self._task.get_config("num_fewshot"), self._spec.num_fewshot
+        if wanted is not None and own != 0:
+            self._task.set_config(key="num_fewshot", value=wanted)
+        elif own is None:
+            self._task.set_config(key="num_fewshot", value=0)
+
+    def _check_metric(self) -> None:
+        metrics, filters = list(self._task.aggregation()), [f.name for f in self._task._filters]
+        for what, given, known in (
+            ("metric", self._spec.metric, metrics),
+            ("filter", self._spec.filter, filters),
+        ):
+            if given not in known:
+                raise SpecError(
+                    f"{self._key}.{what}: {self._spec.task} has no {what} '{given}'; "
+                    f"it has {', '.join(known)}"
+                )
+
+
+@cache
+def _manager(include_path: str | None, with_built_in: bool) -> Any:
+    return TaskManager(include_path=include_path, include_defaults=with_built_in)
+
+
+def _load(spec: LMEvalTask, key: str) -> Any:
+    manager = None
+    if spec.include_path is not None:  # a folder is read at once, the thousands of built-in not
+        manager = _manager(spec.include_path, False)
+    if manager is None or spec.task not in manager.task_index:
+        manager = _manager(spec.include_path, True)
+    entry = manager.task_index.get(spec.task)
+    place = f" nor in {spec.include_path}" if spec.include_path else "; name its folder as include"
+    if entry is None:
+        raise SpecError(f"{key}.task: '{spec.task}' is no task of lm-evaluation-harness{place}")
+    if entry.kind in (Kind.GROUP, Kind.TAG):
+        raise SpecError(f"{key}.task: '{spec.task}' is a group of tasks; name one of them")
+    _refuse_hub_code(entry.cfg or {}, spec, key)
+    try:
+        loaded = manager.load([spec.task])["tasks"][spec.task]
+    except Exception as error:  # of the data set, the configuration or its functions
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise SpecError(f"{key}.task: {spec.task} cannot be loaded: {reason}") from error
+    if getattr(loaded, "UNSAFE_CODE", False):
+        raise SpecError(f"{key}.task: {spec.task} runs code that the model writes; choose another")
+    if not hasattr(loaded, "dataset") or getattr(loaded, "MULTIMODAL", False):
+        raise SpecError(f"{key}.task: {spec.task} is no task about texts; choose another")
+    return loaded
+
+
+def _refuse_hub_code(configuration: dict[str, Any], spec: LMEvalTask, key: str) -> None:
+    """What is no metric of the harness it would look for, as code, on the hub."""
+    for metric in configuration.get("metric_list") or []:
+        name = metric.get("metric")
+        unknown = isinstance(name, str) and "/" not in name and name not in metric_registry
+        if metric.get("hf_evaluate") or (unknown and not configuration.get("process_results")):
+            raise SpecError(
+                f"{key}.task: {spec.task} takes its metric {name} as code from the hub, which is "
+                "never run; choose another task"
+            )
+
+
+_backends: dict[Any, Any] = {}  # the last one: two may not fit on a device
+
+
+def _backend(name: str, args: tuple[tuple[str, Any], ...], batch_size: int, device: str) -> Any:
+    """A model of the harness that has loaded this checkpoint; kept until another is asked for."""
+    wanted = (name, args, batch_size, device)
+    if wanted not in _backends:
+        _backends.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        options = {"batch_size": batch_size, "device": device}
+        _backends[wanted] = get_model(name).create_from_arg_obj(dict(args), options)
+    return _backends[wanted]
+
+
+@contextmanager
+def _as_it_was(model: Any) -> Iterator[None]:
+    """Keeps the harness from tying weights anew, which are those of other models, too."""
+    model.tie_weights = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seeds the random numbers as the harness does, and leaves them as they were."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(_SEED)
+        np.random.seed(_OTHER_SEED)
+        torch.manual_seed(_OTHER_SEED)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,115 @@
+"""Generated answers, compared with the data's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answers import last_number
+from evomerge_optuna.evaluation.language import is_language
+from evomerge_optuna.evaluation.problem import Problem, column, content
+from evomerge_optuna.evaluation.scorers import normal, score_text
+from evomerge_optuna.evaluation.scores import Score, mean, proportion
+from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
+from evomerge_optuna.evaluation.tasks.runner import Outcome
+from evomerge_optuna.spec import GenerateTask
+
+
+@dataclass(frozen=True)
+class Answer(Outcome):
+    """One problem, what the model made of it, and how that counts.
+
+    `found` is what the scorer read in the text, and `match` its score. `right` takes the language
+    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is.
+    """
+
+    prompt: str
+    text: str
+    reference: str
+    found: str | None
+    match: float
+    language_right: bool
+    right: bool | None
+
+    def mark(self) -> bool | None:
+        return self.right
+
+
+class GenerateRunner(PromptedRunner[GenerateTask]):
+    """Generates greedily, and judges each text."""
+
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        text = self.text(row, where)
+        given = column(answer or self.task.answer, row, where)
+        compares_numbers = self.task.scorer in ("last_number", "released_number")
+        if not compares_numbers and not isinstance(given, str | int | float):
+            raise SpecError(
+                f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
+            )
+        return Problem(text, str(given), content=content(self.task.prompt, row))
+
+    def check(self, problem: Problem, where: str) -> None:
+        reference = problem.reference or ""
+        compares_numbers = self.task.scorer in ("last_number", "released_number")
+        if compares_numbers and last_number(reference) is None:
+            raise SpecError(
+                f"{where}: the answer {reference[:40]!r} has no number; name the right column "
+                "as answer, or another scorer"
+            )
+        if not normal(reference):
+            raise SpecError(f"{where}: an answer is empty; name the right column as answer")
+
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> list[Answer]:
+        from evomerge_optuna.evaluation.generation import generate
+
+        texts = generate(
+            model,
+            tokenizer,
+            self.prompts(tokenizer, problems),
+            self.task.max_new_tokens,
+            batch_size,
+            stop=self.task.stop,
+        )
+        return [
+            judge(self.name, self.task, problem, text)
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+
+    def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
+        return answer_scores(self.task, outcomes)
+
+
+def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
+    """The paper's rule: right when the answer is right and the text is in the language."""
+    reference = problem.reference or ""
+    found, match = score_text(task.scorer, text, reference)
+    language_right = task.language is None or is_language(text, task.language)
+    return Answer(
+        task=name,
+        prompt=problem.text,
+        text=text,
+        reference=reference,
+        found=found,
+        match=match,
+        language_right=language_right,
+        right=None if task.scorer == "rouge_l" else match == 1 and language_right,
+    )
+
+
+def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Score]:
+    """The metrics of the task.
+
+    Accuracy as the paper counts it, that of the number or match alone, the share in the language.
+    A text in another language has a ROUGE-L of zero (paper, section 4.2).
+    """
+    matches = proportion([answer.match == 1 for answer in answers])
+    scores = {
+        "accuracy": proportion([bool(answer.right) for answer in answers]),
+        "number_accuracy": matches,
+        "match_accuracy": matches,
+        "rouge_l": mean([answer.match * answer.language_right for answer in answers]),
+        "language_share": proportion([answer.language_right for answer in answers]),
+    }
+    return {name: scores[name] for name in task.metrics}

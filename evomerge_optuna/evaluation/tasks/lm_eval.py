@@ -1,0 +1,132 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, built-in or of the user's own folder."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import CandidateError, SpecError
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
+from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.user_code import require_allowed
+from evomerge_optuna.spec import Documents, LMEvalTask
+
+if TYPE_CHECKING:
+    from evomerge_optuna.evaluation.harness import HarnessTask
+
+
+@dataclass(frozen=True)
+class Document(Problem):
+    """A document of the harness's task, and its place in its split ("": the task's own)."""
+
+    split: str = ""
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Measured(Outcome):
+    """One document, what the model gave, and the metric's value, of which scores are made.
+
+    The value is None where the metric says nothing of this document.
+    """
+
+    document: int
+    prompt: str
+    responses: Any
+    reference: Any
+    value: Any
+
+    def mark(self) -> bool | None:
+        return bool(self.value) if _is_right_or_wrong(self.value) else None
+
+
+class LMEvalRunner(TaskRunner[LMEvalTask]):
+    """Has the harness ask the model and compute the metric, document by document."""
+
+    @cached_property
+    def _harness(self) -> "HarnessTask":
+        for key in ("include_path", "backend"):
+            if (name := getattr(self.task, key)) is not None:
+                require_allowed(name, f"{self.key}.{key}")
+        try:
+            from evomerge_optuna.evaluation.harness import HarnessTask
+        except ModuleNotFoundError as error:
+            raise SpecError(
+                f"{self.key}: needs lm-evaluation-harness ({error}); "
+                "pip install 'evomerge-optuna[lm-eval]'"
+            ) from error
+        return HarnessTask(self.task, self.key)
+
+    @property
+    def is_mean(self) -> bool:
+        return self._harness.is_mean
+
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
+        return Problem(text, content=self._harness.question(row) or text)
+
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> list[Measured]:
+        documents = [problem for problem in problems if isinstance(problem, Document)]
+        places = [document.index for document in documents]
+        found = self._harness.samples(model, tokenizer, documents[0].split, places, batch_size)
+        return [
+            Measured(
+                task=self.name,
+                document=sample["doc_id"],
+                prompt=str(sample["arguments"][0][0]),
+                responses=_plain(sample["filtered_resps"]),
+                reference=_plain(sample["target"]),
+                value=_plain(sample.get(self.task.metric)),
+            )
+            for sample in found
+        ]
+
+    def scores(self, outcomes: Sequence[Measured], split: str) -> dict[str, Score]:
+        values = [outcome.value for outcome in outcomes if outcome.value is not None]
+        if not values:
+            raise CandidateError(
+                f"{self.key}.data.{split}: the task gives no document a value of "
+                f"{self.task.metric}; give more documents"
+            )
+        return {self.task.metric: _score(values, self._harness.aggregate, self.is_mean)}
+
+    def _load(self, split: str) -> list[Problem]:
+        source, where = self.task.data.sources()[split], f"{self.key}.data.{split}"
+        assert isinstance(source, Documents)
+        rows = self._harness.documents(source.split, where)
+        chosen = source.of(len(rows))
+        if not chosen:
+            raise SpecError(f"{where}: {source} has no documents; there are {len(rows)}")
+        loaded = [self.problem(rows[index], None, where) for index in chosen]
+        return [
+            Document(problem.text, content=problem.content, split=source.split, index=index)
+            for problem, index in zip(loaded, chosen, strict=True)
+        ]
+
+
+def _score(values: list[Any], aggregate: Callable[[list[Any]], Any], is_mean: bool) -> Score:
+    if not is_mean:
+        return bootstrapped(values, lambda items: float(aggregate(list(items))))
+    if all(map(_is_right_or_wrong, values)):
+        return proportion([bool(value) for value in values])
+    return mean([float(value) for value in values])
+
+
+def _is_right_or_wrong(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and value in (0, 1)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; numpy's numbers as Python's."""
+    return json.loads(json.dumps(value, default=_plain_number))
+
+
+def _plain_number(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)

@@ -1,0 +1,63 @@
+"""Perplexity of given texts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.evaluation.problem import Problem, content, filled
+from evomerge_optuna.evaluation.scores import Score, mean
+from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.spec import PerplexityTask
+
+
+@dataclass(frozen=True)
+class Likelihood(Outcome):
+    """One text and how likely the model finds it, in nats."""
+
+    text: str
+    negative_log_likelihood: float
+    tokens: int
+
+
+class PerplexityRunner(TaskRunner[PerplexityTask]):
+    """Measures how likely the model finds each text."""
+
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        text = filled(self.task.text, row, where)
+        return Problem(text, content=content(self.task.text, row))
+
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> list[Likelihood]:
+        from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
+
+        texts = [problem.text for problem in problems]
+        found = negative_log_likelihoods(model, tokenizer, texts, batch_size)
+        return [
+            Likelihood(self.name, text, nll, tokens)
+            for text, (nll, tokens) in zip(texts, found, strict=True)
+        ]
+
+    def scores(self, outcomes: Sequence[Likelihood], split: str) -> dict[str, Score]:
+        return {"perplexity": perplexity(outcomes, f"{self.key}.data.{split}")}
+
+
+def perplexity(texts: Sequence[Likelihood], where: str) -> Score:
+    """exp of the mean over texts of the negative log-likelihood per token; see PerplexityTask.
+
+    Raises:
+        CandidateError: to this model's tokenizer no text has more than one token.
+    """
+    per_token = [text.negative_log_likelihood / text.tokens for text in texts if text.tokens]
+    if not per_token:
+        raise CandidateError(f"{where}: no text has more than one token; give longer texts")
+    return mean(per_token, _exp)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,43 @@
+"""The user's own scoring function; see `evaluation.user_code`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.scores import Score, mean
+from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.user_code import score_rows
+from evomerge_optuna.spec import PythonTask
+
+
+@dataclass(frozen=True)
+class Rated(Outcome):
+    """One row of a python task and the user's score for it."""
+
+    row: str
+    score: float
+
+
+class PythonRunner(TaskRunner[PythonTask]):
+    """Hands the model and the rows to the user's function."""
+
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        try:
+            text = json.dumps(row, ensure_ascii=False, sort_keys=True)
+        except TypeError as error:
+            raise SpecError(
+                f"{where}: a row has something else than text and numbers: {error}"
+            ) from error
+        return Problem(text, content=text)
+
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> list[Rated]:
+        rated = score_rows(self.task, model, tokenizer, problems, self.key)
+        return [Rated(self.name, p.text, score) for p, score in zip(problems, rated, strict=True)]
+
+    def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:
+        return {"score": mean([outcome.score for outcome in outcomes])}

@@ -1,0 +1,117 @@
+"""What every kind of task can do: load its problems, run a model on them, score what comes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.rows import load_rows
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.spec import DataSource, Task
+
+T = TypeVar("T", bound=Task)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one problem of a task; each kind of task adds its own, which is stored."""
+
+    task: str
+
+    def mark(self) -> bool | None:
+        """Was it answered right? None where that is no matter of right and wrong."""
+        return None
+
+
+class TaskRunner(ABC, Generic[T]):
+    """One task of a spec: its problems, loaded once for each split, and how models do on them.
+
+    Args:
+        name: the task's name in the spec.
+    """
+
+    def __init__(self, name: str, task: T) -> None:
+        self.name = name
+        self.task = task
+        self.key = f"tasks.{name}"  # its place in the spec, named in errors
+        self._problems: dict[str, list[Problem]] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the spec gives, in the order search, dev, test."""
+        return tuple(self.task.data.sources())
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of one split, in the order of the data.
+
+        Raises:
+            SpecError: the data cannot be had, or a column that the task uses is missing.
+        """
+        if split not in self.splits:
+            raise SpecError(
+                f"{self.key}.data: the spec gives no {split} split; add {split}: {{path: ...}}"
+            )
+        if split not in self._problems:
+            self._problems[split] = self._load(split)
+        return self._problems[split]
+
+    @property
+    def is_mean(self) -> bool:
+        """Is the score a mean over problems, so that blocks of them can be raced?"""
+        return True
+
+    def shots(self) -> list[Problem]:
+        """The solved problems that come before every other.
+
+        Raises:
+            SpecError: they cannot be had, a column is missing, or there are fewer than wanted.
+        """
+        return []
+
+    def check(self, problem: Problem, where: str) -> None:
+        """Refuses a problem that no answer could be right for.
+
+        Raises:
+            SpecError: naming what is wrong with it.
+        """
+
+    @abstractmethod
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        """The problem in a row of the data.
+
+        Args:
+            answer: the answer's column, where the data names one.
+
+        Raises:
+            SpecError: a column is missing, or it holds what it should not.
+        """
+
+    @abstractmethod
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> Sequence[Outcome]:
+        """What the model makes of each problem, in their order.
+
+        Raises:
+            CandidateError: the model cannot be run, or gives nothing that could be scored.
+            SpecError: the task does not fit the model's tokenizer, or its code fails.
+        """
+
+    @abstractmethod
+    def scores(self, outcomes: Sequence[Any], split: str) -> dict[str, Score]:
+        """The task's metrics over outcomes of its own; there is one at least.
+
+        Raises:
+            CandidateError: none of them can be scored.
+        """
+
+    def _load(self, split: str) -> list[Problem]:
+        source = self.task.data.sources()[split]
+        assert isinstance(source, DataSource)
+        return self._of_source(source, f"{self.key}.data.{split}")
+
+    def _of_source(self, source: DataSource, where: str) -> list[Problem]:
+        place = f"{where}: {source.path}"
+        return [self.problem(row, source.answer, place) for row in load_rows(source, where)]

@@ -1,0 +1,113 @@
+"""A study's trials as they were when they were read: many questions, one look at the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.spec import Objective
+
+# Trial attributes.
+REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
+BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
+STOPPED = "stopped_after"  # so many problems of the search split, for it was racing and lost
+
+
+@dataclass(frozen=True)
+class Trials:
+    """All trials of a study, by number, and what is to be known of them."""
+
+    everything: Sequence[FrozenTrial]
+    objectives: Sequence[Objective]
+
+    def of(self, state: TrialState) -> list[FrozenTrial]:
+        """Those in this state."""
+        return [trial for trial in self.everything if trial.state is state]
+
+    @cached_property
+    def repeated(self) -> set[int]:
+        """Numbers of the trials that were cut short and queued again."""
+        return {t.user_attrs[REPEATS] for t in self.everything if REPEATS in t.user_attrs}
+
+    @cached_property
+    def counted(self) -> list[FrozenTrial]:
+        """All trials but those that others repeat."""
+        return [trial for trial in self.everything if trial.number not in self.repeated]
+
+    @property
+    def finished(self) -> int:
+        """How many count as finished: scored, or failed by their own fault."""
+        return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.counted)
+
+    @cached_property
+    def rankable(self) -> list[FrozenTrial]:
+        """Trials that keep the constraints and were scored on all problems, by number."""
+        scored = [t for t in self.counted if t.state is TrialState.COMPLETE and is_feasible(t)]
+        return [trial for trial in scored if STOPPED not in trial.user_attrs]
+
+    @cached_property
+    def ranked(self) -> list[FrozenTrial]:
+        """The rankable trials, the best first: by the first objective, the next, the number."""
+        return sorted(self.rankable, key=self._rank)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The first of the ranked; None before there is one."""
+        return min(self.rankable, key=self._rank, default=None)
+
+    @property
+    def stopped(self) -> list[FrozenTrial]:
+        """Trials that were stopped early; `STOPPED` says after how many problems."""
+        return [trial for trial in self.counted if STOPPED in trial.user_attrs]
+
+    @property
+    def baselines(self) -> list[FrozenTrial]:
+        """Scored trials of given parameters; their attribute `BASELINE` says what each is."""
+        scored = [t for t in self.counted if t.state is TrialState.COMPLETE]
+        return [trial for trial in scored if BASELINE in trial.user_attrs]
+
+    @property
+    def front(self) -> list[FrozenTrial]:
+        """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
+        front: list[FrozenTrial] = []
+        for trial in self.ranked:  # a trial is beaten, if at all, by one before it
+            if not any(self.reaches(other, self.gains(trial.values)) for other in front):
+                front.append(trial)
+        return front
+
+    def gains(self, values: Sequence[float]) -> list[float]:
+        """Objective values with signs such that more is better."""
+        return [o.sign * v for o, v in zip(self.objectives, values, strict=True)]
+
+    def reaches(self, trial: FrozenTrial, gains: Sequence[float]) -> bool:
+        """Is the trial at least as good in every objective?"""
+        own = self.gains(trial.values)
+        return all(x >= y for x, y in zip(own, gains, strict=True))
+
+    def position(self, trial: FrozenTrial) -> int:
+        """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
+        repeats = {t.number: t.user_attrs[REPEATS] for t in self.everything if is_repeat(t)}
+        original = trial.number
+        while original in repeats:
+            original = repeats[original]
+        return sum(t.number < original and t.number not in repeats for t in self.everything)
+
+    @property
+    def next_position(self) -> int:
+        """The position of a trial that is not there yet."""
+        return sum(not is_repeat(trial) for trial in self.everything)
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
+        return (*(-gain for gain in self.gains(trial.values)), trial.number)
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Does it repeat another one?"""
+    return REPEATS in trial.user_attrs
+
+
+def is_feasible(trial: FrozenTrial | optuna.Trial) -> bool:
+    """Does a scored trial keep its study's constraints?"""
+    return all(violation <= 0 for violation in trial.constraints.values())
