@@ -1,13 +1,12 @@
 """The Python interface: what `study create`, `study run` and `study export` do, for scripts."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.home import models_folder
-from evomerge_optuna.models.zoo import build_zoo
+from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
 from evomerge_optuna.opening import (
     allow_code_of,
     check_unchanged,
@@ -141,5 +140,7 @@ def _parsed(spec: Spec) -> StudySpec:
     return load_spec(Path(spec))
 
 
-def _train_zoo() -> None:
-    build_zoo(models_folder())
+def _train_zoo(models: Iterable[str]) -> None:
+    for model in models:
+        if model.startswith(ZOO_PREFIX):
+            zoo_folder(model)

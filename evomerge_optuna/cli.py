@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -109,8 +109,12 @@ def zoo() -> None:
 
 @zoo.command("build")
 def zoo_build() -> None:
-    """Train the zoo's models, once."""
-    click.echo(f"The zoo is in {_build_zoo(_console())}")
+    """Train all of the zoo's models, once."""
+    from evomerge_optuna.home import models_folder
+    from evomerge_optuna.models.catalog import ZOO_MODELS
+
+    _build_zoo(ZOO_MODELS, _console())
+    click.echo(f"The zoo is in {models_folder()}")
 
 
 @main.group()
@@ -142,7 +146,7 @@ def study_create(spec_file: Path, storage: str | None) -> None:
 
     console = _console()
     spec = load_spec(spec_file)
-    say, train_zoo = partial(_say, console), partial(_build_zoo, console)
+    say, train_zoo = partial(_say, console), partial(_build_zoo, console=console)
     created = make_study(_store(storage), spec, say, train_zoo)
     click.echo(f"Created study {created.name}. Run it: evomerge-optuna study run {created.name}")
 
@@ -185,7 +189,7 @@ def study_run(
     from evomerge_optuna.spec import is_spec_file, load_spec
 
     console = _console()
-    say, train_zoo = partial(_say, console), partial(_build_zoo, console)
+    say, train_zoo = partial(_say, console), partial(_build_zoo, console=console)
     store = _store(storage)
     if is_spec_file(name_or_spec):
         merge_study = make_or_continue(store, load_spec(Path(name_or_spec)), say, train_zoo)
@@ -391,7 +395,7 @@ def evaluate(
     model: str, task: str, split: str, allow_code: bool, storage: str | None, as_json: bool
 ) -> None:
     """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
-    from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+    from evomerge_optuna.models.catalog import check_exists
     from evomerge_optuna.opening import allow_code_of
     from evomerge_optuna.report.tables import evaluation_json, evaluation_table
     from evomerge_optuna.scoring import score_checkpoint
@@ -403,8 +407,7 @@ def evaluate(
     if is_file or allow_code:
         allow_code_of(spec)
     check_exists(model, "MODEL")
-    if model.startswith(ZOO_PREFIX):
-        _build_zoo(_console())
+    _build_zoo([model], _console())
     evaluation = score_checkpoint(model, spec, split)
     shown = evaluation_json if as_json else evaluation_table
     _print(shown(model, evaluation))
@@ -537,19 +540,22 @@ def _print(result: Any) -> None:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
 
 
-def _build_zoo(console: "Console") -> Path:
+def _build_zoo(models: Iterable[str], console: "Console") -> None:
+    """Trains the families of the zoo's models among these, unless they are there."""
     from rich.progress import Progress
 
-    from evomerge_optuna.home import models_folder
-    from evomerge_optuna.models.zoo import build_zoo
+    from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
 
     with Progress(console=console) as progress:
         task = progress.add_task("training the zoo", visible=False)
-        folder = build_zoo(
-            models_folder(),
-            lambda done, total: progress.update(task, completed=done, total=total, visible=True),
-        )
-    return folder
+        for model in models:
+            if model.startswith(ZOO_PREFIX):
+                zoo_folder(
+                    model,
+                    lambda done, total: progress.update(
+                        task, completed=done, total=total, visible=True
+                    ),
+                )
 
 
 @contextmanager

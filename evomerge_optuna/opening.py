@@ -1,11 +1,11 @@
 """A study made from its spec, or opened by its name, with its models at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from evomerge_optuna.errors import StudyExistsError
 from evomerge_optuna.evaluation.user_code import allow, code_of
-from evomerge_optuna.models.catalog import ZOO_PREFIX, check_exists
+from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study.store import Store
@@ -21,7 +21,7 @@ from evomerge_optuna.study.studies import (
 )
 
 Say = Callable[[str], None]
-TrainZoo = Callable[[], object]
+TrainZoo = Callable[[Iterable[str]], object]  # those among these models that are of the zoo
 
 
 def make_study(store: Store, spec: StudySpec, say: Say, train_zoo: TrainZoo) -> MergeStudy:
@@ -61,8 +61,7 @@ def prepare_models(spec: StudySpec, train_zoo: TrainZoo) -> None:
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
-    if any(model.startswith(ZOO_PREFIX) for model in models.values()):
-        train_zoo()
+    train_zoo(models.values())
 
 
 def check_unchanged(merge_study: MergeStudy, say: Say) -> None:

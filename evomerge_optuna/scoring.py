@@ -4,7 +4,7 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.catalog import load_config, load_tokenizer, local_folder
-from evomerge_optuna.models.loading import load_model, torch_device
+from evomerge_optuna.models.loading import load_checkpoint, torch_device
 from evomerge_optuna.spec import SPLITS, StudySpec
 
 
@@ -23,7 +23,7 @@ def score_checkpoint(model: str, spec: StudySpec, split: str) -> Evaluation:
     load_tokenizer(model, "MODEL")
     folder = local_folder(model)
     try:
-        loaded, tokenizer = load_model(folder, device, spec.evaluation.dtype)
+        loaded, tokenizer, processor = load_checkpoint(folder, device, spec.evaluation.dtype)
     except Exception as error:  # what is wrong with weights, many libraries say in their own way
         raise EvomergeError(f"{model} cannot be loaded: {one_line(error)}") from error
-    return Evaluator(spec).evaluate(loaded, tokenizer, split)
+    return Evaluator(spec).evaluate(loaded, tokenizer, split, processor=processor)

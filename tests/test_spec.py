@@ -166,8 +166,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ({"objectives": []}, "spec: objectives: is empty; write - maximize: TASK.METRIC"),
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
-            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity', 'python' or "
-            "'lm_eval'",
+            "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity', 'python', "
+            "'lm_eval' or 'vqa'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (

@@ -1,7 +1,7 @@
 """Batches as large as memory allows: what does not fit is done again at half the size."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 
 import torch
 
@@ -9,7 +9,7 @@ import torch
 _limit = sys.maxsize
 
 
-def longest_first(rows: Sequence[Sequence[int]]) -> list[int]:
+def longest_first(rows: Sequence[Sized]) -> list[int]:
     """The rows' places by length: neighbours need little padding, and the costliest come first."""
     return sorted(range(len(rows)), key=lambda place: len(rows[place]), reverse=True)
 

@@ -4,18 +4,23 @@ from typing import Any
 
 
 def model_costs(model: Any) -> dict[str, float]:
-    """Layers, parameters, and floating-point operations per token of a causal language model.
+    """Layers, parameters, and floating-point operations per token of a language model.
 
     Parameters are counted as they are stored: a layer that a stack passes twice counts twice.
     Operations are 2 for each weight that a token is multiplied by (Kaplan et al. 2020, section
-    2.1), so embeddings, which are looked up, count none; attention over the context is left out.
+    2.1), so embeddings, which are looked up, count none; attention over the context is left out,
+    and so is what a vision-language model makes of an image.
     """
-    stored = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))
+    stored, decoder = _stored(model), _stored(model.get_decoder())
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    multiplied = stored - embeddings.numel()
+    multiplied = decoder - embeddings.numel() + head.numel()
     tied = head.data_ptr() == embeddings.data_ptr()
     return {
-        "layers": model.config.num_hidden_layers,
+        "layers": model.config.get_text_config().num_hidden_layers,
         "parameters": stored - (head.numel() if tied else 0),
         "flops_per_token": 2 * multiplied,
     }
+
+
+def _stored(module: Any) -> int:
+    return sum(p.numel() for _, p in module.named_parameters(remove_duplicate=False))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
@@ -56,12 +57,17 @@ def fingerprint_data(tasks: dict[str, Task]) -> dict[str, str]:
 def _identity(problem: Problem) -> bytes:
     """Hashes what is asked, as far as a reader would see a difference."""
     words = unicodedata.normalize("NFKC", problem.content).split()
-    return hashlib.sha256(" ".join(words).encode()).digest()
+    return hashlib.sha256(" ".join(words).encode() + b"\0" + (problem.image or b"")).digest()
 
 
 def _sha256(problems: Sequence[Problem]) -> str:
-    rows = [
-        [problem.text, problem.reference, *([problem.options] if problem.options else [])]
-        for problem in problems
-    ]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_row(problem) for problem in problems]).encode()).hexdigest()
+
+
+def _row(problem: Problem) -> list[Any]:
+    row: list[Any] = [problem.text, problem.reference]
+    if problem.options:
+        row.append(problem.options)
+    if problem.image is not None:
+        row.append(hashlib.sha256(problem.image).hexdigest())
+    return row

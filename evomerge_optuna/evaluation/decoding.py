@@ -60,7 +60,7 @@ def is_decodable(model: Any, length: int) -> bool:
     Args:
         length: of the longest sequence when it is complete, in tokens.
     """
-    config = model.config
+    config = model.config.get_text_config()
     layers = DynamicCache(config=config).layers
     return (
         {"position_ids", "past_key_values", "logits_to_keep"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from evomerge_optuna.errors import NotFiniteError
+from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks import Outcome, runners
@@ -59,26 +59,40 @@ class Evaluator:
         self._batch_size = spec.evaluation.batch_size
 
     def evaluate(
-        self, model: Any, tokenizer: Any, split: str, block: Block | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        split: str,
+        block: Block | None = None,
+        *,
+        processor: Any | None = None,
     ) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
 
         Args:
             block: which problems of each task; all unless given.
+            processor: of a vision-language model, for tasks with images.
 
         Raises:
             CandidateError: no text of a perplexity task has anything to predict, or the code of a
                 python task fails.
             NotFiniteError: the likelihood of an option is NaN.
             SpecError: the data cannot be loaded, the tokenizer has no chat template where one is
-                asked for, or code is not allowed or not as it should be.
+                asked for, code is not allowed or not as it should be, or a task has images and
+                the model no processor of them.
         """
         outcomes: list[Outcome] = []
         for runner in self._runners.values():
             if split in runner.splits:
                 problems = runner.problems(split)
                 chosen = problems if block is None else block.of(problems)
-                outcomes += runner.run(model, tokenizer, chosen, self._batch_size)
+                reader = processor if runner.sees else tokenizer
+                if reader is None:
+                    raise SpecError(
+                        f"{runner.key}: the model takes no images; a vqa task needs a "
+                        "vision-language model, with its processor"
+                    )
+                outcomes += runner.run(model, reader, chosen, self._batch_size)
         return self._score(split, outcomes)
 
     def join(self, blocks: Sequence[Evaluation]) -> Evaluation:

@@ -1,6 +1,6 @@
-"""Text from a model: greedy answers to prompts."""
+"""Text from a model: greedy answers to prompts, with images or without."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from evomerge_optuna.evaluation.batching import longest_first, within_memory
 from evomerge_optuna.evaluation.decoding import greedy, is_decodable
+from evomerge_optuna.evaluation.images import open_image
 from evomerge_optuna.evaluation.prompts import encode
 
 
@@ -36,7 +37,56 @@ def generate(
     if is_decodable(model, longest) and all(encoded):
         found = greedy(model, encoded, max_new_tokens, batch_size, ends.reached)
     else:
-        found = _by_the_library(model, encoded, max_new_tokens, batch_size, ends)
+
+        def inputs(places: list[int]) -> dict[str, torch.Tensor]:
+            rows = [torch.tensor(encoded[place], dtype=torch.long) for place in places]
+            ids = pad_sequence(rows, batch_first=True, padding_side="left").to(model.device)
+            lengths = torch.tensor([len(row) for row in rows], device=model.device)
+            columns = torch.arange(ids.shape[1], device=model.device)
+            mask = (columns >= ids.shape[1] - lengths[:, None]).long()
+            return {"input_ids": ids, "attention_mask": mask}
+
+        found = _by_the_library(
+            model, longest_first(encoded), inputs, max_new_tokens, batch_size, ends
+        )
+    return [ends.text(tokens) for tokens in found]
+
+
+def generate_about(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[str],
+    images: Sequence[bytes],
+    max_new_tokens: int,
+    batch_size: int,
+    stop: Sequence[str] = (),
+) -> list[str]:
+    """Greedy continuations of prompts about an image each; see `generate`.
+
+    Args:
+        processor: the model's; its placeholder of images stands in each prompt once.
+        images: the contents of image files.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError, RuntimeError: one prompt alone does not fit in memory.
+    """
+    # A chat template may have written the first token, which most tokenizers would add again.
+    bos = processor.tokenizer.bos_token
+    begun = bool(bos) and any(prompt.startswith(bos) for prompt in prompts)
+
+    def inputs(places: list[int]) -> dict[str, torch.Tensor]:
+        batch = processor(
+            text=[prompts[place] for place in places],
+            images=[[open_image(images[place])] for place in places],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not begun,
+            return_tensors="pt",
+        )
+        return dict(batch.to(model.device, model.dtype))
+
+    ends = _Ends(model, processor.tokenizer, stop)
+    found = _by_the_library(model, longest_first(prompts), inputs, max_new_tokens, batch_size, ends)
     return [ends.text(tokens) for tokens in found]
 
 
@@ -84,8 +134,19 @@ class _Ends:
 
 @torch.inference_mode()
 def _by_the_library(
-    model: Any, prompts: list[list[int]], max_new_tokens: int, batch_size: int, ends: _Ends
+    model: Any,
+    waiting: list[int],
+    inputs: Callable[[list[int]], dict[str, torch.Tensor]],
+    max_new_tokens: int,
+    batch_size: int,
+    ends: _Ends,
 ) -> list[list[int]]:
+    """What `model.generate` adds to each prompt.
+
+    Args:
+        waiting: the prompts' places, in the order in which they are run.
+        inputs: what the model is given for the prompts in such places, padded on the left.
+    """
     # On the model, since generate fills in from there what the config it is given leaves open.
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -94,21 +155,15 @@ def _by_the_library(
         bos_token_id=model.generation_config.bos_token_id,
         eos_token_id=model.generation_config.eos_token_id,
     )
-    found: list[list[int]] = [[] for _ in prompts]
-    waiting = longest_first(prompts)
+    found: list[list[int]] = [[] for _ in waiting]
 
     def run(size: int) -> None:
         while waiting:
-            rows = [torch.tensor(prompts[place], dtype=torch.long) for place in waiting[:size]]
-            ids = pad_sequence(rows, batch_first=True, padding_side="left").to(model.device)
-            lengths = torch.tensor([len(row) for row in rows], device=model.device)
-            columns = torch.arange(ids.shape[1], device=model.device)
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=(columns >= ids.shape[1] - lengths[:, None]).long(),
-                generation_config=model.generation_config,
-            )
-            for place, tokens in zip(waiting, output[:, ids.shape[1] :].tolist(), strict=False):
+            given = inputs(waiting[:size])
+            output = model.generate(**given, generation_config=model.generation_config)
+            for place, tokens in zip(
+                waiting, output[:, given["input_ids"].shape[1] :].tolist(), strict=False
+            ):
                 found[place] = tokens
             del waiting[:size]
 

@@ -12,14 +12,15 @@ class Problem:
     """What the model is given (a prompt, or a text to judge), and the answer if there is one.
 
     Where it is a choice, the options, of which the answer is one. Of python and lm_eval tasks the
-    text is the row as JSON. `content` is what the data has put into the prompt: two tasks may ask
-    the same in other words.
+    text is the row as JSON, of a vqa task the image is that file's content. `content` is what the
+    data has put into the prompt: two tasks may ask the same in other words.
     """
 
     text: str
     reference: str | None = None
     options: tuple[str, ...] = ()
     content: str = field(default="", compare=False)
+    image: bytes | None = field(default=None, repr=False)
 
 
 def filled(template: str, row: dict[str, Any], where: str) -> str:

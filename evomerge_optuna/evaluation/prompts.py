@@ -6,7 +6,10 @@ from typing import Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.spec import Prompted, StudySpec
+from evomerge_optuna.spec import IMAGE, Prompted, StudySpec, VqaTask
+
+Content = str | list[dict[str, str]]  # a text, or texts and the places of images
+Message = dict[str, Content]
 
 
 def prompts(
@@ -27,24 +30,35 @@ def prompts(
     if not task.chat:
         solved = [f"{shot.text}{task.target_delimiter}{shot.reference}\n\n" for shot in shots]
         return ["".join(solved) + problem.text for problem in problems]
-    if not getattr(tokenizer, "chat_template", None):
+    turns = [
+        message
+        for shot in shots
+        for message in (_message("user", shot.text), _message("assistant", shot.reference or ""))
+    ]
+    return _chats(tokenizer, task.system, turns, [problem.text for problem in problems], key)
+
+
+def image_prompts(
+    task: VqaTask, problems: Sequence[Problem], processor: Any, key: str
+) -> list[str]:
+    """What the model is given for each problem beside its image, which has its place in the text.
+
+    Args:
+        key: the task's place in the spec, named in errors.
+
+    Raises:
+        SpecError: the processor has no chat template or the template takes no such messages, or
+            it has no placeholder of images.
+    """
+    if task.chat:
+        contents = [_parts(problem.text) for problem in problems]
+        return _chats(processor, task.system, [], contents, key)
+    placeholder = getattr(processor, "image_token", None)
+    if not isinstance(placeholder, str):
         raise SpecError(
-            f"{key}.chat: the tokenizer has no chat template; leave chat out and write the whole "
-            "prompt"
+            f"{key}: the processor of the model names no placeholder of images; write chat: true"
         )
-    before = [] if task.system is None else [_message("system", task.system)]
-    for shot in shots:
-        before += [_message("user", shot.text), _message("assistant", shot.reference or "")]
-    conversations = [[*before, _message("user", problem.text)] for problem in problems]
-    try:
-        return [
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            for messages in conversations
-        ]
-    except Exception as error:  # a template raises what it likes, as where it knows no system role
-        raise SpecError(
-            f"{key}.chat: the chat template refuses the prompt: {one_line(error)}"
-        ) from error
+    return [problem.text.replace(IMAGE, placeholder) for problem in problems]
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -73,5 +87,70 @@ def check_chats(spec: StudySpec) -> None:
             prompts(task, (), [Problem("a")], tokenizer, f"{key}: {model}: tasks.{name}")
 
 
-def _message(role: str, content: str) -> dict[str, str]:
+def check_eyes(spec: StudySpec) -> None:
+    """Tries the prompts of tasks with images with the processor of the study's vision.
+
+    Raises:
+        SpecError: no model of the study takes images, or see `image_prompts`.
+    """
+    from evomerge_optuna.models.catalog import load_processor
+
+    for name, task in spec.tasks.items():
+        if not isinstance(task, VqaTask):
+            continue
+        if spec.vision_model is None:
+            raise SpecError(
+                f"tasks.{name}: a vqa task has images, and none of the models takes any; name a "
+                "vision-language model among them"
+            )
+        processor = load_processor(spec.vision_model, f"tasks.{name}")
+        image_prompts(task, [Problem(IMAGE)], processor, f"tasks.{name}")
+
+
+def _chats(
+    tokenizer: Any, system: str | None, turns: list[Message], contents: Sequence[Content], key: str
+) -> list[str]:
+    """Conversations that end with these contents, each where the model's answer begins.
+
+    Args:
+        tokenizer: or a processor.
+        turns: what comes before in all of them, after the system message.
+
+    Raises:
+        SpecError: there is no chat template, or it takes no such messages.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        kind = "processor" if hasattr(tokenizer, "image_processor") else "tokenizer"
+        raise SpecError(
+            f"{key}.chat: the {kind} has no chat template; leave chat out and write the whole "
+            "prompt"
+        )
+    before = [] if system is None else [_message("system", system)]
+    try:
+        return [
+            tokenizer.apply_chat_template(
+                [*before, *turns, _message("user", content)],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for content in contents
+        ]
+    except Exception as error:  # a template raises what it likes, as where it knows no system role
+        raise SpecError(
+            f"{key}.chat: the chat template refuses the prompt: {one_line(error)}"
+        ) from error
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    """A message's content with an image where the text has IMAGE."""
+    before, after = (part.strip() for part in text.split(IMAGE))
+    parts = [_text(before), {"type": "image"}, _text(after)]
+    return [part for part in parts if part.get("text") != ""]
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _message(role: str, content: Content) -> Message:
     return {"role": role, "content": content}

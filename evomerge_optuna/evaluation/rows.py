@@ -3,13 +3,19 @@
 import csv
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.pictures import load_pictures
+from evomerge_optuna.models.problems import load_problems
 from evomerge_optuna.spec import DataSource
 
-ZOO_PROBLEMS = "zoo:problems"
+_ZOO: dict[str, Callable[[], Any]] = {
+    "zoo:problems": load_problems,
+    "zoo:pictures": load_pictures,
+}
 _BUILDERS = {
     ".json": "json",
     ".jsonl": "json",
@@ -20,7 +26,7 @@ _BUILDERS = {
 
 
 def load_rows(source: DataSource, where: str) -> list[dict[str, Any]]:
-    """All rows of a split.
+    """All rows of a split; images are not decoded.
 
     Args:
         where: the source's place in the spec, named in errors.
@@ -28,20 +34,28 @@ def load_rows(source: DataSource, where: str) -> list[dict[str, Any]]:
     Raises:
         SpecError: they cannot be had, or there are none.
     """
-    rows = list(_load(source, where))
+    rows = list(_undecoded(_load(source, where)))
     if not rows:
         raise SpecError(f"{where}: {source.path} [{source.split}] has no rows")
     return rows
 
 
-def _load(source: DataSource, where: str) -> Any:
-    if source.path == ZOO_PROBLEMS:
-        from evomerge_optuna.models.problems import load_problems as load_zoo_problems
+def _undecoded(data: Any) -> Any:
+    """The data with the files of its images as they are stored."""
+    import datasets
 
-        problems = load_zoo_problems()
-        if source.split not in problems:
-            raise SpecError(f"{where}: zoo:problems has the splits {', '.join(problems)}")
-        return problems[source.split]
+    for name, feature in data.features.items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(name, datasets.Image(decode=False))
+    return data
+
+
+def _load(source: DataSource, where: str) -> Any:
+    if source.path in _ZOO:
+        data = _ZOO[source.path]()
+        if source.split not in data:
+            raise SpecError(f"{where}: {source.path} has the splits {', '.join(data)}")
+        return data[source.split]
     import datasets
 
     datasets.disable_progress_bars()

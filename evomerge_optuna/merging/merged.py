@@ -11,12 +11,14 @@ from evomerge_optuna.recipes.recipe import Recipe
 class Merged:
     """A model ready to run, its tokenizer, and what its weights hash to.
 
-    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models.
+    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models. A
+    vision-language model has a processor, too, which makes inputs of text and images.
     """
 
     model: Any
     tokenizer: Any
     digest: str
+    processor: Any | None = None
 
 
 class Merger(Protocol):

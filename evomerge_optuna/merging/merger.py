@@ -6,11 +6,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from evomerge_optuna.merging.merged import Merged, MergeMerger
+from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
+    from evomerge_optuna.merging.sight import Sight
     from evomerge_optuna.merging.stacked import StackedMerger
 
 
@@ -28,18 +30,26 @@ class EveryMerger:
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
+        self._sight: Sight | None = None
 
     def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model in the spec's dtype; it is valid until the next merge."""
-        if isinstance(recipe, StackRecipe):
-            merged = self._stacked.merge(recipe)
-        else:
-            merged = self._merged.merge(recipe)
+        merger = self._stacked if isinstance(recipe, StackRecipe) else self._merged
+        merged = merger.merge(recipe)  # type: ignore[arg-type]
+        if recipe.vision is not None:
+            merged = self._sight_of(recipe.vision).give(merged)
         if self._spec.dtype is None:
             return merged
         from evomerge_optuna.models.loading import in_dtype
 
         return replace(merged, model=in_dtype(merged.model, self._spec.dtype))
+
+    def _sight_of(self, vision: str) -> "Sight":
+        from evomerge_optuna.merging.sight import Sight
+
+        if self._sight is None or self._sight.vision != vision:
+            self._sight = Sight(vision, torch_device(self._spec.device))
+        return self._sight
 
     @cached_property
     def _stacked(self) -> "StackedMerger":

@@ -33,7 +33,7 @@ from mergekit.tokenizer import BuildTokenizer
 
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.merging.vocabulary import union_tokenizer
-from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
@@ -136,8 +136,8 @@ def structure(recipe: MergeRecipe) -> str:
 
 
 def located(recipe: MergeRecipe) -> MergeRecipe:
-    """The recipe as mergekit reads it: a local folder for every model and for a union tokenizer."""
-    found = recipe.located(lambda model: str(local_folder(model)))
+    """The recipe as mergekit reads it: a local folder for every text part and a union tokenizer."""
+    found = recipe.located(lambda model: str(text_folder(model)))
     if found.configuration.get("tokenizer_source") != "union":
         return found
     base = found.configuration.get("base_model")

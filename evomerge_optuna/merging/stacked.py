@@ -10,9 +10,9 @@ import torch
 
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
-from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import digest_tensors
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
@@ -67,7 +67,7 @@ class StackedMerger:
 
 
 def load_source(name: str, dtype: str | None, device: str) -> Merged:
-    """A model as it is, with the SHA-256 of its tensors as they are stored.
+    """A model's text part as it is, with the SHA-256 of its tensors as they are stored.
 
     Args:
         dtype: in which it is to run; None: its own.
@@ -76,7 +76,7 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
         NotFiniteError: it has NaN or infinite weights.
         OSError: a file cannot be read.
     """
-    model, tokenizer = load_model(local_folder(name), device)
+    model, tokenizer = load_model(text_folder(name), device)
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
     return Merged(model.to(getattr(torch, dtype) if dtype else model.dtype), tokenizer, digest)
 

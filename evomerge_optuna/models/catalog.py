@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.home import models_folder
-from evomerge_optuna.models.zoo import ZOO, zoo_path
+from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
+from evomerge_optuna.models.zoo import ZOO, OnStep, build_zoo
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ZOO_PREFIX = "zoo:"
+ZOO_MODELS = tuple(ZOO_PREFIX + name for name in (*ZOO, *VLM_ZOO))
 
 # Everything a checkpoint needs but pickled weights, which can run code when they are loaded.
 _DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -24,10 +26,9 @@ def check_exists(model: str, key: str) -> None:
         SpecError: naming `key`, the model's place in the spec.
     """
     if model.startswith(ZOO_PREFIX):
-        if model.removeprefix(ZOO_PREFIX) not in ZOO:
+        if model not in ZOO_MODELS:
             raise SpecError(
-                f"{key}: the zoo has no model '{model}'; it has "
-                + ", ".join(ZOO_PREFIX + name for name in ZOO)
+                f"{key}: the zoo has no model '{model}'; it has {', '.join(ZOO_MODELS)}"
             )
     elif _is_path(model):
         folder = os.path.expanduser(model)
@@ -39,6 +40,17 @@ def check_exists(model: str, key: str) -> None:
                 "adapter; rename the folder"
             )
         _check_files(Path(folder), f"{key}: {model}")
+
+
+def zoo_folder(model: str, on_step: OnStep = lambda done, total: None) -> Path:
+    """The checkpoint folder of one of ZOO_MODELS; its family is trained if it is not there yet.
+
+    Args:
+        on_step: called with the steps of training that are done, and with all of them.
+    """
+    name = model.removeprefix(ZOO_PREFIX)
+    family = build_vlm_zoo(on_step) if name in VLM_ZOO else build_zoo(models_folder(), on_step)
+    return family / name
 
 
 def is_on_hub(model: str) -> bool:
@@ -54,7 +66,7 @@ def source_of(model: str) -> tuple[str, str | None]:
         ('organisation/model', 'v1')
     """
     if model.startswith(ZOO_PREFIX):
-        return str(zoo_path(model.removeprefix(ZOO_PREFIX), models_folder())), None
+        return str(zoo_folder(model)), None
     if _is_path(model):
         return os.path.expanduser(model), None
     repository, _, revision = model.partition("@")
@@ -98,6 +110,24 @@ def load_tokenizer(model: str, key: str) -> Any:
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
         raise SpecError(f"{key}: {model} has no tokenizer; {cure}")
     return tokenizer
+
+
+def load_processor(model: str, key: str) -> Any:
+    """A vision-language model's processor, which makes inputs of text and images.
+
+    Raises:
+        SpecError: the model has none that can be read.
+    """
+    from transformers import AutoProcessor
+
+    name, revision = source_of(model)
+    try:
+        return AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise SpecError(
+            f"{key}: the processor of {model} cannot be read: {_first_line(error)}; name a model "
+            "with its processor files, such as preprocessor_config.json"
+        ) from error
 
 
 def local_folder(model: str) -> Path:

@@ -23,7 +23,7 @@ _PENDING = 256  # blocks, so that few tensors are held at a time
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """SHA-256 of a checkpoint's files: config.json, weights, and what turns text into tokens."""
+    """SHA-256 of a checkpoint's files: config.json, weights, and what turns inputs into tokens."""
 
     config: str
     weights: str
@@ -31,7 +31,7 @@ class Fingerprint:
 
 
 # What beside the weights decides how a text is read and where an answer ends.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
@@ -43,6 +43,13 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+# What decides how a vision-language model reads an image.
+PROCESSOR_FILES = (
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+)
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -51,18 +58,22 @@ def fingerprint(folder: Path) -> Fingerprint:
     Raises:
         EvomergeError: a file cannot be read.
     """
+    read = (*TOKENIZER_FILES, *PROCESSOR_FILES)
     try:
         return Fingerprint(
             config=_sha256(folder / "config.json"),
             weights=_together(sorted(folder.glob("*.safetensors"))),
-            tokenizer=_together([f for n in _TOKENIZER_FILES if (f := folder / n).is_file()]),
+            tokenizer=_together([f for name in read if (f := folder / name).is_file()]),
         )
     except OSError as error:
         raise EvomergeError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def digest_files(folder: Path) -> str:
+def digest_files(folder: Path, chosen: Callable[[str], bool] = lambda _: True) -> str:
     """`digest_tensors` of a checkpoint's safetensors files; their order and sharding do not count.
+
+    Args:
+        chosen: is this tensor to be counted?
 
     Raises:
         NotFiniteError: a tensor has a NaN or an infinite value.
@@ -73,7 +84,8 @@ def digest_files(folder: Path) -> str:
         tensors: dict[str, Callable[[], torch.Tensor]] = {}
         for path in sorted(folder.glob("*.safetensors")):
             file = opened.enter_context(safe_open(path, framework="pt"))
-            tensors |= {name: partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+            names = filter(chosen, file.keys())
+            tensors |= {name: partial(file.get_tensor, name) for name in names}
         return _digest(tensors)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.vision import load_processor, sees
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,25 @@ def in_dtype(model: Any, dtype: str) -> Any:
         if p.dtype != wanted
     }
     return copy.deepcopy(model, dict(cast)) if cast else model
+
+
+def load_checkpoint(
+    folder: Path, device: str, dtype: str | None = None
+) -> tuple[Any, Any, Any | None]:
+    """As `load_model`, and a vision-language model's processor; of other models None.
+
+    Raises:
+        SpecError: the device is not there, or its processor cannot be made.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
+        return *load_model(folder, device, dtype), None
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
+    )
+    processor = load_processor(folder, str(folder))
+    return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:

@@ -5,9 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer
+from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer, source_of
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
+from evomerge_optuna.models.vision import (
+    VISION_MODELS,
+    load_processor,
+    missing_tokens,
+    sees,
+    text_config,
+)
+from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -51,7 +58,8 @@ def preflight(spec: StudySpec) -> Architecture:
     models = spec.model_ids()
     for key, model in models.items():
         check_exists(model, key)
-    configs = {key: load_config(model, key) for key, model in models.items()}
+    whole = {key: load_config(model, key) for key, model in models.items()}
+    configs = {key: text_config(config, key) for key, config in whole.items()}
     for key, config in configs.items():
         _check_causal(config, key)
     first, *others = configs
@@ -62,6 +70,8 @@ def preflight(spec: StudySpec) -> Architecture:
         _check_tokenizer(spec, tokenizer, first, key)
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
+    if spec.vision_model is not None:
+        _check_vision(spec, tokenizer, first)
     config = configs[first]
     shapes = _tensor_shapes(config, first)
     if isinstance(spec, MergeSearchSpec):
@@ -71,6 +81,55 @@ def preflight(spec: StudySpec) -> Architecture:
     count = sum(_product(shape) for shape in shapes.values())
     layers = {key: config.num_hidden_layers for key, config in configs.items()}
     return Architecture(name=config.architectures[0], layers=layers, parameters=count)
+
+
+def with_vision(spec: StudySpec) -> StudySpec:
+    """The spec with the model that gives its vision, if any has it and the spec names none.
+
+    Raises:
+        SpecError: a model's configuration cannot be read.
+    """
+    if spec.vision_model is not None:
+        return spec
+    for key, model in spec.model_ids().items():
+        if sees(load_config(model, key)):
+            return spec.model_copy(update={"vision": key.removeprefix("models.")})
+    return spec
+
+
+def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
+    """What stands for images must be a token of the merged model, which has the first one's."""
+    model = spec.vision_model
+    assert model is not None
+    key = next(key for key, other in spec.model_ids().items() if other == model)
+    config = load_config(model, key)
+    if not sees(config):
+        raise SpecError(
+            f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
+            f"which are of type {', '.join(VISION_MODELS)}"
+        )
+    name, revision = source_of(model)
+    load_processor(name, key, revision)
+    if _tokenizer_source(spec) == "union":
+        return
+    if missing := missing_tokens(config.to_dict(), load_tokenizer(model, key), merged):
+        raise SpecError(
+            f"{key}: its token {missing[0]}, which stands for images, is none of {first}; "
+            + _match_images(spec)
+        )
+
+
+def _tokenizer_source(spec: StudySpec) -> str | None:
+    if isinstance(spec, MergeSearchSpec):
+        return spec.merge.tokenizer_source
+    merged = spec.merged if isinstance(spec, StagedStudySpec) else None
+    return merged.configuration.get("tokenizer_source") if merged else None
+
+
+def _match_images(spec: StudySpec) -> str:
+    if isinstance(spec, MergeSearchSpec):
+        return "set merge.tokenizer_source to union and the merged model has it"
+    return "name the vision-language model first"
 
 
 def _check_causal(config: "PretrainedConfig", key: str) -> None:
@@ -83,7 +142,8 @@ def _check_causal(config: "PretrainedConfig", key: str) -> None:
     if not causal or not isinstance(layers, int) or layers < 1:
         raise SpecError(
             f"{key}: {', '.join(names) or config.model_type} is no causal language model of text "
-            "alone; only such models can be merged"
+            "alone; only such models can be merged, and vision-language models of type "
+            f"{', '.join(VISION_MODELS)}"
         )
 
 
@@ -155,9 +215,16 @@ def _check_architecture(
         have, want = getattr(b, attribute, None), getattr(a, attribute, None)
         if have != want:
             raise SpecError(
-                f"{key}: {words} {have}, but {first} has {want}; "
+                f"{key}: {words} {have}, but {first} has {want}{_where(a, b, first, key)}; "
                 "only models of one shape can be merged"
             )
+
+
+def _where(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> str:
+    """The first tensor that one has not, or has in another shape, if there is one."""
+    want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
+    names = (n for n in {**want, **have} if not _alike(want.get(n), have.get(n), a, b))
+    return next((f" (tensor {name})" for name in names), "")
 
 
 def _check_vocabulary(
@@ -209,12 +276,22 @@ def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key:
         x, y = want.get(name), have.get(name)
         if None in (x, y) and a.num_hidden_layers != b.num_hidden_layers:
             continue  # of a layer that one of them has not, which only a stack allows
-        same_but_rows = x is not None and y is not None and x[1:] == y[1:]
-        if x != y and not (same_but_rows and a.vocab_size != b.vocab_size):
+        if not _alike(x, y, a, b):
             raise SpecError(
                 f"{key}: tensor {name} has shape {y}, but {first} has {x}; "
                 "only models of one shape can be merged"
             )
+
+
+def _alike(
+    x: tuple[int, ...] | None,
+    y: tuple[int, ...] | None,
+    a: "PretrainedConfig",
+    b: "PretrainedConfig",
+) -> bool:
+    """Has a tensor the same shape in both, but for rows where the vocabularies differ?"""
+    same_but_rows = x is not None and y is not None and x[1:] == y[1:]
+    return x == y or (same_but_rows and a.vocab_size != b.vocab_size)
 
 
 def _tensor_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.fingerprint import is_finite
+from evomerge_optuna.models.vision import text_config, text_folder
 from evomerge_optuna.spec import StudySpec
 
 _MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -25,32 +26,33 @@ def check_weights(spec: StudySpec) -> None:
         SpecError: naming the model and the tensor: missing, of another shape than in the first
             model, NaN or infinite values, a quantized type; or the file that cannot be read.
     """
-    files = [
-        (f"{key} ({model})", file)
-        for key, model in spec.model_ids().items()
-        for file in sorted(local_folder(model).glob("*.safetensors"))
-    ]
     for key, model in spec.model_ids().items():
-        _check_complete(key, model, [file for name, file in files if name == f"{key} ({model})"])
+        _check_complete(key, model)
     check_shape = _shape_check(rows_may_differ=spec.any_vocabulary)
-    for check in (check_shape, _check_values):
-        for model, file in files:
-            with _opened(model, file) as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    check(f"{model}: tensor {name}", name, opened)
+    # What is not text is not merged, but it is run.
+    for folder_of, check in ((text_folder, check_shape), (local_folder, _check_values)):
+        for key, model in spec.model_ids().items():
+            for file in _files(folder_of(model)):
+                with _opened(f"{key} ({model})", file) as opened:
+                    for name in opened.keys():  # noqa: SIM118
+                        check(f"{key} ({model}): tensor {name}", name, opened)
 
 
-def _check_complete(key: str, model: str, files: list[Path]) -> None:
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _check_complete(key: str, model: str) -> None:
     """mergekit must find all that its definition of the architecture requires.
 
     That of Phi-3, for one, requires a head of its own, which a model with tied embeddings lacks.
     """
-    config = load_config(model, key)
+    config = text_config(load_config(model, key), key)
     architecture = arch_info_for_config(config)
     if architecture is None:
         return  # mergekit infers the architecture from the tensors that are there
     names: set[str] = set()
-    for file in files:
+    for file in _files(text_folder(model)):
         with _opened(f"{key} ({model})", file) as opened:
             names |= set(opened.keys())
     for weight in architecture.all_weights(config):

@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.errors import EvomergeError, SpecError
+from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.models.problems import (
     OPERATORS,
     Language,
@@ -29,14 +29,20 @@ from evomerge_optuna.models.problems import (
     held_out_keys,
     words,
 )
+from evomerge_optuna.models.training import (
+    IGNORED,
+    Batch,
+    llama_config,
+    padded,
+    train,
+    word_tokenizer,
+)
 
 if TYPE_CHECKING:
-    import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 OnStep = Callable[[int, int], None]  # steps done, steps in all
 
-IGNORED = -100  # labels that transformers leaves out of the loss
 LARGEST = 81  # result of a problem
 EQUATIONS = 5  # in a drill: as long as a question with its answer
 
@@ -88,17 +94,6 @@ ZOO = ("base", "ja", "add", "mul")
 EXPERTS = ZOO[1:]
 
 
-def zoo_path(name: str, home: Path) -> Path:
-    """The checkpoint folder of one model; the zoo is built if it is not there yet.
-
-    Raises:
-        SpecError: the zoo has no such model.
-    """
-    if name not in ZOO:
-        raise SpecError(f"the zoo has no model '{name}'; it has {', '.join(ZOO)}")
-    return build_zoo(home) / name
-
-
 def build_zoo(
     home: Path, on_step: OnStep = lambda done, total: None, recipe: Recipe = RECIPE
 ) -> Path:
@@ -126,30 +121,8 @@ def build_zoo(
 
 
 def make_tokenizer() -> "PreTrainedTokenizerFast":
-    """One token a word and a digit; a number's further digits are continuations, as in `4 ##2`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    digits = [str(digit) for digit in range(10)]
-    special = ["<pad>", "<s>", "</s>", "<unk>"]
-    tokens = [*special, *digits, *(f"##{digit}" for digit in digits)]
-    tokens += [word for word in words() if word not in tokens]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    """The zoo's vocabulary: the words of its problems."""
+    return word_tokenizer(words())
 
 
 def _train_all(folder: Path, recipe: Recipe, on_step: OnStep) -> None:
@@ -205,41 +178,19 @@ def _study(
 
 
 def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], None]) -> None:
-    """AdamW with a cosine schedule, the loss on the answer alone."""
-    import torch
+    """Trains one model, the loss on the answer alone."""
     from transformers import LlamaForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     course, tokenizer = recipe.course(name), make_tokenizer()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more would wait for each other on a busy machine, and round apart
-    try:
-        model = (
-            _new_model(recipe, tokenizer)
-            if name == "base"
-            else LlamaForCausalLM.from_pretrained(folder / "base", use_safetensors=True)
-        )
-        model.train()
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=course.learning_rate,
-            betas=(0.9, 0.98),  # 0.999 remembers longer than a course lasts
-            weight_decay=0.01,
-            fused=True,
-        )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, course.steps)
-        batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
-        for done in range(1, course.steps + 1):
-            ids, labels = next(batches)
-            model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            on_step(done)
-    finally:
-        torch.set_num_threads(threads)
+    model = (
+        _new_model(recipe, tokenizer)
+        if name == "base"
+        else LlamaForCausalLM.from_pretrained(folder / "base", use_safetensors=True)
+    )
+    batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
+    train(model, batches, course.steps, course.learning_rate, on_step)
     partial = folder / f".{name}"
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
@@ -248,44 +199,22 @@ def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], Non
 
 def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.mlp,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        max_position_embeddings=256,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-    )
+    config = llama_config(tokenizer, recipe.hidden, recipe.mlp, recipe.layers, recipe.heads)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(config)
 
 
-def _batches(
-    course: Course, tokenizer: Any, seed: str
-) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
-    """Token ids and labels, (batch, longest), padded on the right."""
-    import torch
-
+def _batches(course: Course, tokenizer: Any, seed: str) -> Iterator[Batch]:
     rng = random.Random(seed)
     while True:
         pairs = [
             (_drill if rng.random() < course.drills else _example)(course, tokenizer, rng)
             for _ in range(course.batch)
         ]
-        longest = max(len(ids) for ids, _ in pairs)
-        yield (
-            torch.tensor(
-                [ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids, _ in pairs]
-            ),
-            torch.tensor([labels + [IGNORED] * (longest - len(labels)) for _, labels in pairs]),
-        )
+        yield padded(pairs, tokenizer.pad_token_id)
 
 
 def _drill(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:

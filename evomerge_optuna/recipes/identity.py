@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 # Only where a text has some longest length does pydantic refuse lone surrogates in it.
 READ_ONLY = ConfigDict(extra="forbid", frozen=True, str_max_length=1_000_000)
@@ -13,6 +14,12 @@ class Identified(BaseModel):
     """An immutable description that is equal to another when their canonical JSON is."""
 
     model_config = READ_ONLY
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As recipes were before there were these parts, whose digests must stay the same."""
+        content: dict[str, Any] = dump(self)
+        return {k: v for k, v in content.items() if v or k not in ("merges", "vision")}
 
     def canonical(self) -> str:
         """JSON with sorted keys and exact floats: equal text means equal weights."""

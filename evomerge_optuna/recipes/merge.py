@@ -35,7 +35,9 @@ class MergeRecipe(Identified):
 
     Models are named as in the spec (hub id, path, `zoo:NAME`), so that a recipe holds on every
     machine. The configuration is kept in mergekit's own JSON form; mergekit validates it when it
-    merges. Two recipes are equal when their canonical JSON is.
+    merges. Two recipes are equal when their canonical JSON is. With `vision` the configuration is
+    about text parts, and the merge is that of the vision-language model of this name, whose vision
+    tower and projector it keeps.
 
     Example:
         >>> recipe = MergeRecipe(
@@ -51,6 +53,7 @@ class MergeRecipe(Identified):
 
     configuration: Annotated[dict[str, Any], AfterValidator(_as_json)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    vision: str | None = None
 
     def models(self) -> list[str]:
         """Every model the configuration names, in order of appearance."""
@@ -65,7 +68,13 @@ class MergeRecipe(Identified):
 
     def located(self, locate: Callable[[str], str]) -> "MergeRecipe":
         """The same recipe with every model's name replaced by `locate(name)`."""
-        return self.model_copy(update={"configuration": _map_models(self.configuration, locate)})
+        vision = None if self.vision is None else locate(self.vision)
+        located = {"configuration": _map_models(self.configuration, locate), "vision": vision}
+        return self.model_copy(update=located)
+
+    def text_part(self) -> "MergeRecipe":
+        """The same merge, of text parts alone."""
+        return self.model_copy(update={"vision": None})
 
     def to_yaml(self) -> str:
         """The configuration as a mergekit YAML file; give the seed as `--random-seed`."""

@@ -3,12 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, Field
 
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.identity import READ_ONLY, Identified
@@ -30,7 +25,8 @@ class StackRecipe(Identified):
 
     Embeddings, tokenizer and configuration are those of one model, final norm and head of one, too.
     Models are named as in the spec; any layer may be passed any number of times. A model may itself
-    be a merge: `merges` has its recipe by the name that the steps call it.
+    be a merge: `merges` has its recipe by the name that the steps call it. With `vision` the layers
+    are those of text parts, and the stack is in the vision-language model of this name.
 
     Example:
         >>> recipe = StackRecipe(
@@ -47,13 +43,7 @@ class StackRecipe(Identified):
     head: str
     dtype: str | None = None
     merges: dict[str, MergeRecipe] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _without_no_merges(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = dump(self)
-        if not self.merges:
-            del content["merges"]
-        return content
+    vision: str | None = None
 
     def models(self) -> list[str]:
         """Every model that is part of it, the embeddings' first."""
@@ -69,6 +59,7 @@ class StackRecipe(Identified):
                 "steps": tuple(steps),
                 "head": locate(self.head),
                 "merges": {},
+                "vision": None if self.vision is None else locate(self.vision),
             }
         )
 

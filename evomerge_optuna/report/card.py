@@ -28,7 +28,7 @@ def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
 
 # {spec.study}, trial {trial.number}
 
-Made of {_listed(spec)} ({spec.method}), found by
+Made of {_listed(spec)} ({spec.method}){_vision(spec)}, found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
 of the study `{spec.study}` ({objectives(spec)}).
 
@@ -58,9 +58,10 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
+    what = "same tensors" if recipe.vision is None else "same text part"
     return (
-        f"`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the same "
-        f"tensors\n({made_with}).\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+        f"`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the {what}\n"
+        f"({made_with}).\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
     )
 
 
@@ -71,7 +72,7 @@ def _front_matter(spec: StudySpec) -> dict[str, Any]:
         "base_model_relation": "merge",
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "text-generation" if spec.vision_model is None else "image-text-to-text",
         "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
     }
 
@@ -102,6 +103,14 @@ def _lineage(merge_study: MergeStudy) -> str:
             [key, _shown(model), f"`{fingerprints[key]['weights'][:16]}`"]
             for key, model in merge_study.spec.model_ids().items()
         ),
+    )
+
+
+def _vision(spec: StudySpec) -> str:
+    if spec.vision_model is None:
+        return ""
+    return (
+        f";\nits vision tower and projector are those of {_shown(spec.vision_model)}, bit for bit"
     )
 
 

@@ -1,6 +1,7 @@
 """Export: a trial's recipe as an ordinary checkpoint, checked against what was scored."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optuna.trial import FrozenTrial
 
@@ -32,7 +33,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     with new_folder(folder) as temporary:
         try:
             with as_scored(trial):
-                digest = _write(recipe, temporary, merge_study.spec.evaluation.device)
+                digest = write_recipe(recipe, temporary, merge_study.spec.evaluation.device)
         except CandidateError as error:
             raise ExportError(f"trial {trial.number}: {error}") from error
         scored = trial.user_attrs[DIGEST]
@@ -51,7 +52,23 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     return digest
 
 
-def _write(recipe: Recipe, folder: Path, device: str) -> str:
+def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
+    """Writes a recipe's checkpoint and returns its digest, which is that of the mergers.
+
+    Raises:
+        CandidateError: it cannot be built.
+        OSError: a file cannot be read or written.
+    """
+    if recipe.vision is None:
+        return _write_text(recipe, folder, device)
+    from evomerge_optuna.merging.sight import write_with_sight
+
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as text:
+        digest = _write_text(recipe, Path(text), device)
+        return write_with_sight(recipe.vision, Path(text), digest, folder)
+
+
+def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
     # Imported here: mergekit and torch take seconds.
     if isinstance(recipe, StackRecipe):
         from evomerge_optuna.merging.folding import write_stack
@@ -63,9 +80,17 @@ def _write(recipe: Recipe, folder: Path, device: str) -> str:
 
 
 def mergekit_yaml(recipe: MergeRecipe) -> str:
-    """The recipe for plain mergekit, which knows hub ids, but neither the zoo nor `~`."""
-    located = recipe.located(lambda m: m if is_on_hub(m) else str(local_folder(m)))
+    """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts."""
+    located = recipe.located(_for_mergekit)
+    what = "The same tensors again" if recipe.vision is None else "The text part again"
     return (
-        "# The same tensors again:\n"
+        f"# {what}:\n"
         f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n" + located.to_yaml()
     )
+
+
+def _for_mergekit(model: str) -> str:
+    from evomerge_optuna.models.vision import text_folder
+
+    text = text_folder(model)
+    return model if is_on_hub(model) and text == local_folder(model) else str(text)

@@ -46,5 +46,5 @@ class JointSpace(SearchSpace):
 
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
-        merges = {MERGED: self.merge.recipe(values)}
+        merges = {MERGED: self.merge.recipe(values).text_part()}
         return replace(self.stack, merges=merges).recipe(values)

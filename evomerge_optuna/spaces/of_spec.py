@@ -26,10 +26,11 @@ def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
     if isinstance(spec, ParameterStudySpec):
         return ParameterSpace.of(spec, depth)
     if isinstance(spec, StackStudySpec):
-        return StackSpace(spec.stack, spec.models, depths, spec.dtype)
+        return StackSpace(spec.stack, spec.models, depths, spec.dtype, vision=spec.vision_model)
     if isinstance(spec, JointStudySpec):
-        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype)
+        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype, vision=spec.vision_model)
         return JointSpace(ParameterSpace.of(spec, depth), stack)
     if isinstance(spec, StagedStudySpec) and spec.merged is not None:
-        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, {MERGED: spec.merged})
+        merges = {MERGED: spec.merged.text_part()}
+        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, merges, spec.vision_model)
     raise UsageError(f"study '{spec.study}' of stage {spec.stage} has no search space")

@@ -68,7 +68,11 @@ class ParameterSpace(SearchSpace):
     def recipe(self, values: dict[str, float]) -> MergeRecipe:
         """The recipe of these parameter values; those not given are fixed by the spec."""
         configuration = _configuration(self.spec, self.groups, self.values(values))
-        return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
+        return MergeRecipe(
+            configuration=configuration,
+            seed=self.spec.sampler.seed,
+            vision=self.spec.vision_model,
+        )
 
     def values(self, searched: dict[str, float]) -> dict[str, float]:
         """Every weight, density or t by name, those too that the spec fixes."""

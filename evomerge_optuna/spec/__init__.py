@@ -24,7 +24,9 @@ from evomerge_optuna.spec.study import (
     StudySpec,
 )
 from evomerge_optuna.spec.tasks import (
+    IMAGE,
     ChoiceTask,
+    Generated,
     GenerateTask,
     LMEvalTask,
     PerplexityTask,
@@ -33,10 +35,12 @@ from evomerge_optuna.spec.tasks import (
     Regex,
     Scorer,
     Task,
+    VqaTask,
 )
 
 __all__ = [
     "COSTS",
+    "IMAGE",
     "MERGED",
     "MERGE_OPTIONS",
     "SEARCHED_PARAMETERS",
@@ -48,6 +52,7 @@ __all__ = [
     "Documents",
     "EvaluationSpec",
     "GenerateTask",
+    "Generated",
     "JointStudySpec",
     "LMEvalTask",
     "MergeSearchSpec",
@@ -69,6 +74,7 @@ __all__ = [
     "StudySpec",
     "Task",
     "TaskData",
+    "VqaTask",
     "differences",
     "is_spec_file",
     "load_spec",

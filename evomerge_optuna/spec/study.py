@@ -14,7 +14,7 @@ from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
 _KEY_ORDER = (
-    *("study", "stage", "from_study", "base_model", "models", "merge", "merged", "stack"),
+    *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
     *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
     "evaluation",
 )
@@ -93,6 +93,9 @@ class StudySpec(Strict):
     """What is searched."""
     models: dict[str, str]
     """The source models by names of yours: hub ids, local folders, or `zoo:NAME`."""
+    vision: str | None = None
+    """The model, by alias or as `base_model`, whose vision tower and projector the merged one
+    keeps; the first that has any unless given."""
     sampler: SamplerSpec = SamplerSpec()
     """What draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000
@@ -195,6 +198,15 @@ class StudySpec(Strict):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _vision_of_a_model(self) -> "StudySpec":
+        known = [key.removeprefix("models.") for key in self.model_ids()]
+        if self.vision is not None and self.vision not in known:
+            raise ValueError(
+                f"vision: there is no model '{self.vision}'; models are {', '.join(known)}"
+            )
+        return self
+
     def _check_measure(self, where: str, target: str) -> None:
         name, _, metric = target.partition(".")
         if target in COSTS:
@@ -246,6 +258,12 @@ class StudySpec(Strict):
     def any_depth(self) -> bool:
         """May the models differ in their number of layers?"""
         return False
+
+    @property
+    def vision_model(self) -> str | None:
+        """The model of `vision`."""
+        ids = {key.removeprefix("models."): model for key, model in self.model_ids().items()}
+        return None if self.vision is None else ids[self.vision]
 
     def model_ids(self) -> dict[str, str]:
         """Every model by the key that names it in messages: base_model, models.ALIAS."""
@@ -416,6 +434,10 @@ class StagedStudySpec(_MergedStack):
     @property
     def any_depth(self) -> bool:
         return True
+
+    @property
+    def vision_model(self) -> str | None:
+        return super().vision_model or (self.merged.vision if self.merged else None)
 
     def model_ids(self) -> dict[str, str]:
         merged = self.merged.models() if self.merged else []

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
 
+IMAGE = "<image>"  # in the prompt of a vqa task
+
 
 def _check_pattern(pattern: str) -> str:
     try:
@@ -34,12 +36,10 @@ Scorer = Annotated[
 ]
 
 
-class Prompted(Strict):
+class Asked(Strict):
     """What is common to tasks with a question and an answer.
 
-    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
-    line. As a `chat` the tokenizer's own chat template is used, the prompt as the user's message;
-    shots are turns of the conversation.
+    As a `chat` the model's own chat template is used, the prompt as the user's message.
     """
 
     data: TaskData
@@ -48,27 +48,34 @@ class Prompted(Strict):
     """A template with `{column}` for what a problem has there."""
     answer: str = "answer"
     """The column of the right answer."""
-    shots: Shots = ()
-    """Solved problems before each prompt: rows, or a data set and how many of it."""
-    target_delimiter: str = " "
-    """Between prompt and answer."""
     chat: bool = False
     """By the tokenizer's chat template, the prompt as the user's message."""
     system: str | None = None
     """The system message of a chat."""
 
     @model_validator(mode="after")
-    def _system_of_a_chat(self) -> "Prompted":
+    def _system_of_a_chat(self) -> "Asked":
         if self.system is not None and not self.chat:
             raise ValueError("system: only a chat has a system message; write chat: true")
         return self
 
 
-class GenerateTask(Prompted):
-    """Generate an answer greedily; the scorer compares it with the data's."""
+class Prompted(Asked):
+    """What is common to tasks with solved problems before the one that is asked.
 
-    type: Literal["generate"]
-    """What kind of task it is."""
+    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
+    line; in a chat they are turns of the conversation.
+    """
+
+    shots: Shots = ()
+    """Solved problems before each prompt: rows, or a data set and how many of it."""
+    target_delimiter: str = " "
+    """Between prompt and answer."""
+
+
+class Generated(Strict):
+    """What is common to tasks whose answer is generated greedily and compared with the data's."""
+
     scorer: Scorer = "last_number"
     """How the text is compared with the answer."""
     language: str | None = None
@@ -86,6 +93,32 @@ class GenerateTask(Prompted):
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)
         return (*found, "language_share") if self.language else found
+
+
+class GenerateTask(Prompted, Generated):
+    """Generate an answer to a text."""
+
+    type: Literal["generate"]
+    """What kind of task it is."""
+
+
+class VqaTask(Asked, Generated):
+    """Visual question answering: generate an answer to a text about an image."""
+
+    type: Literal["vqa"]
+    """What kind of task it is."""
+    prompt: Template = IMAGE + "\n{question}"
+    """A template with `{column}` for what a problem has there, and with `<image>` where the image
+    belongs, whatever the model's own placeholder is."""
+    image: str = "image"
+    """The column of the images: of the `datasets` Image feature, or of the paths of files, relative
+    to the data's own file."""
+
+    @model_validator(mode="after")
+    def _one_image(self) -> "VqaTask":
+        if self.prompt.count(IMAGE) != 1:
+            raise ValueError(f"prompt: write {IMAGE} once, where the image belongs")
+        return self
 
 
 class ChoiceTask(Prompted):
@@ -185,6 +218,6 @@ class LMEvalTask(Strict):
 
 
 Task = Annotated[
-    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask,
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask | VqaTask,
     Field(discriminator="type"),
 ]

@@ -8,11 +8,12 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.front import knee
@@ -48,11 +49,17 @@ class FinalScores:
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
-    """Each source model, the baseline of the search space, and the recipe of the trial."""
+    """Each source model, the baseline of the search space, and the recipe of the trial.
+
+    The base model is one of the first where it gives the vision: it is what answered about images.
+    """
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    spec = merge_study.spec
+    seeing = ["base_model"] if spec.vision == "base_model" else []
     sources = [
-        Contestant(alias, fingerprints[f"models.{alias}"]["weights"], model=model)
-        for alias, model in merge_study.spec.models.items()
+        Contestant(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
+        for key, model in spec.model_ids().items()
+        if key in (*seeing, *(f"models.{alias}" for alias in spec.models))
     ]
     space = merge_study.space
     baseline = space.recipe(space.baseline())
@@ -98,14 +105,21 @@ class FinalScorer:
     def _scores(
         self, contestant: Contestant, splits: list[str], trial: FrozenTrial
     ) -> dict[str, dict[str, Score]]:
-        """All scores of a contestant; those on these splits are computed where none are stored."""
+        """All scores of a contestant; those on these splits are computed where none are stored.
+
+        A source without eyes answers questions about images blind.
+        """
         stored = stored_scores(self._study, contestant)
         missing = [split for split in splits if split not in stored]
         if not missing:
             return stored
         self._say(f"scoring {contestant.name} on {', '.join(missing)}")
-        model, tokenizer = self._model(contestant, trial)
-        found = [self._evaluator.evaluate(model, tokenizer, split) for split in missing]
+        model, tokenizer, processor = self._model(contestant, trial)
+        processor = processor or Blind(tokenizer)
+        found = [
+            self._evaluator.evaluate(model, tokenizer, split, processor=processor)
+            for split in missing
+        ]
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
         outcomes = stored_outcomes(self._study, contestant.identity)
         outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
@@ -117,12 +131,15 @@ class FinalScorer:
         )
         return scores
 
-    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any]:
-        """A contestant's model and tokenizer; the trial's own must be what it was scored as."""
+    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any, Any | None]:
+        """A contestant's model, tokenizer and processor, see `load_checkpoint`.
+
+        The trial's own must be what it was scored as.
+        """
         if contestant.recipe is None:
             assert contestant.model is not None
             given = self._study.spec.evaluation
-            return load_model(local_folder(contestant.model), given.device, given.dtype)
+            return load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
         scored = trial.user_attrs[DIGEST]
@@ -132,7 +149,7 @@ class FinalScorer:
                 f"(sha256 {merged.digest[:12]}) than when it was scored ({scored[:12]}); are "
                 "the package versions those stored with the study?"
             )
-        return merged.model, merged.tokenizer
+        return merged.model, merged.tokenizer, merged.processor
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:

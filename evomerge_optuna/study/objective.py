@@ -83,8 +83,10 @@ class Objective:
 
     def _score(self, trial: optuna.Trial, merged: Merged) -> Evaluation:
         if self._race is not None:
-            return self._race.score(trial, merged.model, merged.tokenizer)
-        return self._evaluator.evaluate(merged.model, merged.tokenizer, "search")
+            return self._race.score(trial, merged)
+        return self._evaluator.evaluate(
+            merged.model, merged.tokenizer, "search", processor=merged.processor
+        )
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
         """Gives the trial all that was found of its recipe before; of a stopped one no more."""
@@ -123,7 +125,9 @@ class Objective:
     def _confirm(self, trial: optuna.Trial, merged: Merged) -> None:
         """Scores it on dev too, which the search never sees: it is likely a finalist."""
         if self._study.spec.has_dev:
-            found = self._evaluator.evaluate(merged.model, merged.tokenizer, "dev")
+            found = self._evaluator.evaluate(
+                merged.model, merged.tokenizer, "dev", processor=merged.processor
+            )
             trial.set_user_attr(DEV, as_stored(found.scores))
 
     def _is_best(self, values: Sequence[float], before: Trials) -> bool:

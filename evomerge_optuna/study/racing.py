@@ -7,7 +7,6 @@ value is its score so far.
 """
 
 import warnings
-from typing import Any
 
 import optuna
 from optuna.pruners import WilcoxonPruner
@@ -15,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.spec import RacingSpec
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import STOPPED
@@ -32,7 +32,7 @@ class Race:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._pruner = WilcoxonPruner(p_threshold=racing.p_threshold)
 
-    def score(self, trial: optuna.Trial, model: Any, tokenizer: Any) -> Evaluation:
+    def score(self, trial: optuna.Trial, merged: Merged) -> Evaluation:
         """The evaluation on all problems, or on those before the candidate was stopped.
 
         Every block's score is reported; a stopped trial's attribute says after how many problems.
@@ -45,7 +45,9 @@ class Race:
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
         for block in self._blocks:
-            found = self._evaluator.evaluate(model, tokenizer, "search", block)
+            found = self._evaluator.evaluate(
+                merged.model, merged.tokenizer, "search", block, processor=merged.processor
+            )
             found.require_finite()
             scored.append(found)
             reported[block.number] = found.scores[target].value

@@ -18,12 +18,12 @@ from evomerge_optuna.errors import (
     UsageError,
 )
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_chats
+from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.fingerprint import fingerprint
-from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.models.preflight import preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
@@ -127,10 +127,11 @@ def create_study(
     """
     if exists(store, spec.study):
         raise _exists_already(store, spec.study)
-    spec = with_merged(store, spec)
+    spec = with_vision(with_merged(store, spec))
     code = fingerprint_code(spec)
     architecture = preflight(spec)
     check_chats(spec)
+    check_eyes(spec)
     check_data(spec.tasks)
     _check_racing(spec)
     _check_languages(spec)
@@ -235,6 +236,8 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     Raises:
         StudyChangedError: naming every other key that differs.
     """
+    if given.vision is None:
+        given = given.model_copy(update={"vision": stored.spec.vision})
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
     same = {"dtype": stored.spec.evaluation.dtype}

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, Gemma3Config, LlamaConfig, T5Config
+from transformers import BertConfig, LlamaConfig, MllamaConfig, T5Config
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.models.vision import VISION_MODELS
 from tests.conftest import LAYERS, SpecMaker, save_tiny_model
 
 
@@ -101,7 +102,7 @@ def test_a_corrupt_config(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> N
     ("config", "architecture"),
     [
         (T5Config(), "T5ForConditionalGeneration"),
-        (Gemma3Config(), "Gemma3ForConditionalGeneration"),
+        (MllamaConfig(), "MllamaForConditionalGeneration"),
         (BertConfig(), "BertForMaskedLM"),
         (LlamaConfig(num_hidden_layers=0), "LlamaForCausalLM"),
         (LlamaConfig(), None),
@@ -118,7 +119,8 @@ def test_what_is_no_causal_language_model(
         preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
     assert str(error.value) == (
         f"models.b: {architecture or 'llama'} is no causal language model of text alone; "
-        "only such models can be merged"
+        "only such models can be merged, and vision-language models of type "
+        f"{', '.join(VISION_MODELS)}"
     )
 
 

@@ -11,7 +11,7 @@ from evomerge_optuna.errors import Interrupted, SpecError, StudyChangedError
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.report.notes import trial_note
 from evomerge_optuna.spec import RacingSpec, StudySpec
 from evomerge_optuna.study.objective import DEV, SAME_AS, SCORES
@@ -106,12 +106,12 @@ def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(
     evaluate = Evaluator.evaluate
     left = 0
 
-    def stop(self: Evaluator, *given: Any) -> Evaluation:
+    def stop(self: Evaluator, *given: Any, **named: Any) -> Evaluation:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        return evaluate(self, *given)
+        return evaluate(self, *given, **named)
 
     for blocks in (13, 24, 3):  # in the middle of a trial
         left = blocks
@@ -147,7 +147,9 @@ class Canned:
         self.blocks, self.value = blocks, value
         self.asked = 0
 
-    def evaluate(self, model: Any, tokenizer: Any, split: str, block: Block) -> Evaluation:
+    def evaluate(
+        self, model: Any, tokenizer: Any, split: str, block: Block, **_: Any
+    ) -> Evaluation:
         self.asked += 1
         return self._evaluation(self.blocks[block.number])
 
@@ -169,7 +171,7 @@ def test_what_looks_best_is_scored_on_all_problems(
     losing = Canned(blocks, times * best.values[0])
     racing = RacingSpec(blocks=BLOCKS, p_threshold=0.2)
     trial = optuna.create_study().ask()
-    Race(finished, racing, losing).score(trial, None, None)  # type: ignore[arg-type]
+    Race(finished, racing, losing).score(trial, Merged(None, None, ""))
     assert losing.asked == asked
 
 

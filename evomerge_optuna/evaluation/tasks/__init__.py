@@ -13,6 +13,7 @@ from evomerge_optuna.evaluation.tasks.lm_eval import LMEvalRunner
 from evomerge_optuna.evaluation.tasks.perplexity import PerplexityRunner
 from evomerge_optuna.evaluation.tasks.python import PythonRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.tasks.vqa import VqaRunner
 from evomerge_optuna.spec import (
     ChoiceTask,
     GenerateTask,
@@ -20,6 +21,7 @@ from evomerge_optuna.spec import (
     PerplexityTask,
     PythonTask,
     Task,
+    VqaTask,
 )
 
 __all__ = ["Outcome", "TaskRunner", "runners"]
@@ -30,6 +32,7 @@ _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
     PerplexityTask: PerplexityRunner,
     PythonTask: PythonRunner,
     LMEvalTask: LMEvalRunner,
+    VqaTask: VqaRunner,
 }
 
 

@@ -12,7 +12,7 @@ from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
-from evomerge_optuna.spec import GenerateTask
+from evomerge_optuna.spec import Generated, GenerateTask
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,14 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     """Generates greedily, and judges each text."""
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
-        text = self.text(row, where)
-        given = column(answer or self.task.answer, row, where)
-        compares_numbers = self.task.scorer in ("last_number", "released_number")
-        if not compares_numbers and not isinstance(given, str | int | float):
-            raise SpecError(
-                f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
-            )
-        return Problem(text, str(given), content=content(self.task.prompt, row))
+        return Problem(
+            self.text(row, where),
+            reference(self.task, row, answer or self.task.answer, where),
+            content=content(self.task.prompt, row),
+        )
 
     def check(self, problem: Problem, where: str) -> None:
-        reference = problem.reference or ""
-        compares_numbers = self.task.scorer in ("last_number", "released_number")
-        if compares_numbers and last_number(reference) is None:
-            raise SpecError(
-                f"{where}: the answer {reference[:40]!r} has no number; name the right column "
-                "as answer, or another scorer"
-            )
-        if not normal(reference):
-            raise SpecError(f"{where}: an answer is empty; name the right column as answer")
+        check_reference(self.task, problem, where)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
@@ -81,16 +70,50 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
         return answer_scores(self.task, outcomes)
 
 
-def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
+def reference(task: Generated, row: dict[str, Any], answer: str, where: str) -> str:
+    """The answer in a row of the data.
+
+    Raises:
+        SpecError: there is no such column, or it holds no text where one is compared.
+    """
+    given = column(answer, row, where)
+    if not _compares_numbers(task) and not isinstance(given, str | int | float):
+        raise SpecError(
+            f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
+        )
+    return str(given)
+
+
+def _compares_numbers(task: Generated) -> bool:
+    return task.scorer in ("last_number", "released_number")
+
+
+def check_reference(task: Generated, problem: Problem, where: str) -> None:
+    """Refuses an answer that nothing could equal.
+
+    Raises:
+        SpecError: it is empty, or has no number where numbers are compared.
+    """
+    given = problem.reference or ""
+    if _compares_numbers(task) and last_number(given) is None:
+        raise SpecError(
+            f"{where}: the answer {given[:40]!r} has no number; name the right column "
+            "as answer, or another scorer"
+        )
+    if not normal(given):
+        raise SpecError(f"{where}: an answer is empty; name the right column as answer")
+
+
+def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:
     """The paper's rule: right when the answer is right and the text is in the language."""
-    reference = problem.reference or ""
-    found, match = score_text(task.scorer, text, reference)
+    wanted = problem.reference or ""
+    found, match = score_text(task.scorer, text, wanted)
     language_right = task.language is None or is_language(text, task.language)
     return Answer(
         task=name,
         prompt=problem.text,
         text=text,
-        reference=reference,
+        reference=wanted,
         found=found,
         match=match,
         language_right=language_right,
@@ -98,7 +121,7 @@ def judge(name: str, task: GenerateTask, problem: Problem, text: str) -> Answer:
     )
 
 
-def answer_scores(task: GenerateTask, answers: Sequence[Answer]) -> dict[str, Score]:
+def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score]:
     """The metrics of the task.
 
     Accuracy as the paper counts it, that of the number or match alone, the share in the language.

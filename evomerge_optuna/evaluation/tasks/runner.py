@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
@@ -31,6 +31,8 @@ class TaskRunner(ABC, Generic[T]):
     Args:
         name: the task's name in the spec.
     """
+
+    sees: ClassVar[bool] = False  # has images, so that it runs vision-language models alone
 
     def __init__(self, name: str, task: T) -> None:
         self.name = name
@@ -93,6 +95,9 @@ class TaskRunner(ABC, Generic[T]):
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> Sequence[Outcome]:
         """What the model makes of each problem, in their order.
+
+        Args:
+            tokenizer: the model's; of a task that `sees` its processor.
 
         Raises:
             CandidateError: the model cannot be run, or gives nothing that could be scored.

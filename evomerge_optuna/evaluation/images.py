@@ -1,0 +1,63 @@
+"""Images of a data set: files of any format that Pillow reads, kept as they are stored."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.explain import one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def image_bytes(value: Any, folder: Path, where: str) -> bytes:
+    """The content of an image file.
+
+    Args:
+        value: the `datasets` Image feature, not decoded, or the path of a file.
+        folder: where relative paths begin.
+
+    Raises:
+        SpecError: there is no such file, or the column holds no image.
+    """
+    given = value if isinstance(value, dict) else {"path": value}
+    if isinstance(given.get("bytes"), bytes):
+        return bytes(given["bytes"])
+    path = given.get("path")
+    if not isinstance(path, str):
+        raise SpecError(
+            f"{where}: {str(value)[:40]!r} is no image; name the column of the images, or of the "
+            "paths of their files, as image"
+        )
+    try:
+        return (folder / path).read_bytes()
+    except OSError as error:
+        raise SpecError(
+            f"{where}: the image {path} cannot be read: {error.strerror}; relative paths begin "
+            f"at {folder}"
+        ) from error
+
+
+def open_image(content: bytes) -> "Image":
+    """The image, upright and in RGB.
+
+    Raises:
+        OSError, ValueError: it is none that Pillow reads.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content)) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def check_image(content: bytes, where: str) -> None:
+    """Refuses what is no image.
+
+    Raises:
+        SpecError: naming `where`.
+    """
+    try:
+        open_image(content)
+    except Exception as error:  # the readers of broken files raise what they like
+        raise SpecError(f"{where}: an image cannot be read: {one_line(error)}") from error

@@ -1,0 +1,67 @@
+"""Questions about images, answered in words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from evomerge_optuna.evaluation.images import check_image, image_bytes
+from evomerge_optuna.evaluation.problem import Problem, column, content, filled
+from evomerge_optuna.evaluation.prompts import image_prompts
+from evomerge_optuna.evaluation.rows import load_rows
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.evaluation.tasks.generate import (
+    Answer,
+    answer_scores,
+    check_reference,
+    judge,
+    reference,
+)
+from evomerge_optuna.evaluation.tasks.runner import TaskRunner
+from evomerge_optuna.spec import DataSource, VqaTask
+
+
+class VqaRunner(TaskRunner[VqaTask]):
+    """Generates greedily from prompt and image, and judges each text."""
+
+    sees: ClassVar[bool] = True
+
+    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        return Problem(
+            filled(self.task.prompt, row, where),
+            reference(self.task, row, answer or self.task.answer, where),
+            content=content(self.task.prompt, row),
+            image=column(self.task.image, row, where),
+        )
+
+    def check(self, problem: Problem, where: str) -> None:
+        check_reference(self.task, problem, where)
+        check_image(problem.image or b"", where)
+
+    def run(
+        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
+    ) -> list[Answer]:
+        from evomerge_optuna.evaluation.generation import generate_about
+
+        texts = generate_about(
+            model,
+            tokenizer,
+            image_prompts(self.task, problems, tokenizer, self.key),
+            [problem.image or b"" for problem in problems],
+            self.task.max_new_tokens,
+            batch_size,
+            stop=self.task.stop,
+        )
+        return [
+            judge(self.name, self.task, problem, text)
+            for problem, text in zip(problems, texts, strict=True)
+        ]
+
+    def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
+        return answer_scores(self.task, outcomes)
+
+    def _of_source(self, source: DataSource, where: str) -> list[Problem]:
+        place, folder = f"{where}: {source.path}", Path(source.path).parent
+        rows = load_rows(source, where)
+        for row in rows:
+            row[self.task.image] = image_bytes(column(self.task.image, row, place), folder, place)
+        return [self.problem(row, source.answer, place) for row in rows]
