@@ -6,6 +6,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY evomerge_optuna ./evomerge_optuna
+COPY studies ./studies
 RUN pip install --no-cache-dir --constraint constraints.txt \
     --extra-index-url "$TORCH_INDEX" '.[grpc,postgres,s3,vision]' \
     && useradd --uid 1000 --create-home evomerge && mkdir /data && chown evomerge /data

@@ -1,11 +1,12 @@
 # `make demo` shows the product, `make demo-full` all three stages; `make test` proves it.
+# `make docs` builds the documentation into site/, `make dist` what is published into dist/.
 # All set up the same .venv.
 
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo demo-full test lint clean
+.PHONY: demo demo-full test lint docs dist clean
 
 demo: .venv/demo
 	$(BIN)/evomerge-optuna study run studies/quickstart.yaml
@@ -25,6 +26,13 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: .venv/test
+	$(BIN)/python -m build --no-isolation
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,4 +44,4 @@ lint: .venv/test
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv dist site

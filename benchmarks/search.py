@@ -22,7 +22,8 @@ from evomerge_optuna.study.compare import compare
 from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.objective import SAME_AS, SCORES
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, create_study
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"

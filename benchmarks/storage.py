@@ -85,7 +85,7 @@ def run_ours(url: str, trials: int) -> None:
     """`study run` up to so many trials, where merging and scoring cost nothing."""
     from evomerge_optuna.evaluation.evaluator import Evaluation
     from evomerge_optuna.evaluation.scores import Score
-    from evomerge_optuna.merging.merger import Merged
+    from evomerge_optuna.merging.merged import Merged
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.study import objective
     from evomerge_optuna.study.runner import run_study

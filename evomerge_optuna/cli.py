@@ -6,21 +6,19 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evomerge_optuna import __version__
-from evomerge_optuna.errors import EvomergeError, Interrupted, StudyExistsError, UsageError
+from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evomerge_optuna.spec import StudySpec
-    from evomerge_optuna.study.storage import Store
+    from evomerge_optuna.study.store import Store
     from evomerge_optuna.study.studies import MergeStudy
 
 
@@ -40,8 +38,25 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
 
 
+def _show_versions(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from evomerge_optuna.versions import engine_versions
+
+    for name, version in engine_versions().items():
+        click.echo(f"{name} {version}")
+    context.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="evomerge-optuna")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_versions,
+    help="Show the version, and those of the engines.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Search for the recipe of a merged language model."""
@@ -107,16 +122,32 @@ def study() -> None:
     """Create, run and look at studies."""
 
 
+@study.command("example")
+@click.argument("name", required=False)
+def study_example(name: str | None) -> None:
+    """Copy a spec to begin with into this folder; without a NAME, list them."""
+    from evomerge_optuna.examples import copy_example, examples
+
+    if name is not None:
+        file = copy_example(name, Path())
+        click.echo(f"Copied {file}. Run it: evomerge-optuna study run {file}")
+        return
+    for known, about in examples().items():
+        click.echo(f"{known:20} {about}")
+
+
 @study.command("create")
 @click.argument("spec_file", type=click.Path(path_type=Path))
 @storage_option
 def study_create(spec_file: Path, storage: str | None) -> None:
     """Check a spec and store its study without running it."""
+    from evomerge_optuna.opening import make_study
     from evomerge_optuna.spec import load_spec
 
+    console = _console()
     spec = load_spec(spec_file)
-    _allow_code(spec)
-    created = _create(_store(storage), spec, _console())
+    say, train_zoo = partial(_say, console), partial(_build_zoo, console=console)
+    created = make_study(_store(storage), spec, say, train_zoo)
     click.echo(f"Created study {created.name}. Run it: evomerge-optuna study run {created.name}")
 
 
@@ -147,17 +178,27 @@ def study_run(
 
     Workers on any number of machines share a study: run the same command on each.
     """
+    from evomerge_optuna.opening import (
+        allow_code_of,
+        check_unchanged,
+        make_or_continue,
+        open_with_models,
+    )
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.running import run_here, run_with_workers
-    from evomerge_optuna.study.studies import check_files_unchanged
+    from evomerge_optuna.spec import is_spec_file, load_spec
 
     console = _console()
-    merge_study = _create_or_open(_store(storage), name_or_spec, console)
+    say, train_zoo = partial(_say, console), partial(_build_zoo, console=console)
+    store = _store(storage)
+    if is_spec_file(name_or_spec):
+        merge_study = make_or_continue(store, load_spec(Path(name_or_spec)), say, train_zoo)
+    else:
+        merge_study = open_with_models(store, name_or_spec, train_zoo)
     if allow_code:
-        _allow_code(merge_study.spec)
+        allow_code_of(merge_study.spec)
     wanted = trials or merge_study.spec.trials
-    check_files_unchanged(merge_study)
-    _warn_of_versions(merge_study, console)
+    check_unchanged(merge_study, say)
     run = run_here if workers == 1 else partial(run_with_workers, workers=workers)
     try:
         with _progress(console, merge_study, wanted) as show:
@@ -167,7 +208,7 @@ def study_run(
                 timeout=timeout,
                 grace=grace,
                 show=show,
-                say=partial(_say, console),
+                say=say,
             )
     except Interrupted as error:
         raise Interrupted(
@@ -230,19 +271,19 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @json_option
 def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
+    from evomerge_optuna.opening import allow_code_of, check_unchanged
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.study.final import FinalScorer, choose_trial
-    from evomerge_optuna.study.studies import check_files_unchanged, open_study
+    from evomerge_optuna.study.studies import open_study
 
-    console = _console()
+    say = partial(_say, _console())
     merge_study = open_study(_store(storage), name)
     if allow_code:
-        _allow_code(merge_study.spec)
-    check_files_unchanged(merge_study)
-    _warn_of_versions(merge_study, console)
-    scorer = FinalScorer(merge_study, say=partial(_say, console))
+        allow_code_of(merge_study.spec)
+    check_unchanged(merge_study, say)
+    scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
     chosen = choose_trial(merge_study, trial)
@@ -355,15 +396,16 @@ def evaluate(
 ) -> None:
     """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
     from evomerge_optuna.models.catalog import check_exists
+    from evomerge_optuna.opening import allow_code_of
     from evomerge_optuna.report.tables import evaluation_json, evaluation_table
     from evomerge_optuna.scoring import score_checkpoint
-    from evomerge_optuna.spec import load_spec
+    from evomerge_optuna.spec import is_spec_file, load_spec
     from evomerge_optuna.study.studies import open_study
 
-    is_file = _is_spec_file(task)
+    is_file = is_spec_file(task)
     spec = load_spec(Path(task)) if is_file else open_study(_store(storage), task).spec
     if is_file or allow_code:
-        _allow_code(spec)
+        allow_code_of(spec)
     check_exists(model, "MODEL")
     _build_zoo([model], _console())
     evaluation = score_checkpoint(model, spec, split)
@@ -459,54 +501,6 @@ def _store_to_read(url: str | None) -> "Store":
     return _store(url)
 
 
-def _create_or_open(store: "Store", name_or_spec: str, console: "Console") -> "MergeStudy":
-    from evomerge_optuna.spec import load_spec
-    from evomerge_optuna.study.studies import continue_with, exists, open_study
-
-    if _is_spec_file(name_or_spec):
-        spec = load_spec(Path(name_or_spec))
-        _allow_code(spec)
-        if not exists(store, spec.study):
-            with suppress(StudyExistsError):  # made meanwhile by another worker
-                return _create(store, spec, console)
-        opened = continue_with(open_study(store, spec.study), spec)
-    else:
-        opened = open_study(store, name_or_spec)
-    _prepare_models(opened.spec, console)
-    return opened
-
-
-def _allow_code(spec: "StudySpec") -> None:
-    """For a spec that the user has written, or a stored one that --allow-code vouches for."""
-    from evomerge_optuna.evaluation.user_code import allow, code_of
-
-    allow(code_of(spec))
-
-
-def _is_spec_file(text: str) -> bool:
-    return text.endswith((".yaml", ".yml")) or "/" in text
-
-
-def _create(store: "Store", spec: "StudySpec", console: "Console") -> "MergeStudy":
-    from evomerge_optuna.report.dashboard import describe_study
-    from evomerge_optuna.study.studies import create_study, with_merged
-
-    _prepare_models(with_merged(store, spec), console)
-    created = create_study(store, spec, say=partial(_say, console))
-    describe_study(created)
-    return created
-
-
-def _prepare_models(spec: "StudySpec", console: "Console") -> None:
-    """Names a missing model at once; trains the zoo under a progress bar where it is used."""
-    from evomerge_optuna.models.catalog import check_exists
-
-    models = spec.model_ids()
-    for key, model in models.items():
-        check_exists(model, key)
-    _build_zoo(models.values(), console)
-
-
 def _console() -> "Console":
     """Progress and remarks go to stderr; stdout has results alone."""
     from rich.console import Console
@@ -516,17 +510,6 @@ def _console() -> "Console":
 
 def _say(console: "Console", line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _warn_of_versions(merge_study: "MergeStudy", console: "Console") -> None:
-    from evomerge_optuna.study.studies import changed_versions
-
-    if changed := changed_versions(merge_study):
-        _say(
-            console,
-            f"Warning: other versions than when the study was created ({', '.join(changed)}); "
-            "scores may differ in their last digits",
-        )
 
 
 def _command(merge_study: "MergeStudy") -> str:

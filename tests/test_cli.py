@@ -1,6 +1,7 @@
 """The command line as its users meet it: one line for each mistake, JSON that parses."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge_optuna import __version__
 from evomerge_optuna.errors import SpecError, StudyChangedError
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.report.tables import evaluation_json
@@ -155,7 +157,30 @@ def test_debug_shows_the_traceback(command_line: CommandLine) -> None:
 
 
 def test_help_and_version(command_line: CommandLine) -> None:
-    assert "evomerge-optuna, version " in command_line.run("--version")[0]
+    versions = dict(line.split() for line in command_line.run("--version")[0].splitlines())
+    assert versions["evomerge-optuna"] == __version__
+    assert {"optuna", "mergekit", "torch", "transformers"} <= versions.keys()
     out, _ = command_line.run("study", "--help")
     for command in ("create", "run", "list", "show", "test", "export", "delete"):
         assert f"  {command} " in out
+
+
+def test_an_example_is_a_spec(command_line: CommandLine) -> None:
+    listed = [line.split()[0] for line in command_line.run("study", "example")[0].splitlines()]
+    assert {"quickstart", "ja_math_ps"} <= set(listed)
+    for name in listed:
+        out, _ = command_line.run("study", "example", name)
+        assert f"evomerge-optuna study run {name}.yaml" in out
+        assert load_spec(command_line.folder / f"{name}.yaml").study == name.replace("_", "-")
+    (command_line.folder / "quickstart.yaml").write_text("study: mine\n")
+    assert "is another file" in fails(command_line, 2, "study", "example", "quickstart")
+    assert "there are ja_math_dfs, " in fails(command_line, 2, "study", "example", "none")
+
+
+@pytest.mark.parametrize("code", ["import evomerge_optuna", "import evomerge_optuna.cli"])
+def test_nothing_large_is_imported_for_help(code: str) -> None:
+    large = {"torch", "transformers", "optuna", "mergekit", "datasets", "sqlalchemy", "pydantic"}
+    shown = "import sys; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", f"{code}; {shown}"], capture_output=True, text=True)
+    assert "evomerge_optuna" in out.stdout.split()
+    assert not large & set(out.stdout.split())

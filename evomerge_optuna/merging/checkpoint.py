@@ -14,7 +14,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import _copy_tokenizer, run_merge
 
 from evomerge_optuna.home import home
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import located, merge_options, mergekit_errors
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.loading import load_model, torch_device

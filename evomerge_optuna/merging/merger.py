@@ -1,12 +1,12 @@
-"""A merger: from a recipe to a model that can be scored."""
+"""The merger of every recipe: each kind goes to the merger made for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
@@ -14,41 +14,6 @@ from evomerge_optuna.spec import EvaluationSpec
 if TYPE_CHECKING:
     from evomerge_optuna.merging.sight import Sight
     from evomerge_optuna.merging.stacked import StackedMerger
-
-
-@dataclass(frozen=True)
-class Merged:
-    """A model ready to run, its tokenizer, and what its weights hash to.
-
-    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models. A
-    vision-language model has a processor, too, which makes inputs of text and images.
-    """
-
-    model: Any
-    tokenizer: Any
-    digest: str
-    processor: Any | None = None
-
-
-class Merger(Protocol):
-    """Turns recipes into models, one at a time."""
-
-    def merge(self, recipe: Recipe) -> Merged:
-        """The recipe's model; it is valid until the next merge.
-
-        Raises:
-            CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
-            OSError: a file cannot be read or written.
-        """
-        ...
-
-
-class MergeMerger(Protocol):
-    """A merger of merge recipes alone."""
-
-    def merge(self, recipe: MergeRecipe) -> Merged:
-        """The recipe's model; see `Merger`."""
-        ...
 
 
 class EveryMerger:
@@ -93,10 +58,10 @@ class EveryMerger:
         return StackedMerger(self._spec.device, self._make_merger)
 
     @cached_property
-    def _merged(self) -> "MergeMerger":
+    def _merged(self) -> MergeMerger:
         return self._make_merger()
 
-    def _make_merger(self) -> "MergeMerger":
+    def _make_merger(self) -> MergeMerger:
         if self._spec.merger == "checkpoint":
             from evomerge_optuna.merging.checkpoint import CheckpointMerger
 

@@ -14,7 +14,7 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
 from evomerge_optuna.merging.kernels import GeneralKernel, Inputs, Kernel, Shared, choose_kernel
 from evomerge_optuna.merging.memory import Budget, Scratch, size_of
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import (
     MergePlan,
     TensorPlan,

@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.models.catalog import load_processor, local_folder
 from evomerge_optuna.models.fingerprint import digest_files

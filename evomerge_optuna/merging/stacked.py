@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from evomerge_optuna.merging.merger import Merged, MergeMerger
+from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import digest_tensors
 from evomerge_optuna.models.loading import load_model

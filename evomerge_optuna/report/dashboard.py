@@ -29,7 +29,7 @@ from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.study.final import FinalScores, choice, stored_final_scores
-from evomerge_optuna.study.storage import Store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 _TOP = 20  # trials in the figures of spread

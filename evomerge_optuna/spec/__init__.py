@@ -1,7 +1,13 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
 from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
-from evomerge_optuna.spec.files import differences, load_spec, parse_spec
+from evomerge_optuna.spec.files import (
+    differences,
+    is_spec_file,
+    load_spec,
+    parse_spec,
+    spec_at,
+)
 from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
@@ -70,6 +76,8 @@ __all__ = [
     "TaskData",
     "VqaTask",
     "differences",
+    "is_spec_file",
     "load_spec",
     "parse_spec",
+    "spec_at",
 ]

@@ -15,18 +15,26 @@ class DataSource(Strict):
     """One split of a data set, in the terms of `datasets.load_dataset`."""
 
     path: str
+    """A JSON, JSONL, CSV, TSV or Parquet file, a data set's hub id, or `zoo:problems`."""
     name: str | None = None
+    """The configuration of a data set on the hub."""
     split: str = "train"
-    columns: tuple[str, ...] | None = None  # names for a CSV or TSV file without a header
-    answer: str | None = None  # the answer's column, where it is not the task's
+    """As `train[:150]`; a file has the split `train` alone."""
+    columns: tuple[str, ...] | None = None
+    """Names for the columns of a CSV or TSV file that has no header."""
+    answer: str | None = None
+    """The answer's column, where it is not the task's."""
 
 
 class TaskData(Strict):
     """Where the problems of each split come from."""
 
     search: DataSource
+    """What candidates are scored on as the search goes."""
     dev: DataSource | None = None
+    """What chooses among the best; without it the search split does."""
     test: DataSource | None = None
+    """What the search never sees; `study test` scores it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,8 +57,11 @@ class DocumentData(Strict):
     """
 
     search: "Documents"
+    """What candidates are scored on as the search goes."""
     dev: "Documents | None" = None
+    """What chooses among the best."""
     test: "Documents | None" = None
+    """What the search never sees."""
 
     def sources(self) -> dict[str, "Documents"]:
         """The splits that the spec gives, in the order search, dev, test."""
@@ -62,8 +73,11 @@ class Documents(Strict):
     """A slice of a named split, or of the task's own where `split` is empty."""
 
     split: str
+    """The split's name in the data set; empty: the one that the task is scored on."""
     start: int | None
+    """The first document, from 0."""
     stop: int | None
+    """The one after the last."""
 
     @model_validator(mode="before")
     @classmethod
@@ -96,6 +110,7 @@ class ShotSource(DataSource):
     """The first `n` rows of a data set, solved before every problem."""
 
     n: Annotated[Integer, Field(ge=1)] = 4
+    """How many rows."""
 
 
 Row = dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]

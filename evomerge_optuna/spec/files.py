@@ -36,15 +36,19 @@ def load_spec(path: Path) -> StudySpec:
     Raises:
         SpecError: a file cannot be read, is not YAML, or the whole is not a valid spec.
     """
-    content = _read(path, "a spec is a mapping of keys; see studies/quickstart.yaml")
-    folder = path.absolute().parent
+    content = _read(path, "a spec is a mapping of keys; see evomerge-optuna study example")
+    return spec_at(path.absolute().parent, content, origin=str(path))
+
+
+def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> StudySpec:
+    """The spec of a file's content, were the file in this folder; see `load_spec`."""
     resolved = _with_absolute_paths(content, folder)
     if isinstance(tasks := resolved.get("tasks"), dict):
         resolved["tasks"] = {
             name: _task_of(task, folder) if isinstance(task, str) else task
             for name, task in tasks.items()
         }
-    return parse_spec(resolved, origin=str(path))
+    return parse_spec(resolved, origin)
 
 
 def _task_of(file: str, folder: Path) -> dict[str, Any]:
@@ -68,6 +72,11 @@ def _read(path: Path, otherwise: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SpecError(f"{path}: {otherwise}")
     return content
+
+
+def is_spec_file(text: str) -> bool:
+    """Does it name a spec file, and not a study?"""
+    return text.endswith((".yaml", ".yml")) or "/" in text
 
 
 def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:

@@ -39,16 +39,27 @@ class MergeSpec(Strict):
     """How the source models are merged, and what of it is searched."""
 
     method: MergeMethodName
+    """mergekit's merge method."""
     weight: Range = Range(low=0.0, high=1.0)
+    """Of each source model and layer group: `[low, high]` is searched, a number is fixed."""
     density: Range = Range(low=0.1, high=1.0)
+    """The share of each task vector that is kept, in [0, 1]; of the methods ties and dare."""
     t: Range = Range(low=0.0, high=1.0)
+    """Of slerp: 0 is the base model, 1 the source model."""
     layer_group_size: Annotated[Integer, Field(ge=1)] | None = None
+    """So many layers next to each other share their parameters; all do unless given."""
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Filters of tensor names instead, as `[self_attn, mlp]`; the rest is one more group."""
     normalize: bool | None = None
+    """Divide by the sum of the weights; mergekit's default of the method unless given."""
     int8_mask: bool | None = None
+    """mergekit's option of that name."""
     lambda_: Number | None = Field(default=None, alias="lambda")
+    """What the merged task vector is multiplied by."""
     dtype: DTypeName | None = None
+    """In which the merged model is made and kept; the models' own unless given."""
     tokenizer_source: Literal["base", "union"] | None = None
+    """Whose vocabulary the merge has where the models' differ; refused there unless given."""
 
     @field_validator("density", "t")
     @classmethod

@@ -15,7 +15,9 @@ class Objective(Strict):
     """A measure to maximize or to minimize: `TASK.METRIC`, or a cost."""
 
     maximize: str | None = None
+    """`TASK.METRIC`."""
     minimize: str | None = None
+    """`TASK.METRIC`, or of a stack `layers`, `parameters` or `flops_per_token`."""
 
     @model_validator(mode="after")
     def _one_direction(self) -> "Objective":
@@ -51,8 +53,11 @@ class Constraint(Strict):
     """A bound on a measure, written as `math.accuracy >= 0.5` or `layers <= 8`."""
 
     target: str
+    """`TASK.METRIC`, or a cost."""
     relation: Literal[">=", "<="]
+    """On which side of the bound it must be."""
     bound: Annotated[Number, Field(allow_inf_nan=False)]
+    """The bound itself is allowed."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,16 +15,21 @@ Number = Annotated[float, Field(strict=True)]
 
 
 class Strict(BaseModel):
-    """A part of the spec: immutable, and an unknown key is an error."""
+    """A part of the spec: immutable, and an unknown key is an error.
 
-    model_config = READ_ONLY | ConfigDict(populate_by_name=True)
+    The text under each field describes it in `docs/spec.md`.
+    """
+
+    model_config = READ_ONLY | ConfigDict(populate_by_name=True, use_attribute_docstrings=True)
 
 
 class Range(Strict):
     """What a parameter may be: `[low, high]` is searched, a single number is fixed."""
 
     low: Number
+    """Its smallest value."""
     high: Number
+    """Its largest value."""
 
     @model_validator(mode="before")
     @classmethod

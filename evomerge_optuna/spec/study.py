@@ -28,26 +28,29 @@ class SamplerSpec(Strict):
     """
 
     name: Literal["cmaes", "nsga2", "nsga3"] = "cmaes"
+    """Which sampler."""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
-    # cmaes: 4 + floor(3 ln n) unless given; the others: 50
+    """Of the sampler, and of the masks of DARE."""
     population: Annotated[Integer, Field(ge=2)] | None = None
+    """Trials a generation; 4 + floor(3 ln n) of CMA-ES and 50 of the others unless given."""
 
 
 class EvaluationSpec(Strict):
-    """How candidates are built and run; but for `dtype` it changes speed, not what is searched.
-
-    `dtype` is what candidates are scored in, which may change their scores; they are merged, hashed
-    and exported as the recipe says. Unless it is given they are scored as they are.
-    `memory_limit` (as 16GB; default: 70% of what is free) is what the resident merger may keep
-    between trials. A trial whose worker dies is tried again `max_retries` times.
-    """
+    """How candidates are built and run; but for `dtype` it changes speed, not what is searched."""
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
+    """Problems at a time."""
     dtype: DTypeName | None = None
+    """What candidates are scored in, which may change their scores; as they are unless given. They
+    are merged, hashed and exported as the recipe says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto: on a GPU if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"
+    """In memory, or by a checkpoint of each candidate, for models that do not fit."""
     memory_limit: ByteSize | None = None
+    """What may be kept between trials, as `16GB`; 70% of what is free unless given."""
     max_retries: Annotated[Integer, Field(ge=0)] = 3
+    """How often a trial is tried again whose worker died."""
 
     @field_validator("memory_limit")
     @classmethod
@@ -66,7 +69,9 @@ class RacingSpec(Strict):
     """
 
     blocks: Annotated[Integer, Field(ge=2)] = 10
+    """How many blocks the problems of the search split are scored in."""
     p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """A candidate is stopped once the signed-rank test's p is below it."""
 
     @model_validator(mode="after")
     def _can_stop(self) -> "RacingSpec":
@@ -80,25 +85,34 @@ class RacingSpec(Strict):
 
 
 class StudySpec(Strict):
-    """A whole study. Its YAML form is what `study run` takes and what is stored with the study.
-
-    `vision` is the model, by alias or as `base_model`, whose vision tower and projector the merged
-    one keeps; the first that has any unless given.
-    """
+    """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
 
     study: Annotated[str, Field(min_length=1, max_length=200)]
+    """The study's name in the database."""
     stage: str
+    """What is searched."""
     models: dict[str, str]
+    """The source models by names of yours: hub ids, local folders, or `zoo:NAME`."""
     vision: str | None = None
+    """The model, by alias or as `base_model`, whose vision tower and projector the merged one
+    keeps; the first that has any unless given."""
     sampler: SamplerSpec = SamplerSpec()
+    """What draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000
+    """How many candidates are wanted in all."""
     tasks: dict[str, Task]
+    """What candidates are scored on, by names of yours."""
     objectives: tuple[Objective, ...]
+    """What the search is after; the first one decides where one must."""
     constraints: tuple[Constraint, ...] = ()
+    """Bounds to keep, as `"math.accuracy >= 0.5"`; not of CMA-ES."""
     warm_start: tuple[str, ...] = ()
+    """Studies whose best recipes enter the first population."""
     # Beside `evaluation`, which may change in a study: it decides what the sampler is told.
     racing: RacingSpec | None = None
+    """Stop hopeless candidates early; of a single objective. Off unless given."""
     evaluation: EvaluationSpec = EvaluationSpec()
+    """How candidates are built and run."""
 
     @field_validator("study")
     @classmethod
@@ -266,7 +280,9 @@ class MergeSearchSpec(StudySpec):
     """What is common to searches for a merge."""
 
     base_model: str | None = None
+    """What the task vectors are taken from; only `linear` does without."""
     merge: MergeSpec
+    """How the source models are merged."""
 
     @model_validator(mode="after")
     def _models_for_the_method(self) -> "MergeSearchSpec":
@@ -303,6 +319,7 @@ class ParameterStudySpec(MergeSearchSpec):
     """A search in parameter space: weights and densities of a merge."""
 
     stage: Literal["ps"]
+    """Parameter space."""
 
     @property
     def method(self) -> str:
@@ -313,7 +330,9 @@ class StackStudySpec(StudySpec):
     """A search in data-flow space: which layers of the models a token passes through."""
 
     stage: Literal["dfs"]
+    """Data-flow space."""
     stack: StackSpec = StackSpec()
+    """How layers are stacked."""
 
     @model_validator(mode="after")
     def _models_to_stack(self) -> "StackStudySpec":
@@ -347,7 +366,9 @@ class _MergedStack(StudySpec):
     """What is common to searches for a stack of which one model is a merge (paper, section 3.3)."""
 
     stage: Literal["ps+dfs"]
+    """Both."""
     stack: MergedStackSpec = MergedStackSpec()
+    """How layers are stacked."""
 
     @model_validator(mode="after")
     def _models_to_stack(self) -> "_MergedStack":
@@ -391,13 +412,12 @@ class JointStudySpec(_MergedStack, MergeSearchSpec):
 
 
 class StagedStudySpec(_MergedStack):
-    """A search for a stack of the best merge that a finished study found (the paper's way).
-
-    `merged` is that merge's recipe, which the study gets when it is created.
-    """
+    """A search for a stack of the best merge that a finished study found (the paper's way)."""
 
     from_study: str
+    """The study that found the merge."""
     merged: MergeRecipe | None = None
+    """That merge's recipe, which the study gets when it is created; leave it out."""
 
     @property
     def method(self) -> str:

@@ -23,6 +23,7 @@ class Regex(Strict):
     """Compares what a regular expression finds first: its first group, or all of it."""
 
     regex: Annotated[str, AfterValidator(_check_pattern)]
+    """A Python regular expression, as `"Answer: (.+)"`."""
 
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
@@ -42,10 +43,15 @@ class Asked(Strict):
     """
 
     data: TaskData
+    """The problems of each split; a text alone is a data set with the splits of these names."""
     prompt: Template = "{question}"
+    """A template with `{column}` for what a problem has there."""
     answer: str = "answer"
+    """The column of the right answer."""
     chat: bool = False
+    """By the tokenizer's chat template, the prompt as the user's message."""
     system: str | None = None
+    """The system message of a chat."""
 
     @model_validator(mode="after")
     def _system_of_a_chat(self) -> "Asked":
@@ -62,16 +68,22 @@ class Prompted(Asked):
     """
 
     shots: Shots = ()
-    target_delimiter: str = " "  # between prompt and answer
+    """Solved problems before each prompt: rows, or a data set and how many of it."""
+    target_delimiter: str = " "
+    """Between prompt and answer."""
 
 
 class Generated(Strict):
     """What is common to tasks whose answer is generated greedily and compared with the data's."""
 
     scorer: Scorer = "last_number"
+    """How the text is compared with the answer."""
     language: str | None = None
+    """An ISO 639 code as `ja`: right only if the answer is in this language."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """An answer ends before the first of these."""
     max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
+    """An answer ends after so many tokens at the latest."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -87,19 +99,20 @@ class GenerateTask(Prompted, Generated):
     """Generate an answer to a text."""
 
     type: Literal["generate"]
+    """What kind of task it is."""
 
 
 class VqaTask(Asked, Generated):
-    """Visual question answering: generate an answer to a text about an image.
-
-    `image` is the column of the images: of the `datasets` Image feature, or of the paths of files,
-    relative to the data's own file. In the prompt IMAGE stands for it, whatever the model's own
-    placeholder is.
-    """
+    """Visual question answering: generate an answer to a text about an image."""
 
     type: Literal["vqa"]
+    """What kind of task it is."""
     prompt: Template = IMAGE + "\n{question}"
+    """A template with `{column}` for what a problem has there, and with `<image>` where the image
+    belongs, whatever the model's own placeholder is."""
     image: str = "image"
+    """The column of the images: of the `datasets` Image feature, or of the paths of files, relative
+    to the data's own file."""
 
     @model_validator(mode="after")
     def _one_image(self) -> "VqaTask":
@@ -116,8 +129,11 @@ class ChoiceTask(Prompted):
     """
 
     type: Literal["choice"]
+    """What kind of task it is."""
     options: Options = "choices"
+    """The column with a list of them, or a list of templates."""
     answer_as: Literal["text", "index"] | None = None
+    """What the answer's column holds; only needed where options are numbers."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -131,8 +147,11 @@ class PerplexityTask(Strict):
     """
 
     type: Literal["perplexity"]
+    """What kind of task it is."""
     data: TaskData
+    """The texts of each split."""
     text: Template = "{text}"
+    """A template with `{column}` for what a row has there."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -143,8 +162,11 @@ class PythonTask(Strict):
     """The user's own scoring: `function` is `module:function`; see `evaluation.user_code`."""
 
     type: Literal["python"]
+    """What kind of task it is."""
     data: TaskData
+    """The rows of each split, which the function gets."""
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """`module:function`, found from the current folder: a number for each row."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -152,24 +174,31 @@ class PythonTask(Strict):
 
 
 class LMEvalTask(Strict):
-    """A task of EleutherAI's lm-evaluation-harness: a built-in one, or one of the user's folder.
-
-    `metric` and `filter` are those of the task's configuration. The model is handed over in
-    memory, unless a `backend` (a model of the harness by its name, as vllm) is to load the
-    candidate's checkpoint with `backend_args`.
-    """
+    """A task of EleutherAI's lm-evaluation-harness: a built-in one, or one of the user's folder."""
 
     type: Literal["lm_eval"]
+    """What kind of task it is."""
     task: Annotated[str, Field(min_length=1)]
+    """The harness's name of it."""
     include_path: str | None = None
+    """A folder with tasks of yours."""
     data: DocumentData
+    """Which of the task's documents belong to each split."""
     metric: Annotated[str, Field(min_length=1)] = "acc"
+    """One of the metrics of the task's configuration."""
     filter: str = "none"
-    num_fewshot: Annotated[Integer, Field(ge=0)] | None = None  # the task's own unless given
+    """One of the filters of the task's configuration."""
+    num_fewshot: Annotated[Integer, Field(ge=0)] | None = None
+    """Solved documents before each; the task's own number unless given."""
     chat: bool = False
+    """By the tokenizer's chat template."""
     system: str | None = None
+    """The system message of a chat."""
     backend: str | None = None
+    """A model of the harness by its name, as `vllm`, which loads the candidate's checkpoint; the
+    model is handed over in memory unless given."""
     backend_args: dict[str, bool | Integer | float | str] = Field(default_factory=dict)
+    """What that model is made with."""
 
     @model_validator(mode="after")
     def _arguments_of_a_backend(self) -> "LMEvalTask":

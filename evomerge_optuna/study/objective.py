@@ -15,7 +15,8 @@ from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import EveryMerger, Merged, Merger
+from evomerge_optuna.merging.merged import Merged, Merger
+from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.studies import RECIPE, MergeStudy

@@ -25,7 +25,7 @@ from optuna.storages._grpc.servicer import OptunaStorageProxyService
 from evomerge_optuna.errors import EvomergeError, StorageError
 from evomerge_optuna.study.faults import patience
 from evomerge_optuna.study.lock import GRACE, Lease, Locks
-from evomerge_optuna.study.storage import Store
+from evomerge_optuna.study.store import Store
 
 _SERVICE = "evomerge.Locks"
 _THREADS = 2000  # a worker's lease takes one

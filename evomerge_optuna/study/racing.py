@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.spec import RacingSpec
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import STOPPED

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,15 @@ from sqlalchemy.pool import NullPool
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.home import home
 from evomerge_optuna.study.advisory_locks import AdvisoryLocks
-from evomerge_optuna.study.artifacts import Artifacts, open_artifacts
+from evomerge_optuna.study.artifacts import open_artifacts
 from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.file_locks import FileLocks
 from evomerge_optuna.study.lock import PATIENCE, Locks
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.urls import default_url, parse_url, shown
 
 _SQLITE_TIMEOUT = 60.0  # seconds a writer waits for another one
 _TABLES = "tables"  # what is locked while they are made
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where studies are kept: an RDB for trials, or its proxy; a folder or bucket for artifacts."""
-
-    url: URL
-    rdb: BaseStorage
-    locks: Locks
-    artifacts: Artifacts
-
-    def __str__(self) -> str:
-        return shown(self.url)
 
 
 def open_store(text: str | None = None) -> Store:

@@ -1,6 +1,5 @@
 """Studies in a store: made, opened, compared with their spec and models, listed, deleted."""
 
-import importlib.metadata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -31,8 +30,9 @@ from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.lock import hold, lease_of
-from evomerge_optuna.study.storage import Store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.trials import BASELINE, Trials
+from evomerge_optuna.versions import engine_versions
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
@@ -45,17 +45,6 @@ RECIPE = "recipe"
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 _MANY = 300  # parameters; each is a transaction of 2 to 3 ms
-
-ENGINES = (
-    "evomerge-optuna",
-    "optuna",
-    "cmaes",
-    "mergekit",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-)
 
 
 @dataclass(frozen=True)
@@ -162,7 +151,7 @@ def create_study(
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     warm = _warm_starts(store, spec, space)
     attributes = {
-        VERSIONS: engine_versions(spec),
+        VERSIONS: _versions(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(spec.tasks) | code,
         LAYERS: architecture.layers,
@@ -293,7 +282,7 @@ def check_files_unchanged(stored: MergeStudy) -> None:
 
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], engine_versions(stored.spec)
+    before, now = stored.study.user_attrs[VERSIONS], _versions(stored.spec)
     return [f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
 
 
@@ -352,11 +341,9 @@ def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     }
 
 
-def engine_versions(spec: StudySpec) -> dict[str, str]:
-    """Versions of the packages that decide what a study computes."""
+def _versions(spec: StudySpec) -> dict[str, str]:
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
-    names = (*ENGINES, "lm-eval") if has_harness else ENGINES
-    return {name: importlib.metadata.version(name) for name in names}
+    return engine_versions("lm-eval") if has_harness else engine_versions()
 
 
 def _store_spec(study: optuna.Study, spec: StudySpec) -> None:

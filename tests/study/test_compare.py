@@ -18,7 +18,8 @@ from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.progress import progress_of
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, create_study
 from tests.conftest import SpecMaker
 

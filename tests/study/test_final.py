@@ -21,7 +21,8 @@ from evomerge_optuna.study.final import (
     without_dev_score,
 )
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import create_study, recipe_of
 from tests.conftest import SpecMaker
 

@@ -18,7 +18,8 @@ from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
 from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker

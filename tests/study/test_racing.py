@@ -17,7 +17,8 @@ from evomerge_optuna.spec import RacingSpec, StudySpec
 from evomerge_optuna.study.objective import DEV, SAME_AS, SCORES
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import Store, open_store
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     MergeStudy,
     continue_with,

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from evomerge_optuna.errors import EvomergeError
-from evomerge_optuna.merging.merger import Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective

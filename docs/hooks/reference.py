@@ -1,0 +1,156 @@
+"""Reference pages from the code itself: `<!-- keys -->`, `<!-- methods -->`, `<!-- commands -->`
+and `<!-- functions -->` in a page are replaced by what the package has."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ByteSize
+from pydantic_core import PydanticUndefined
+
+from evomerge_optuna import api
+from evomerge_optuna.cli import main
+from evomerge_optuna.spec import (
+    MERGE_OPTIONS,
+    SEARCHED_PARAMETERS,
+    JointStudySpec,
+    ParameterStudySpec,
+    Range,
+    StackStudySpec,
+    StagedStudySpec,
+    StudySpec,
+)
+from evomerge_optuna.spec.part import Strict
+
+_STAGES: dict[type[BaseModel], str] = {
+    StudySpec: "Every study",
+    ParameterStudySpec: "Stage ps",
+    StackStudySpec: "Stage dfs",
+    JointStudySpec: "Stage ps+dfs with a merge of its own",
+    StagedStudySpec: "Stage ps+dfs on another study's merge",
+}
+
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    ByteSize: "size",
+    Range: "number or [low, high]",
+}
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+_LARGEST = 2**62  # a bound beyond it is the database's, of no interest here
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replaces the marks of a page."""
+    marks: dict[str, Callable[[], Iterator[str]]] = {
+        "<!-- keys -->": _keys,
+        "<!-- methods -->": _methods,
+        "<!-- commands -->": lambda: _commands(main, "evomerge-optuna"),
+        "<!-- functions -->": _functions,
+    }
+    for mark, text in marks.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, "\n".join(text()))
+    return markdown
+
+
+def _keys() -> Iterator[str]:
+    """A section for each stage, and for each part of a spec in the order in which keys name it."""
+    todo = dict(_STAGES)
+    done = set()
+    while todo:
+        part = next(iter(todo))
+        yield f"## {todo.pop(part)} {{ #{part.__name__} }}\n\n{_table(part)}\n"
+        done.add(part)
+        for name, field in part.model_fields.items():
+            for inner in _parts_in(field.annotation):
+                if inner not in done:
+                    todo.setdefault(inner, f"`{name}`: {inner.__name__}")
+
+
+def _methods() -> Iterator[str]:
+    """What each merge method searches, and its options."""
+    yield "| method | searched | options |\n| --- | --- | --- |"
+    for method, searched in SEARCHED_PARAMETERS.items():
+        named = [", ".join(map(_code, names)) for names in (searched, MERGE_OPTIONS[method])]
+        yield f"| {_code(method)} | {' | '.join(named)} |"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(part: type[BaseModel]) -> str:
+    """A class's docstring and its keys, but for those that every study has."""
+    rows = [
+        f"| {_code(field.alias or name)} | {_type(field.annotation, field.metadata)} "
+        f"| {_default(field)} | {' '.join((field.description or '').split())} |"
+        for name, field in part.model_fields.items()
+        if part is StudySpec or name not in StudySpec.model_fields or name == "stage"
+    ]
+    head = ["| key | value | unless given | |", "| --- | --- | --- | --- |"]
+    return "\n".join([inspect.getdoc(part) or "", "", *head, *rows])
+
+
+def _parts_in(kind: Any) -> Iterator[type[Strict]]:
+    if isinstance(kind, type) and issubclass(kind, Strict) and kind is not Range:
+        yield kind
+    for inner in get_args(kind):
+        yield from _parts_in(inner)
+
+
+def _type(kind: Any, metadata: Sequence[Any] = ()) -> str:
+    """A type in words, with its bounds; a part of the spec as a link to its section."""
+    parts = get_args(kind)
+    if kind in _WORDS:
+        return " ".join([_WORDS[kind], *_bounds(metadata)])
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"[{kind.__name__}](#{kind.__name__})" if issubclass(kind, Strict) else "recipe"
+    if get_origin(kind) is Annotated:
+        return _type(parts[0], parts[1:])
+    if get_origin(kind) is Literal:
+        return ", ".join(_code(part) for part in parts)
+    if get_origin(kind) is tuple:
+        return f"list of {_type(parts[0])}"
+    if get_origin(kind) is dict:
+        return f"name: {_type(parts[1])}"
+    words = dict.fromkeys(_type(part) for part in parts if part is not NoneType)
+    return " or ".join(words)
+
+
+def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
+    for given in (part for item in metadata for part in (getattr(item, "metadata", ()) or [item])):
+        for name, sign in _BOUNDS.items():
+            bound = getattr(given, name, None)
+            if isinstance(bound, int | float) and bound < _LARGEST:
+                yield f"{sign} {bound:,}"
+
+
+def _default(field: Any) -> str:
+    if field.default is PydanticUndefined:
+        return "needed"
+    if isinstance(field.default, Range):
+        return f"[{field.default.low:g}, {field.default.high:g}]"
+    if field.default in (None, ()) or isinstance(field.default, BaseModel):
+        return ""
+    text = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    return f"`{text!r}`".replace("'", "") if text.strip() else "a blank"
+
+
+def _commands(command: click.Command, name: str) -> Iterator[str]:
+    """Every command's own help, under its name."""
+    yield f"## {name}\n\n```text\n{command.get_help(click.Context(command, info_name=name))}\n```\n"
+    if isinstance(command, click.Group):
+        for word, inner in command.commands.items():
+            yield from _commands(inner, f"{name} {word}")
+
+
+def _functions() -> Iterator[str]:
+    """Signatures and docstrings as they are in the source."""
+    for function in (api.create_study, api.run_study, api.export):
+        signature, docstring, _ = inspect.getsource(function).split('"""', 2)
+        yield f'## {function.__name__}\n\n```py\n{signature}"""{docstring}"""\n```\n'

@@ -1,0 +1,146 @@
+"""The Python interface: what `study create`, `study run` and `study export` do, for scripts."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
+from evomerge_optuna.opening import (
+    allow_code_of,
+    check_unchanged,
+    make_or_continue,
+    make_study,
+    open_with_models,
+)
+from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.report.export import export as export_trial
+from evomerge_optuna.running import run_here, run_with_workers
+from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
+from evomerge_optuna.study.faults import database_errors
+from evomerge_optuna.study.final import choose_trial
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, open_study
+
+Spec = StudySpec | Mapping[str, Any] | str | os.PathLike[str]
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def create_study(
+    spec: Spec, storage: str | None = None, *, say: Callable[[str], None] = _ignore
+) -> MergeStudy:
+    """Checks a spec, its models and its data, and stores the study without running it.
+
+    Args:
+        spec: the content of a spec file as a mapping, the path of one, or a parsed spec. A
+            mapping's local paths are relative to the current folder.
+        storage: the database's URL; `$EVOMERGE_STORAGE` or a SQLite file under `./storage`
+            unless given.
+        say: told in a line what was found, as `print`.
+
+    Returns:
+        The study. Its `study` is the Optuna study, its `trials()` and `best()` are Optuna's trials.
+
+    Raises:
+        SpecError: something does not fit; nothing was stored.
+        StudyExistsError: a study of this name exists.
+        StorageError: the database cannot be used.
+    """
+    store = open_store(storage)
+    with database_errors(store.url):
+        return make_study(store, _parsed(spec), say, _train_zoo)
+
+
+def run_study(
+    study: Spec,
+    storage: str | None = None,
+    *,
+    trials: int | None = None,
+    timeout: float | None = None,
+    workers: int = 1,
+    allow_code: bool = False,
+    say: Callable[[str], None] = _ignore,
+) -> MergeStudy:
+    """Runs a study to its end: one that is stored, by its name, or the one of a spec.
+
+    What is not there is created; what was begun goes on.
+
+    Args:
+        study: a study's name, or a spec as `create_study` takes it.
+        storage: see `create_study`.
+        trials: the total wanted, with those already run; the spec's unless given.
+        timeout: seconds, after which no further trial is begun.
+        workers: processes; of more than one the script is imported again by each, so call this
+            under `if __name__ == "__main__":`.
+        allow_code: run the code that a stored study's python tasks name; a spec's is allowed.
+        say: told in a line what happens, as `print`.
+
+    Returns:
+        The study, as `create_study` does.
+
+    Raises:
+        SpecError, StorageError: as `create_study`.
+        StudyChangedError: the spec or a file is not what the study was begun with.
+        Interrupted: by Ctrl-C or SIGTERM; every finished trial is kept.
+        EvomergeError: the database or the machine failed, or every candidate fails alike.
+    """
+    store = open_store(storage)
+    with database_errors(store.url):
+        if isinstance(study, str) and not is_spec_file(study):
+            opened = open_with_models(store, study, _train_zoo)
+        else:
+            opened = make_or_continue(store, _parsed(study), say, _train_zoo)
+        if allow_code:
+            allow_code_of(opened.spec)
+        check_unchanged(opened, say)
+        run = run_here if workers == 1 else partial(run_with_workers, workers=workers)
+        wanted = trials or opened.spec.trials
+        run(opened, wanted, timeout=timeout, grace=0.0, show=lambda: None, say=say)
+        describe_study(opened)
+    return opened
+
+
+def export(
+    study: str,
+    folder: str | os.PathLike[str],
+    storage: str | None = None,
+    *,
+    trial: int | str = "best",
+) -> str:
+    """Writes a trial's model to a new folder: weights, tokenizer, recipe and model card.
+
+    Args:
+        study: the study's name.
+        folder: the new folder.
+        storage: see `create_study`.
+        trial: a number, `best` or, of several objectives, `knee`.
+
+    Returns:
+        SHA-256 over the exported tensors, which is that of the scored ones.
+
+    Raises:
+        UsageError: there is no such study or scored trial, or the folder exists.
+        ExportError: the tensors are not those that were scored, or the disk is full.
+    """
+    store = open_store(storage)
+    with database_errors(store.url):
+        opened = open_study(store, study)
+        return export_trial(opened, choose_trial(opened, str(trial)), Path(folder))
+
+
+def _parsed(spec: Spec) -> StudySpec:
+    if isinstance(spec, StudySpec):
+        return spec
+    if isinstance(spec, Mapping):
+        return spec_at(Path.cwd(), dict(spec))
+    return load_spec(Path(spec))
+
+
+def _train_zoo(models: Iterable[str]) -> None:
+    for model in models:
+        if model.startswith(ZOO_PREFIX):
+            zoo_folder(model)

@@ -1,0 +1,19 @@
+"""The packages that do the work, and their versions; none of them is imported for that."""
+
+import importlib.metadata
+
+ENGINES = (
+    "evomerge-optuna",
+    "optuna",
+    "cmaes",
+    "mergekit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+)
+
+
+def engine_versions(*more: str) -> dict[str, str]:
+    """The installed version of each, and of further packages, by name."""
+    return {name: importlib.metadata.version(name) for name in (*ENGINES, *more)}
