@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.images import check_image, image_bytes
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.prompts import image_prompts
@@ -18,7 +19,7 @@ from evomerge_optuna.evaluation.tasks.generate import (
 )
 from evomerge_optuna.evaluation.tasks.runner import TaskRunner
 from evomerge_optuna.models.pictures import require_pillow
-from evomerge_optuna.spec import DataSource, VqaTask
+from evomerge_optuna.spec import IMAGE, DataSource, VqaTask
 
 
 class VqaRunner(TaskRunner[VqaTask]):
@@ -36,6 +37,8 @@ class VqaRunner(TaskRunner[VqaTask]):
 
     def check(self, problem: Problem, where: str) -> None:
         check_reference(self.task, problem, where)
+        if problem.text.count(IMAGE) != 1:
+            raise SpecError(f"{where}: a problem has {IMAGE} in its text, as if of another image")
         check_image(problem.image or b"", where)
 
     def run(

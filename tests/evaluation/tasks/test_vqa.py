@@ -108,6 +108,7 @@ def test_another_image_is_another_problem(files: Path) -> None:
         ({"image": "bad.png"}, {}, "an image cannot be read: "),
         ({"image": "folder/0.png"}, {"image": "img"}, "has no column 'img'; it has question, "),
         ({"image": "folder/0.png", "answer": "x"}, {}, "the answer 'x' has no number"),
+        ({"image": "folder/0.png", "question": "<image>?"}, {}, "a problem has <image> in its tex"),
     ],
 )
 def test_bad_rows(files: Path, row: dict[str, Any], parts: dict[str, Any], message: str) -> None:
