@@ -148,12 +148,13 @@ def _by_the_library(
         inputs: what the model is given for the prompts in such places, padded on the left.
     """
     # On the model, since generate fills in from there what the config it is given leaves open.
+    own = model.generation_config
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=ends.padding,
-        bos_token_id=model.generation_config.bos_token_id,
-        eos_token_id=model.generation_config.eos_token_id,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
     )
     found: list[list[int]] = [[] for _ in waiting]
 
@@ -167,5 +168,8 @@ def _by_the_library(
                 found[place] = tokens
             del waiting[:size]
 
-    within_memory(batch_size, run)
+    try:
+        within_memory(batch_size, run)
+    finally:
+        model.generation_config = own  # lm_eval tasks generate with it
     return found

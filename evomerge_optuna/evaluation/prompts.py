@@ -6,7 +6,7 @@ from typing import Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.spec import IMAGE, Prompted, StudySpec, VqaTask
+from evomerge_optuna.spec import IMAGE, LMEvalTask, Prompted, StudySpec, VqaTask
 
 Content = str | list[dict[str, str]]  # a text, or texts and the places of images
 Message = dict[str, Content]
@@ -80,11 +80,11 @@ def check_chats(spec: StudySpec) -> None:
     from evomerge_optuna.models.catalog import load_tokenizer
 
     for name, task in spec.tasks.items():
-        if not isinstance(task, Prompted) or not task.chat:
+        if not isinstance(task, Prompted | LMEvalTask) or not task.chat:
             continue
         for key, model in spec.model_ids().items():
             tokenizer = load_tokenizer(model, key)
-            prompts(task, (), [Problem("a")], tokenizer, f"{key}: {model}: tasks.{name}")
+            _chats(tokenizer, task.system, [], ["a"], f"{key}: {model}: tasks.{name}")
 
 
 def check_eyes(spec: StudySpec) -> None:

@@ -12,11 +12,10 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
-from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.catalog import load_processor, local_folder
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.vision import (
     is_text,
-    load_processor,
     merged_config,
     write_files,
     write_model,

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.vision import load_processor, sees
+from evomerge_optuna.models.catalog import load_processor
+from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ def load_checkpoint(
     model = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
     )
-    processor = load_processor(folder, str(folder))
+    processor = load_processor(str(folder), str(folder))
     return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.problems import SPLIT_SIZES, Language
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ _CAPTIONS: dict[Language, str] = {
     "en": "{count} {colour} {shape} .",
     "ja": "{colour} {shape} が {count} 個 。",
 }
+
+
+def require_pillow() -> None:
+    """Asks for Pillow, which draws and reads images.
+
+    Raises:
+        SpecError: it is not installed.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise SpecError("images need Pillow: pip install 'evomerge-optuna[vision]'") from error
 
 
 @dataclass(frozen=True)
@@ -140,9 +153,13 @@ def load_pictures() -> "DatasetDict":
 
     Columns: `image`, `question`, `answer` (the number), `solution` (a right answer in full) and
     `caption`, which says in English what the picture shows.
+
+    Raises:
+        SpecError: Pillow is not installed.
     """
     from datasets import Dataset, DatasetDict, Features, Image, Value
 
+    require_pillow()
     texts = dict.fromkeys(("question", "answer", "solution", "caption"), Value("string"))
     return DatasetDict(
         {

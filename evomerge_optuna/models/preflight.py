@@ -5,15 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_tokenizer, source_of
+from evomerge_optuna.models.catalog import check_exists, load_config, load_processor, load_tokenizer
 from evomerge_optuna.models.loading import torch_device
-from evomerge_optuna.models.vision import (
-    VISION_MODELS,
-    load_processor,
-    missing_tokens,
-    sees,
-    text_config,
-)
+from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
@@ -108,8 +102,7 @@ def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
             f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
             f"which are of type {', '.join(VISION_MODELS)}"
         )
-    name, revision = source_of(model)
-    load_processor(name, key, revision)
+    load_processor(model, key)
     if _tokenizer_source(spec) == "union":
         return
     if missing := missing_tokens(config.to_dict(), load_tokenizer(model, key), merged):

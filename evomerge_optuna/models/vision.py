@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 # In memory the decoder of each is `model.language_model`, and its head `lm_head`.
 VISION_MODELS = ("gemma3", "llava", "llava_next", "mistral3", "qwen2_5_vl", "qwen2_vl", "vipllava")
-DECODERS = ("gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
+DECODERS = ("gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
 # Decoders that compute what a plain one does, but for the positions of images.
 _PLAIN = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2"}
 
@@ -89,27 +88,6 @@ def text_folder(model: str) -> Path:
     whole = f"{found.config}{found.weights}{found.tokenizer}"
     key = hashlib.sha256(whole.encode()).hexdigest()[:32]
     return derived_folder("text", key, lambda place: _write_text_part(folder, place))
-
-
-def load_processor(folder: str | Path, key: str, revision: str | None = None) -> Any:
-    """A vision-language model's processor, from its own files.
-
-    Raises:
-        SpecError: naming `key`: it cannot be read, or needs a library that is not there.
-    """
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(folder, revision=revision, trust_remote_code=False)
-    except ImportError as error:
-        raise SpecError(
-            f"{key}: its processor needs a library that is not installed: {one_line(error)}"
-        ) from error
-    except Exception as error:  # every processor reads its files in its own way
-        raise SpecError(
-            f"{key}: its processor cannot be read: {one_line(error)}; name a model with its "
-            "processor files, such as preprocessor_config.json"
-        ) from error
 
 
 def is_text(name: str) -> bool:

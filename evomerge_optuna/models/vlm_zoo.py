@@ -22,6 +22,7 @@ from evomerge_optuna.models.pictures import (
     content_words,
     draw_scene,
     held_out_keys,
+    require_pillow,
     words,
 )
 from evomerge_optuna.models.problems import Language
@@ -37,6 +38,7 @@ from evomerge_optuna.models.training import (
 if TYPE_CHECKING:
     import torch
     from transformers import (
+        LlamaConfig,
         LlamaForCausalLM,
         LlavaForConditionalGeneration,
         LlavaProcessor,
@@ -107,7 +109,11 @@ def build_vlm_zoo(
 
     Deterministic: the same recipe gives the same bytes on machines of one kind, whatever their
     number of cores.
+
+    Raises:
+        SpecError: Pillow is not installed.
     """
+    require_pillow()
     return derived_folder(
         "zoo-vlm", recipe.digest(), lambda folder: _train_all(folder, recipe, on_step)
     )
@@ -173,10 +179,13 @@ def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaFo
     import torch
     from transformers import LlamaForCausalLM
 
-    config = llama_config(tokenizer, recipe.hidden, recipe.mlp, recipe.layers, recipe.heads)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(_text_config(recipe, tokenizer))
+
+
+def _text_config(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaConfig":
+    return llama_config(tokenizer, recipe.hidden, recipe.mlp, recipe.layers, recipe.heads)
 
 
 def _with_eyes(
@@ -195,7 +204,7 @@ def _with_eyes(
             image_size=SIZE,
             patch_size=CELL,
         ),
-        text_config=base.config,
+        text_config=_text_config(recipe, processor.tokenizer),
         image_token_id=processor.image_token_id,
         image_seq_length=CELLS**2,
         vision_feature_layer=-1,
@@ -219,11 +228,11 @@ def _batches(course: Course, tokenizer: Any, seed: str) -> Iterator[Batch]:
     while True:
         examples = [_example(course, tokenizer, rng) for _ in range(course.batch)]
         batch = padded([(ids, labels) for ids, labels, _ in examples], tokenizer.pad_token_id)
-        pixels = [_pixels(scene) for _, _, scene in examples if scene is not None]
-        yield batch | ({"pixel_values": torch.stack(pixels)} if pixels else {})
+        seen = [pixels(scene) for _, _, scene in examples if scene is not None]
+        yield batch | ({"pixel_values": torch.stack(seen)} if seen else {})
 
 
-def _pixels(scene: Scene) -> "torch.Tensor":
+def pixels(scene: Scene) -> "torch.Tensor":
     """What the processor makes of the picture."""
     import numpy
     import torch

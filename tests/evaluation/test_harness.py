@@ -15,11 +15,12 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.prompts import check_chats
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_code
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
-from evomerge_optuna.spec import LMEvalTask, StudySpec, parse_spec
+from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
 from evomerge_optuna.study.objective import DIGEST, SCORES
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -272,6 +273,17 @@ def test_changed_tasks_are_noticed(make: Make, folder: Path, tmp_path: Path) -> 
     assert fingerprint_code(moved) == before[0]
     (tmp_path / "say.py").write_text(PYTHON + "\n")
     assert fingerprint_code(moved) != before[0]
+
+
+def test_a_chat_needs_a_template(make: Make) -> None:
+    with pytest.raises(SpecError, match=r"base_model: .*tasks\.words\.chat: the tokenizer has no"):
+        check_chats(make(chat=True))
+
+
+def test_racing_needs_a_mean(make: Make, home: Path) -> None:
+    spec = make(task="say", metric="bleu").model_copy(update={"racing": RacingSpec()})
+    with pytest.raises(SpecError, match=r"^racing: words\.bleu is no mean over problems"):
+        create_study(open_store(), spec)
 
 
 def test_documents_as_written() -> None:

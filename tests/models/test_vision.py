@@ -14,6 +14,7 @@ from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_checkpoint, load_model
 from evomerge_optuna.models.shards import read_shards, write_shards
 from evomerge_optuna.models.vision import (
+    DECODERS,
     VISION_MODELS,
     is_text,
     text_config,
@@ -77,9 +78,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def save_random(folder: Path, kind: str, tied: bool) -> Any:
+def save_random(folder: Path, kind: str, tied: bool, **parts: Any) -> Any:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **CONFIGS[kind], tie_word_embeddings=tied)
+    config = AutoConfig.for_model(kind, **CONFIGS[kind] | parts, tie_word_embeddings=tied)
     model = AutoModelForImageTextToText.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -113,6 +114,22 @@ def test_the_text_part_is_a_plain_model(home: Path, tmp_path: Path, kind: str, t
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "again")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder(home: Path, tmp_path: Path, decoder: str) -> None:
+    whole = save_random(
+        tmp_path / "whole", "llava", tied=False, text_config={"model_type": decoder, **_TEXT}
+    )
+    plain, _ = load_model(text_folder(str(tmp_path / "whole")), "cpu")
+    assert plain.config.model_type == decoder
+    ids = torch.arange(3, 9)[None]
+    with torch.inference_mode():
+        assert torch.equal(plain(input_ids=ids).logits, whole(input_ids=ids).logits)
+    (tmp_path / "again").mkdir()
+    write_model(tmp_path / "whole", text_folder(str(tmp_path / "whole")), tmp_path / "again")
+    before, after = read_tensors(tmp_path / "whole"), read_tensors(tmp_path / "again")
+    assert before.keys() == after.keys()
 
 
 def test_names_as_in_memory(home: Path, tmp_path: Path) -> None:

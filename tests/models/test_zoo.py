@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.problems import held_out
-from evomerge_optuna.models.zoo import RECIPE, ZOO, Recipe, build_zoo, make_tokenizer, zoo_path
+from evomerge_optuna.models.zoo import RECIPE, ZOO, Recipe, build_zoo, make_tokenizer
 
 
 def short(recipe: Recipe = RECIPE) -> Recipe:
@@ -56,8 +55,3 @@ def test_tokenizer_gives_back_every_text() -> None:
             ids = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(ids, skip_special_tokens=True) == text
-
-
-def test_an_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="the zoo has no model 'sub'; it has base, ja, add, mul"):
-        zoo_path("sub", tmp_path)

@@ -17,6 +17,7 @@ from evomerge_optuna.evaluation.tasks.generate import (
     reference,
 )
 from evomerge_optuna.evaluation.tasks.runner import TaskRunner
+from evomerge_optuna.models.pictures import require_pillow
 from evomerge_optuna.spec import DataSource, VqaTask
 
 
@@ -60,6 +61,7 @@ class VqaRunner(TaskRunner[VqaTask]):
         return answer_scores(self.task, outcomes)
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
+        require_pillow()
         place, folder = f"{where}: {source.path}", Path(source.path).parent
         rows = load_rows(source, where)
         for row in rows:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,9 @@ def test_the_zoos_pictures() -> None:
     (problem, *others) = runners({"t": found})["t"].problems("search")
     assert len(others) == 199
     assert problem.image is not None and problem.image.startswith(b"BM")
+
+
+def test_without_pillow(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)  # as where it is not installed
+    with pytest.raises(SpecError, match=r"images need Pillow: pip install 'evomerge-optuna\[vis"):
+        runners({"t": task(files / "paths.jsonl")})["t"].problems("search")
