@@ -546,12 +546,12 @@ def _build_zoo(models: Iterable[str], console: "Console") -> None:
 
     from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
 
-    wanted = [model for model in models if model.startswith(ZOO_PREFIX)]
-    if not wanted:
-        return  # an empty progress bar is a line, too
+    of_the_zoo = [model for model in models if model.startswith(ZOO_PREFIX)]
+    if not of_the_zoo:
+        return  # a bar without progress leaves an empty line
     with Progress(console=console) as progress:
         task = progress.add_task("training the zoo", visible=False)
-        for model in wanted:
+        for model in of_the_zoo:
             zoo_folder(
                 model,
                 lambda done, total: progress.update(
