@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_processor, load_tokenizer
+from evomerge_optuna.models.catalog import (
+    check_adapter,
+    check_exists,
+    load_config,
+    load_processor,
+    load_tokenizer,
+)
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
@@ -56,6 +62,12 @@ def preflight(spec: StudySpec) -> Architecture:
     configs = {key: text_config(config, key) for key, config in whole.items()}
     for key, config in configs.items():
         _check_causal(config, key)
+        if "+" in models[key] and sees(whole[key]):
+            raise SpecError(
+                f"{key}: {models[key]}: an adapter is merged into a text model only; merge it into "
+                "this vision-language model yourself, and name the checkpoint"
+            )
+        check_adapter(models[key], config, key)
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
     for key in others:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError
-from evomerge_optuna.models.catalog import is_on_hub, local_folder
+from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
@@ -81,16 +81,13 @@ def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
 
 def mergekit_yaml(recipe: MergeRecipe) -> str:
     """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts."""
-    located = recipe.located(_for_mergekit)
-    what = "The same tensors again" if recipe.vision is None else "The text part again"
-    return (
-        f"# {what}:\n"
-        f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n" + located.to_yaml()
-    )
+    what = "The same tensors again:" if recipe.vision is None else "The text part again:"
+    lines = [what, *recipe.how_to_repeat(RECIPE_FILE)]
+    return "".join(f"# {line}\n" for line in lines) + recipe.located(_for_mergekit).to_yaml()
 
 
 def _for_mergekit(model: str) -> str:
     from evomerge_optuna.models.vision import text_folder
 
     text = text_folder(model)
-    return model if is_on_hub(model) and text == local_folder(model) else str(text)
+    return mergekit_name(model) if text == local_folder(model) else str(text)

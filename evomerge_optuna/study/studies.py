@@ -21,8 +21,7 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.fingerprint import fingerprint
+from evomerge_optuna.models.catalog import model_fingerprint
 from evomerge_optuna.models.preflight import preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
@@ -336,9 +335,7 @@ def delete_study(store: Store, name: str) -> None:
 
 def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     """Hashes of every model's files, by its key in the spec."""
-    return {
-        key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
-    }
+    return {key: asdict(model_fingerprint(model)) for key, model in spec.model_ids().items()}
 
 
 def _versions(spec: StudySpec) -> dict[str, str]:
