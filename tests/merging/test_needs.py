@@ -155,14 +155,21 @@ def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
     assert needs.scratch == 2 * 14_483_464_192
 
 
+def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:
+    """Bytes that a real merger holds after a merge."""
+    space = make_space(spec, dict.fromkeys(spec.model_ids(), LAYERS))
+    values = {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
+    merger = ResidentMerger("cpu", memory_limit)
+    merger.merge(space.recipe(values))
+    assert merger._resident is not None
+    return merger._resident._budget.used
+
+
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
 def test_what_a_merger_keeps(make_spec: SpecMaker, method: str) -> None:
     spec = make_spec(merge={"method": method})
     headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
     needs = needs_of(spec, headers, on_gpu=False)
-    space = make_space(spec, dict.fromkeys(spec.model_ids(), LAYERS))
-    values = {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
-    merger = ResidentMerger("cpu", memory_limit=GB)
-    merger.merge(space.recipe(values))
-    assert merger._resident is not None
-    assert merger._resident._budget.used == needs.export + needs.shared
+    assert kept_by_a_merger(spec, GB) == needs.export + needs.shared
+    limit = needs.export + needs.shared // 2
+    assert needs.export < kept_by_a_merger(spec, limit) <= limit
