@@ -21,6 +21,8 @@ _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 class Needs:
     """Bytes of memory (a GPU's, where the study runs on one) and of disk that a study takes.
 
+    Of text parts; a vision tower, what a batch takes and torch itself come on top.
+
     Args:
         required: without which no candidate can be built: the merged model and the work on its
             largest tensor; of a stack all models.
@@ -46,13 +48,18 @@ def needs_of(spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool) -> N
     adapters = sum(_size(headers[key]) for key in adapted.values())
     needs = Needs(0, 0, adapters, 0)
     merged: list[Headers] = []
+    loaded: list[Headers] = []
     if (merge := _merge_of(spec, headers)) is not None:
         needs = _with_merge(needs, merge, spec, on_gpu)
         merged = [merge.inputs[0]]  # which has the merge's shapes
     if spec.stacking is not None:
         loaded = [headers[f"models.{alias}"] for alias in spec.models if _is_stacked(alias, spec)]
         needs = _with_stack(needs, merged, loaded, spec.stacking, spec.dtype)
-    return needs
+    run_in = spec.evaluation.dtype
+    if run_in is None or run_in == spec.dtype:
+        return needs
+    copied = sum(_size(model, run_in) for model in [*merged, *loaded])
+    return replace(needs, required=needs.required + copied)
 
 
 def plan_memory(spec: StudySpec, headers: Mapping[str, Headers], machine: Machine) -> str:

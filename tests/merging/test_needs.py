@@ -128,6 +128,14 @@ def test_a_candidate_on_disk_needs_room_there(of_7b: Any) -> None:
     assert (needs.required, needs.shared, needs.scratch) == (14_483_464_192, 0, 14_483_464_192)
 
 
+def test_a_copy_in_which_candidates_run(of_7b: Any) -> None:
+    plain, copied = (
+        needs_of(*of_7b(evaluation={"dtype": dtype}), on_gpu=True)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert copied.required == plain.required + 4 * 7_241_732_096
+
+
 def test_a_stack_holds_all_models(of_7b: Any) -> None:
     merged = 2 * 7_241_732_096
     layer = 2 * 218_112_000
@@ -150,6 +158,10 @@ def test_a_merge_and_the_models_beside_it(of_7b: Any) -> None:
 
 
 def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).touch()
     models = {name: f"{tmp_path}/base+{tmp_path}/{name}" for name in ("x", "y")}
     needs = needs_of(*of_7b(models=models), on_gpu=False)
     assert needs.scratch == 2 * 14_483_464_192
