@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -34,6 +35,23 @@ def share_of(memory: int, device: str) -> int:
     """This process's share of so many bytes of the machine, or of a GPU."""
     devices = torch.cuda.device_count() if device == "cuda" else 1
     return memory // math.ceil(_processes / devices)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of memory in all and free, of the GPU where one is used."""
+
+    memory: int
+    free: int
+    on_gpu: bool
+
+
+def this_machine(device: str) -> Machine:
+    """The machine for a study on this device, cpu or cuda."""
+    if device == "cuda":
+        free, memory = torch.cuda.mem_get_info()
+        return Machine(memory, free, on_gpu=True)
+    return Machine(psutil.virtual_memory().total, free_memory(device), on_gpu=False)
 
 
 def free_memory(device: str) -> int:

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
+from evomerge_optuna.study.objective import SECONDS
 from evomerge_optuna.study.processes import run_processes
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -32,14 +33,30 @@ def run_here(
         show: called after each trial, and at the end.
     """
     page = PageUpdates(merge_study)
+    told = False
 
     def finished(trial: FrozenTrial) -> None:
+        nonlocal told
         describe_trial(merge_study, trial)
         page.update()
         show()
+        if not told and (line := pace(trial, trials - merge_study.finished())):
+            told = True
+            say(line)
 
     run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
     show()  # the last ones may have been others'
+
+
+def pace(trial: FrozenTrial, left: int) -> str:
+    """What a run's first scored trial says of how long the others take; empty for any other."""
+    if SECONDS not in trial.user_attrs or left < 1:
+        return ""
+    seconds = sum(trial.user_attrs[SECONDS].values())
+    return (
+        f"the first trial took {seconds:.1f} s, with reading the models; "
+        f"{left} more take up to {seconds * left / 60:,.0f} minutes"
+    )
 
 
 def run_with_workers(

@@ -57,6 +57,20 @@ def save_tiny_model(
     return folder
 
 
+def save_adapter(folder: Path, base: Path, seed: int) -> Path:
+    """A LoRA adapter of a model, random in both halves."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(base)
+    # Not peft's own beginning, at which an adapter changes nothing.
+    settings = LoraConfig(
+        r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    get_peft_model(model, settings).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of checkpoints: base, and the fine-tunes a, b, c."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.running import pace
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, wait_until
@@ -49,6 +50,14 @@ def opened(url: str) -> MergeStudy:
 
     wait_until(is_there)
     return open_study(open_store(url), "tiny")
+
+
+def test_the_pace_is_told_of_a_trial_that_was_scored() -> None:
+    scored = create_trial(value=1.0, user_attrs={"seconds": {"merge": 20.0, "score": 10.5}})
+    assert pace(scored, 4).endswith(
+        "took 30.5 s, with reading the models; 4 more take up to 2 minutes"
+    )
+    assert pace(scored, 0) == pace(create_trial(value=1.0), 4) == ""
 
 
 def test_two_commands_of_two_workers_begin_a_study_at_once(

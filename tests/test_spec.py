@@ -351,7 +351,14 @@ def test_local_paths_are_taken_from_the_specs_folder(
 ) -> None:
     (tmp_path / "models" / "a").mkdir(parents=True)
     content = spec_content(
-        base_model="./base", models={"a": "models/a", "hub": "organisation/model", "z": "zoo:ja"}
+        base_model="./base",
+        models={
+            "a": "models/a",
+            "hub": "organisation/model",
+            "z": "zoo:ja",
+            "x": "models/a+./x",
+            "y": "organisation/model+models/a",
+        },
     )
     file = tmp_path / "spec.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -362,6 +369,8 @@ def test_local_paths_are_taken_from_the_specs_folder(
         "a": str(tmp_path / "models" / "a"),
         "hub": "organisation/model",
         "z": "zoo:ja",
+        "x": f"{tmp_path}/models/a+{tmp_path}/x",
+        "y": f"organisation/model+{tmp_path}/models/a",
     }
 
 

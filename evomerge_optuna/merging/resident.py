@@ -24,6 +24,7 @@ from evomerge_optuna.merging.plan import (
 )
 from evomerge_optuna.merging.uniforms import Uniforms
 from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.headers import headers_in
 from evomerge_optuna.models.loading import model_of, model_with, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe
 
@@ -155,8 +156,9 @@ class _Resident:
         for tensor_plan in plan.tensors.values():
             wanted[tensor_plan.task.gather_tensors].append(tensor_plan)
         kernels: dict[str, Kernel] = {}
+        # First of all, since the merged model is needed whether anything else can be kept or not.
+        self._budget.spend(_merged_size(plan))
         for task, inputs in Executor(list(wanted)).run(quiet=True):
-            self._budget.spend(max(map(size_of, inputs.values()), default=0))  # the merged tensor
             kept = self._budget.fits(size_of(*inputs.values()))
             placed = _placed(inputs, self._device)
             for tensor_plan in wanted[task]:
@@ -192,6 +194,17 @@ class ReadingKernel:
         placed = _placed(inputs, self.device)
         nothing_kept = replace(self.shared, budget=Budget(limit=0))
         return choose_kernel(task, placed, nothing_kept).merge(task, out)
+
+
+def _merged_size(plan: MergePlan) -> int:
+    """Bytes of the merged model, by the headers of the first model's files."""
+    first = Path(plan.configuration.referenced_models()[0].model.path)
+    headers = headers_in(first, str(first))
+    return sum(
+        headers[name].count * (tensor.dtype.itemsize if tensor.dtype else headers[name].itemsize)
+        for name, tensor in plan.tensors.items()
+        if name in headers
+    )
 
 
 def _all_in(model: Any, tensors: dict[str, torch.Tensor]) -> bool:

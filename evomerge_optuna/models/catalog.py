@@ -1,4 +1,7 @@
-"""Where a model comes from: a hub id with or without `@REVISION`, a local folder, `zoo:NAME`."""
+"""Where a model comes from: a hub id with or without `@REVISION`, a local folder, `zoo:NAME`.
+
+Each with or without `+ADAPTER`, an adapter's hub id or local folder, as mergekit writes it.
+"""
 
 import os
 from pathlib import Path
@@ -6,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.home import models_folder
+from evomerge_optuna.models.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_adapter_files,
+    check_adapter_fits,
+    merged_folder,
+    split_adapter,
+)
+from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
 from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
 from evomerge_optuna.models.zoo import ZOO, OnStep, build_zoo
 
@@ -25,21 +37,33 @@ def check_exists(model: str, key: str) -> None:
     Raises:
         SpecError: naming `key`, the model's place in the spec.
     """
-    if model.startswith(ZOO_PREFIX):
-        if model not in ZOO_MODELS:
-            raise SpecError(
-                f"{key}: the zoo has no model '{model}'; it has {', '.join(ZOO_MODELS)}"
-            )
-    elif _is_path(model):
-        folder = os.path.expanduser(model)
-        if not os.path.isdir(folder):
-            raise SpecError(f"{key}: there is no folder {model}; correct the path")
-        if "@" in folder or "+" in folder:
-            raise SpecError(
-                f"{key}: {model}: mergekit takes what follows '@' or '+' for a revision or an "
-                "adapter; rename the folder"
-            )
-        _check_files(Path(folder), f"{key}: {model}")
+    if "+" in model and os.path.isdir(os.path.expanduser(model)):
+        raise SpecError(
+            f"{key}: {model}: what follows '+' is the name of an adapter; rename the folder"
+        )
+    base, adapter = split_adapter(model)
+    if base.startswith(ZOO_PREFIX):
+        if base not in ZOO_MODELS:
+            raise SpecError(f"{key}: the zoo has no model '{base}'; it has {', '.join(ZOO_MODELS)}")
+    elif _is_path(base):
+        _check_files(_existing_folder(base, key), f"{key}: {base}")
+    if adapter is None:
+        return
+    if not base or not adapter or "+" in adapter:
+        raise SpecError(f"{key}: {model}: write a model and one adapter, as MODEL+ADAPTER")
+    if _is_path(adapter):
+        check_adapter_files(_existing_folder(adapter, key), f"{key}: {adapter}")
+
+
+def check_adapter(model: str, config: "PretrainedConfig", key: str) -> None:
+    """Refuses an adapter that does not fit on its model, which has this configuration.
+
+    Raises:
+        SpecError: naming `key`; see `check_adapter_fits`.
+    """
+    _, adapter = split_adapter(model)
+    if adapter is not None:
+        check_adapter_fits(config, _adapter_folder(adapter), f"{key}: {adapter}")
 
 
 def zoo_folder(model: str, on_step: OnStep = lambda done, total: None) -> Path:
@@ -61,10 +85,13 @@ def is_on_hub(model: str) -> bool:
 def source_of(model: str) -> tuple[str, str | None]:
     """A model as transformers loads it: a folder or hub repository, and a revision of the latter.
 
+    Of one with an adapter its base, which has the same configuration and tokenizer.
+
     Example:
-        >>> source_of("organisation/model@v1")
+        >>> source_of("organisation/model@v1+organisation/adapter")
         ('organisation/model', 'v1')
     """
+    model, _ = split_adapter(model)
     if model.startswith(ZOO_PREFIX):
         return str(zoo_folder(model)), None
     if _is_path(model):
@@ -131,23 +158,75 @@ def load_processor(model: str, key: str) -> Any:
 
 
 def local_folder(model: str) -> Path:
-    """A local folder with the model's checkpoint, trained or downloaded if need be.
+    """A local folder with the model's checkpoint: trained, downloaded or merged if need be.
 
     Raises:
-        SpecError: the model cannot be had, or has no safetensors weights.
+        SpecError: the model cannot be had, has no safetensors weights, or its adapter does not fit.
     """
     check_exists(model, model)
+    base, adapter = split_adapter(model)
+    if adapter is None:
+        return _base_folder(base)
+    return merged_folder(_base_folder(base), _adapter_folder(adapter), model)
+
+
+def model_fingerprint(model: str) -> Fingerprint:
+    """SHA-256 of the model's files, and of its adapter's.
+
+    Raises:
+        SpecError: the model cannot be had.
+        EvomergeError: a file cannot be read.
+    """
+    check_exists(model, model)
+    base, adapter = split_adapter(model)
+    return fingerprint(_base_folder(base), None if adapter is None else _adapter_folder(adapter))
+
+
+def mergekit_name(model: str) -> str:
+    """The model as plain mergekit finds it, which knows hub ids, but neither the zoo nor `~`."""
+    base, adapter = split_adapter(model)
+    name = base if is_on_hub(base) else str(_base_folder(base))
+    if adapter is None:
+        return name
+    return f"{name}+{adapter if is_on_hub(adapter) else _adapter_folder(adapter)}"
+
+
+def _base_folder(model: str) -> Path:
     name, revision = source_of(model)
     if not is_on_hub(model):
         return Path(name)
+    folder = _downloaded(model, name, revision, _DOWNLOADED)
+    _check_files(folder, model)
+    return folder
+
+
+def _adapter_folder(adapter: str) -> Path:
+    if _is_path(adapter):
+        return Path(os.path.expanduser(adapter))
+    name, revision = source_of(adapter)
+    folder = _downloaded(adapter, name, revision, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+    check_adapter_files(folder, adapter)
+    return folder
+
+
+def _downloaded(model: str, name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:
         raise SpecError(_why_unreadable(model, error)) from error
-    _check_files(folder, model)
-    return folder
+
+
+def _existing_folder(path: str, key: str) -> Path:
+    folder = os.path.expanduser(path)
+    if not os.path.isdir(folder):
+        raise SpecError(f"{key}: there is no folder {path}; correct the path")
+    if "@" in folder:
+        raise SpecError(
+            f"{key}: {path}: mergekit takes what follows '@' for a revision; rename the folder"
+        )
+    return Path(folder)
 
 
 def _is_path(model: str) -> bool:

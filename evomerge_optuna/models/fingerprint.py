@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,18 +52,28 @@ PROCESSOR_FILES = (
 )
 
 
-def fingerprint(folder: Path) -> Fingerprint:
+def fingerprint(folder: Path, adapter: Path | None = None) -> Fingerprint:
     """Hashes a checkpoint's files; a file's hash is kept, by its path, size and time.
+
+    Args:
+        adapter: the folder of an adapter that goes with it; its files count, too.
 
     Raises:
         EvomergeError: a file cannot be read.
     """
     read = (*TOKENIZER_FILES, *PROCESSOR_FILES)
     try:
-        return Fingerprint(
+        own = Fingerprint(
             config=_sha256(folder / "config.json"),
             weights=_together(sorted(folder.glob("*.safetensors"))),
             tokenizer=_together([f for name in read if (f := folder / name).is_file()]),
+        )
+        if adapter is None:
+            return own
+        return replace(
+            own,
+            config=_joined(own.config, _together([adapter / "adapter_config.json"])),
+            weights=_joined(own.weights, _together(sorted(adapter.glob("*.safetensors")))),
         )
     except OSError as error:
         raise EvomergeError(f"{error.filename}: cannot be read: {error.strerror}") from error
@@ -152,6 +162,10 @@ def _bytes_of(tensor: "torch.Tensor") -> memoryview:
 def _together(files: Sequence[Path]) -> str:
     lines = [f"{file.name}:{_cached_sha256(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _joined(*digests: str) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -1,11 +1,19 @@
 """Can this spec's models be merged, and run here? Asked before any weight is loaded."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.catalog import check_exists, load_config, load_processor, load_tokenizer
+from evomerge_optuna.models.catalog import (
+    check_adapter,
+    check_exists,
+    load_config,
+    load_processor,
+    load_tokenizer,
+)
+from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
@@ -56,6 +64,12 @@ def preflight(spec: StudySpec) -> Architecture:
     configs = {key: text_config(config, key) for key, config in whole.items()}
     for key, config in configs.items():
         _check_causal(config, key)
+        if "+" in models[key] and sees(whole[key]):
+            raise SpecError(
+                f"{key}: {models[key]}: an adapter is merged into a text model only; merge it into "
+                "this vision-language model yourself, and name the checkpoint"
+            )
+        check_adapter(models[key], config, key)
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
     for key in others:
@@ -67,12 +81,12 @@ def preflight(spec: StudySpec) -> Architecture:
     if spec.vision_model is not None:
         _check_vision(spec, tokenizer, first)
     config = configs[first]
-    shapes = _tensor_shapes(config, first)
+    shapes = parameter_shapes(config, first)
     if isinstance(spec, MergeSearchSpec):
         _check_layer_groups(spec, config.num_hidden_layers, shapes)
     if spec.stacking is not None:
         _check_stack(spec.stacking, configs)
-    count = sum(_product(shape) for shape in shapes.values())
+    count = sum(map(prod, shapes.values()))
     layers = {key: config.num_hidden_layers for key, config in configs.items()}
     return Architecture(name=config.architectures[0], layers=layers, parameters=count)
 
@@ -215,7 +229,7 @@ def _check_architecture(
 
 def _where(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> str:
     """The first tensor that one has not, or has in another shape, if there is one."""
-    want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
+    want, have = parameter_shapes(a, first), parameter_shapes(b, key)
     names = (n for n in {**want, **have} if not _alike(want.get(n), have.get(n), a, b))
     return next((f" (tensor {name})" for name in names), "")
 
@@ -264,7 +278,7 @@ def _check_dtype(
 
 
 def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
-    want, have = _tensor_shapes(a, first), _tensor_shapes(b, key)
+    want, have = parameter_shapes(a, first), parameter_shapes(b, key)
     for name in {**want, **have}:
         x, y = want.get(name), have.get(name)
         if None in (x, y) and a.num_hidden_layers != b.num_hidden_layers:
@@ -287,33 +301,9 @@ def _alike(
     return x == y or (same_but_rows and a.vocab_size != b.vocab_size)
 
 
-def _tensor_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[int, ...]]:
-    """Every parameter's shape, from a model on the meta device: nothing is allocated."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:
-        # Every architecture has its own demands on a configuration, and its own errors.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SpecError(
-            f"{key}: its configuration gives no model: {reason}; correct its config.json"
-        ) from error
-    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
-
-
 def _example_name(shapes: dict[str, tuple[int, ...]]) -> str:
     return next((name for name in shapes if ".0." in name), next(iter(shapes)))
 
 
 def _dtype_name(config: "PretrainedConfig") -> str:
     return str(config.dtype).removeprefix("torch.")
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result

@@ -1,22 +1,20 @@
 """Can these weights be merged? Every tensor of every model is looked at once, before the search."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from mergekit.architecture import arch_info_for_config
-from safetensors import SafetensorError, safe_open
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.fingerprint import is_finite
+from evomerge_optuna.models.headers import ANOTHER_COPY, opened
 from evomerge_optuna.models.vision import text_config, text_folder
 from evomerge_optuna.spec import StudySpec
 
 _MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_CURE = "take another copy of the model, or leave it out"
 
 
 def check_weights(spec: StudySpec) -> None:
@@ -33,9 +31,9 @@ def check_weights(spec: StudySpec) -> None:
     for folder_of, check in ((text_folder, check_shape), (local_folder, _check_values)):
         for key, model in spec.model_ids().items():
             for file in _files(folder_of(model)):
-                with _opened(f"{key} ({model})", file) as opened:
-                    for name in opened.keys():  # noqa: SIM118
-                        check(f"{key} ({model}): tensor {name}", name, opened)
+                with opened(f"{key} ({model})", file) as tensors:
+                    for name in tensors.keys():  # noqa: SIM118
+                        check(f"{key} ({model}): tensor {name}", name, tensors)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -53,8 +51,8 @@ def _check_complete(key: str, model: str) -> None:
         return  # mergekit infers the architecture from the tensors that are there
     names: set[str] = set()
     for file in _files(text_folder(model)):
-        with _opened(f"{key} ({model})", file) as opened:
-            names |= set(opened.keys())
+        with opened(f"{key} ({model})", file) as tensors:
+            names |= set(tensors.keys())
     for weight in architecture.all_weights(config):
         known = {weight.name, *(weight.aliases or ()), *(weight.tied_names or ())}
         if not weight.optional and not known & names:
@@ -69,8 +67,8 @@ def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:
     """Compares with the first tensor of each name."""
     seen: dict[str, tuple[str, list[int]]] = {}
 
-    def check(tensor: str, name: str, opened: Any) -> None:
-        shape = opened.get_slice(name).get_shape()
+    def check(tensor: str, name: str, tensors: Any) -> None:
+        shape = tensors.get_slice(name).get_shape()
         first, wanted = seen.setdefault(name, (tensor, shape))
         if shape != wanted and not (rows_may_differ and shape[1:] == wanted[1:]):
             raise SpecError(
@@ -81,21 +79,12 @@ def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:
     return check
 
 
-def _check_values(tensor: str, name: str, opened: Any) -> None:
-    values = opened.get_tensor(name)
+def _check_values(tensor: str, name: str, tensors: Any) -> None:
+    values = tensors.get_tensor(name)
     if values.is_floating_point() and values.dtype not in _MERGEABLE:
         raise SpecError(
             f"{tensor} is {str(values.dtype).removeprefix('torch.')}; quantized weights cannot be "
             "merged, name the model they were made from"
         )
     if not is_finite(values):
-        raise SpecError(f"{tensor} has NaN or infinite values; {_CURE}")
-
-
-@contextmanager
-def _opened(model: str, file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            yield opened
-    except (SafetensorError, OSError) as error:
-        raise SpecError(f"{model}: {file.name} cannot be read: {error}; {_CURE}") from error
+        raise SpecError(f"{tensor} has NaN or infinite values; {ANOTHER_COPY}")

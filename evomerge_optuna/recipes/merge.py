@@ -77,8 +77,21 @@ class MergeRecipe(Identified):
         return self.model_copy(update={"vision": None})
 
     def to_yaml(self) -> str:
-        """The configuration as a mergekit YAML file; give the seed as `--random-seed`."""
+        """The configuration as a mergekit YAML file; see `how_to_repeat`."""
         return to_yaml(self.configuration)
+
+    def how_to_repeat(self, file: str) -> list[str]:
+        """How mergekit writes the merged model from the configuration in this file.
+
+        A command, and where there are adapters a remark.
+        """
+        command = f"mergekit-yaml --random-seed {self.seed}"
+        if not any("+" in model for model in self.models()):
+            return [f"{command} {file} OUT"]
+        return [
+            f"{command} --lora-merge-cache CACHE {file} OUT",
+            "The first run merges the adapters into CACHE, which moves DARE's masks; run it again.",
+        ]
 
 
 def _map_models(part: Any, change: Callable[[str], str]) -> Any:

@@ -1,5 +1,6 @@
 """The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,16 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
+    command, *remark = recipe.how_to_repeat("mergekit_config.yml")
     what = "same tensors" if recipe.vision is None else "same text part"
-    return (
-        f"`mergekit-yaml --random-seed {recipe.seed} mergekit_config.yml OUT` writes the {what}\n"
-        f"({made_with}).\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
-    )
+    how = " ".join([f"`{command}` writes the {what} ({made_with}).", *remark])
+    return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
 
 
 def _front_matter(spec: StudySpec) -> dict[str, Any]:
     languages = {t.language for t in spec.tasks.values() if isinstance(t, GenerateTask)}
     return {
-        "base_model": list(dict.fromkeys(map(_shown, spec.model_ids().values()))),
+        "base_model": list(dict.fromkeys(_parts(spec))),
         "base_model_relation": "merge",
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
         "library_name": "transformers",
@@ -118,6 +118,14 @@ def _listed(spec: StudySpec) -> str:
     return ", ".join(_shown(model) for model in spec.models.values())
 
 
+def _parts(spec: StudySpec) -> Iterator[str]:
+    """Every model and every adapter, each by itself as the hub links them."""
+    for model in spec.model_ids().values():
+        yield from _shown(model).split("+")
+
+
 def _shown(model: str) -> str:
     """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
-    return Path(model).name if Path(model).is_absolute() else model
+    return "+".join(
+        Path(part).name if Path(part).is_absolute() else part for part in model.split("+")
+    )

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError
-from evomerge_optuna.models.catalog import is_on_hub, local_folder
+from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
@@ -81,20 +81,14 @@ def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
 
 def mergekit_yaml(recipe: MergeRecipe) -> str:
     """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts."""
-    what = "The same tensors again" if recipe.vision is None else "The text part again"
-    return (
-        f"# {what}:\n"
-        f"#   mergekit-yaml --random-seed {recipe.seed} {RECIPE_FILE} OUT\n"
-        + recipe.located(_whole if recipe.vision is None else _text_part).to_yaml()
-    )
-
-
-def _whole(model: str) -> str:
-    return model if is_on_hub(model) else str(local_folder(model))
+    what = "The same tensors again:" if recipe.vision is None else "The text part again:"
+    lines = [what, *recipe.how_to_repeat(RECIPE_FILE)]
+    locate = mergekit_name if recipe.vision is None else _text_part
+    return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
 
 
 def _text_part(model: str) -> str:
     from evomerge_optuna.models.vision import text_folder
 
     text = text_folder(model)
-    return _whole(model) if text == local_folder(model) else str(text)
+    return mergekit_name(model) if text == local_folder(model) else str(text)

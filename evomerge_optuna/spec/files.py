@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _STAGES: dict[Any, type[StudySpec]] = {
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
-_PATHS = ("base_model", "path", "data", "include_path")
+_PATHS = ("path", "data", "include_path")
 _MOST_NODES = 100_000  # of a file, its aliases written out; so a chain of them is short, too
 _DEEPEST = 40
 
@@ -190,13 +191,22 @@ def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any
             return os.path.realpath(folder / os.path.expanduser(text))
         return text
 
-    def walk(value: Any, names_path: bool) -> Any:
+    def absolute_parts(model: str) -> str:
+        """Of a model and of its adapter, unless it is a folder whose name has a '+'."""
+        if os.path.exists(folder / os.path.expanduser(model)):
+            return absolute(model)
+        return "+".join(map(absolute, model.split("+")))
+
+    def walk(value: Any, change: Callable[[str], str] | None) -> Any:
         if isinstance(value, dict):
             return {
-                key: walk(item, key in _PATHS or value is models) for key, item in value.items()
+                key: walk(item, absolute_parts if value is models else changes.get(key))
+                for key, item in value.items()
             }
-        return absolute(value) if names_path and isinstance(value, str) else value
+        return change(value) if change is not None and isinstance(value, str) else value
+
+    changes = {"base_model": absolute_parts} | dict.fromkeys(_PATHS, absolute)
 
     models = content.get("models")
-    resolved: dict[str, Any] = walk(content, False)
+    resolved: dict[str, Any] = walk(content, None)
     return resolved

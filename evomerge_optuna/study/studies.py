@@ -21,8 +21,7 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.fingerprint import fingerprint
+from evomerge_optuna.models.catalog import model_fingerprint
 from evomerge_optuna.models.preflight import preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
@@ -135,7 +134,6 @@ def create_study(
     check_data(spec.tasks)
     _check_racing(spec)
     _check_languages(spec)
-    _check_weights(spec)
     space = make_space(spec, architecture.layers)
     if len(space.ranges()) < 2:
         raise SpecError(
@@ -149,6 +147,8 @@ def create_study(
     )
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
+    say(_memory_plan(spec))
+    _check_weights(spec)
     warm = _warm_starts(store, spec, space)
     attributes = {
         VERSIONS: _versions(spec),
@@ -336,9 +336,7 @@ def delete_study(store: Store, name: str) -> None:
 
 def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
     """Hashes of every model's files, by its key in the spec."""
-    return {
-        key: asdict(fingerprint(local_folder(model))) for key, model in spec.model_ids().items()
-    }
+    return {key: asdict(model_fingerprint(model)) for key, model in spec.model_ids().items()}
 
 
 def _versions(spec: StudySpec) -> dict[str, str]:
@@ -423,6 +421,17 @@ def _check_racing(spec: StudySpec) -> None:
                 f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
                 f"{problems} problems; write no more blocks than that"
             )
+
+
+def _memory_plan(spec: StudySpec) -> str:
+    """What the study needs; refuses what cannot fit into this machine."""
+    from evomerge_optuna.machine import this_machine  # imports torch
+    from evomerge_optuna.merging.needs import plan_memory
+    from evomerge_optuna.models.headers import read_headers
+    from evomerge_optuna.models.loading import torch_device
+
+    headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
+    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)))
 
 
 def _check_weights(spec: StudySpec) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
 from evomerge_optuna.study import studies
@@ -31,6 +32,20 @@ def test_a_study_is_its_spec_and_needs_nothing_else(make_spec: SpecMaker, home: 
     assert opened.study.user_attrs["versions"]["mergekit"] == "0.1.5"
     (summary,) = list_studies(open_store())
     assert (summary.name, summary.trials, summary.wanted, summary.best) == ("tiny", 0, 10, None)
+
+
+def test_what_it_needs_is_told_before_a_weight_is_read(
+    make_spec: SpecMaker, home: Path, tiny: Path, tmp_path: Path
+) -> None:
+    empty = shutil.copytree(tiny / "b", tmp_path / "b")
+    tensors = load_file(empty / "model.safetensors")
+    save_file({name: t * float("nan") for name, t in tensors.items()}, empty / "model.safetensors")
+    said: list[str] = []
+    with pytest.raises(SpecError, match="has NaN"):
+        create_study(open_store(), make_spec(models={"b": str(empty)}), said.append)
+    assert said[-1].startswith("memory: ") and "can be kept" not in said[-1]
+    with pytest.raises(SpecError, match=r"^evaluation\.memory_limit: .* leave it out"):
+        create_study(open_store(), make_spec(evaluation={"memory_limit": "99TB"}))
 
 
 def test_a_creation_cut_short_is_finished_by_the_next(

@@ -1,0 +1,109 @@
+"""What a model's tensors are, from the headers of its files alone; no weight is read."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.vision import is_text, sees, text_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+ANOTHER_COPY = "take another copy of the model, or leave it out"
+
+
+@dataclass(frozen=True)
+class Header:
+    """A tensor's shape, and bytes for each element as it is stored."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def count(self) -> int:
+        return prod(self.shape)
+
+
+def read_headers(model: str, key: str) -> dict[str, Header]:
+    """Every tensor of a model's text part by name, of one with an adapter those of its base model.
+
+    Of a model on the hub, what its configuration says, so that nothing is downloaded for it.
+
+    Args:
+        key: the model's place in the spec, named in errors.
+
+    Raises:
+        SpecError: a file cannot be read.
+    """
+    whole = load_config(model, key)
+    if is_on_hub(model.partition("+")[0]):
+        config = text_config(whole, key)
+        itemsize = getattr(config.dtype, "itemsize", 4)
+        shapes = parameter_shapes(config, key)
+        return {name: Header(shape, itemsize) for name, shape in shapes.items()}
+    found = headers_in(Path(source_of(model)[0]), f"{key} ({model})")
+    return {n: h for n, h in found.items() if is_text(n)} if sees(whole) else found
+
+
+def headers_in(folder: Path, model: str) -> dict[str, Header]:
+    """Every tensor of a checkpoint's files by name.
+
+    Raises:
+        SpecError: naming the model: a file cannot be read.
+    """
+    found: dict[str, Header] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with opened(model, file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                part = tensors.get_slice(name)
+                found[name] = Header(tuple(part.get_shape()), _itemsize(part.get_dtype()))
+    return found
+
+
+def parameter_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[int, ...]]:
+    """Every parameter's shape, from a model on the meta device: nothing is allocated.
+
+    Raises:
+        SpecError: naming `key`: there is no model of this configuration.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        # Every architecture has its own demands on a configuration, and its own errors.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SpecError(
+            f"{key}: its configuration gives no model: {reason}; correct its config.json"
+        ) from error
+    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+
+
+@contextmanager
+def opened(model: str, file: Path) -> Iterator[Any]:
+    """A safetensors file, opened to be read.
+
+    Raises:
+        SpecError: naming the model and the file: it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise SpecError(f"{model}: {file.name} cannot be read: {error}; {ANOTHER_COPY}") from error
+
+
+def _itemsize(dtype: str) -> int:
+    """Bytes of an element by safetensors' name of its dtype, as BF16, F8_E4M3 or BOOL."""
+    bits = re.search(r"\d+", dtype)
+    return int(bits[0]) // 8 if bits else 1
