@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from evomerge_optuna.evaluation.scores import drop_of_mean, drop_of_proportion
+from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
 from evomerge_optuna.report.numbers import show_number
 from evomerge_optuna.spec import Objective
 from evomerge_optuna.study.final import FinalScores
@@ -33,11 +33,7 @@ def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
         if search is None or score is None:
             continue
         before, after = (search, score) if objective.sign > 0 else (score, search)
-        if target.endswith("perplexity"):
-            p = drop_of_mean(before, after, _log)
-        else:
-            p = drop_of_proportion(before, after)
-        found.append(Gap(split, score.value - search.value, p))
+        found.append(Gap(split, score.value - search.value, _drop(target, before, after)))
     return found
 
 
@@ -61,6 +57,13 @@ def gap_text(objective: Objective, row: FinalScores) -> str:
         if gap.p < _UNLIKELY
     ]
     return " ".join(lines)
+
+
+def _drop(target: str, before: Score, after: Score) -> float:
+    """How likely noise alone makes a score fall so far; its metric says what it is a mean of."""
+    if target.endswith(("accuracy", "share")):  # of right and wrong
+        return drop_of_proportion(before, after)
+    return drop_of_mean(before, after, _log if target.endswith("perplexity") else float)
 
 
 def _log(value: float) -> float:
