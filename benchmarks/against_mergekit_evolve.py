@@ -1,0 +1,358 @@
+"""Our search beside that of mergekit-evolve: the same models, problems, rule and budget.
+
+    python benchmarks/against_mergekit_evolve.py [--candidates 162] [--json PATH]
+
+Everything is run one after the other, each search in a process of its own: mergekit-evolve with
+merges on disk and in memory, and `study run`. mergekit-evolve has its own environment, which is
+made the first time; see mergekit_evolve/evolve.py for how it is driven without CUDA. Its problems
+are an lm-eval task with our rule (mergekit_evolve/tasks). The zoo is taken from the home folder.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import yaml
+from optuna.trial import TrialState
+
+from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.home import home
+from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.problems import load_problems
+from evomerge_optuna.scoring import score_checkpoint
+from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spec import StudySpec, load_spec
+from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.study.studies import MergeStudy, open_study
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "studies" / "quickstart.yaml"
+THEIRS = Path(__file__).parent / "mergekit_evolve"
+UNIFORM_WEIGHTS = (1 / 3, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+UNIFORM_DENSITIES = (0.25, 0.5, 0.75, 1.0)
+POINTS = 0.2  # above the best uniform merge
+KILLED_AFTER = 30  # candidates
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search took and found: seconds since its process began, scores as shares."""
+
+    name: str
+    seconds: tuple[float, ...]  # at which each candidate was scored
+    scores: tuple[float, ...]  # on search
+    whole: float  # seconds of the process
+    test: float
+
+    @property
+    def per_candidate(self) -> float:
+        """The median of the seconds from one candidate to the next."""
+        return statistics.median(b - a for a, b in pairwise(self.seconds))
+
+    def until(self, wanted: float) -> float | None:
+        """Seconds until a candidate had this score on search."""
+        reached = zip(self.seconds, self.scores, strict=True)
+        return next((seconds for seconds, score in reached if score >= wanted), None)
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """mergekit-evolve in its own environment, in a folder with problems and genome."""
+
+    python: Path
+    folder: Path
+
+    @classmethod
+    def set_up(cls, environment: Path, folder: Path, spec: StudySpec) -> "Theirs":
+        """Makes the environment unless it is there, and writes what a search reads."""
+        python = environment / "bin" / "python"
+        if not (environment / "ready").is_file():
+            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+            requirements = ["-r", THEIRS / "requirements.txt", "-c", ROOT / "constraints.txt"]
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
+            (environment / "ready").touch()
+        for split in ("search", "test"):
+            load_problems()[split].to_json(folder / f"{split}.jsonl", force_ascii=False)
+        (folder / "genome.yaml").write_text(yaml.safe_dump(genome(spec)))
+        return cls(python, folder)
+
+    def start(self, storage: Path, candidates: int, *options: str) -> "subprocess.Popen[bytes]":
+        """Begins a search."""
+        # CMA-ES ends with the generation in which it has more than so many.
+        given = ["genome.yaml", str(storage), "--max-fevals", str(candidates - 1), *options]
+        storage.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            self._command("search", *given), cwd=self.folder, env=self._environment()
+        )
+
+    def search(self, name: str, candidates: int, *options: str) -> Search:
+        storage = self.folder / name.replace(" ", "-")
+        begin = time.time()
+        process = self.start(storage, candidates, *options)
+        if process.wait():
+            raise click.ClickException(f"{name}: failed")
+        whole = time.time() - begin
+        found = candidates_of(storage)
+        return Search(
+            name=name,
+            seconds=tuple(row["time"] - begin for row in found),
+            scores=tuple(row["score"] for row in found),
+            whole=whole,
+            test=self.score(storage / "final_model", "zoo_test"),
+        )
+
+    def score(self, model: Path, task: str, dtype: str = "bfloat16") -> float:
+        """The score of a checkpoint, as mergekit-evolve has it."""
+        done = subprocess.run(
+            self._command("score", str(model), task, "--dtype", dtype),
+            cwd=self.folder,
+            env=self._environment(),
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        return float(json.loads(done.stdout.splitlines()[-1]))
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [str(self.python), str(THEIRS / "evolve.py"), *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+        return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"} | quiet
+
+
+def candidates_of(storage: Path) -> list[dict[str, float]]:
+    file = storage / "candidates.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def genome(spec: StudySpec) -> dict[str, Any]:
+    """The quickstart's search as mergekit-evolve's configuration."""
+    return {
+        "genome": {
+            "models": [str(local_folder(model)) for model in spec.models.values()],
+            "base_model": str(local_folder("zoo:base")),
+            "merge_method": "ties",
+            "normalize": False,
+            "layer_granularity": 0,  # one group of all layers
+        },
+        "tasks": [{"name": "zoo_search", "metric": "acc,none"}],
+        "apply_chat_template": False,
+    }
+
+
+@dataclass(frozen=True)
+class Ours:
+    """`study run` in a folder of its own."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/studies.db"
+
+    def start(self, spec: StudySpec) -> "subprocess.Popen[bytes]":
+        """Begins a search, or goes on with it."""
+        file = self.folder / f"{spec.study}.yaml"
+        file.write_text(spec.to_yaml())
+        command = [sys.executable, "-m", "evomerge_optuna", "study", "run", str(file)]
+        return subprocess.Popen([*command, "--storage", self.url], stdout=subprocess.DEVNULL)
+
+    def search(self, name: str, spec: StudySpec) -> Search:
+        begin = time.time()
+        if self.start(spec).wait():
+            raise click.ClickException(f"{name}: failed")
+        whole = time.time() - begin
+        merge_study = self.open(spec)
+        scored = [t for t in merge_study.trials() if t.datetime_complete and t.values]
+        scorer = FinalScorer(merge_study)
+        scorer.score_finalists()
+        chosen = choose_trial(merge_study, "best")
+        test = scorer.final_scores(chosen)[-1].scores["test"][spec.objective.target]
+        return Search(
+            name=name,
+            seconds=tuple(t.datetime_complete.timestamp() - begin for t in scored),
+            scores=tuple(t.values[0] for t in scored),
+            whole=whole,
+            test=test.value,
+        )
+
+    def open(self, spec: StudySpec) -> MergeStudy:
+        return open_study(open_store(self.url), spec.study)
+
+    def finished(self, spec: StudySpec) -> int:
+        try:
+            return self.open(spec).finished()
+        except Exception:  # not created yet
+            return 0
+
+
+def best_uniform(spec: StudySpec) -> float:
+    """The best score on search of merges that give all models the same weight and density."""
+    layers = dict.fromkeys(spec.model_ids(), 6)
+    space = make_space(spec, layers)
+    merger, evaluator = EveryMerger(spec.evaluation), Evaluator(spec)
+    scores = []
+    for weight in UNIFORM_WEIGHTS:
+        for density in UNIFORM_DENSITIES:
+            wanted = {"weight": weight, "density": density}
+            values = {name: wanted[name.split(".")[1]] for name in space.ranges()}
+            merged = merger.merge(space.recipe(values))
+            found = evaluator.evaluate(merged.model, merged.tokenizer, "search")
+            scores.append(found.scores[spec.objective.target].value)
+    return max(scores)
+
+
+def check_rule(theirs: Theirs, ours: StudySpec, models: dict[str, Path]) -> list[dict[str, Any]]:
+    """The test scores of the same checkpoints on both sides, in the numbers they are stored in."""
+    rows = []
+    for name, folder in models.items():
+        dtype = json.loads((folder / "config.json").read_text())["dtype"]
+        found = score_checkpoint(str(folder), ours, "test").scores[ours.objective.target]
+        rows.append(
+            {
+                "model": name,
+                "dtype": dtype,
+                "lm-eval": theirs.score(folder, "zoo_test", dtype),
+                "ours": found.value,
+            }
+        )
+    return rows
+
+
+def kill_ours(ours: Ours, uninterrupted: StudySpec) -> str:
+    """Kills a search after some candidates, goes on with it, and compares it with another."""
+    spec = uninterrupted.model_copy(update={"study": "killed", "trials": 2 * KILLED_AFTER})
+    process = ours.start(spec)
+    kill_when(process, lambda: ours.finished(spec))
+    survived = ours.finished(spec)
+    ours.start(spec).wait()
+    pairs = [
+        [(t.params, t.values) for t in ours.open(s).trials() if t.state is TrialState.COMPLETE]
+        for s in (spec, uninterrupted)
+    ]
+    same = "the same" if pairs[0] == pairs[1][: len(pairs[0])] else "NOT the same"
+    return (
+        f"all {survived} scored candidates; gone on with, its first {len(pairs[0])} candidates and "
+        f"their scores are {same} as those of the search that was not killed"
+    )
+
+
+def kill_theirs(theirs: Theirs, storage: Path, candidates: int) -> str:
+    """Kills a search after some candidates and begins it again."""
+    kill_when(theirs.start(storage, candidates), lambda: len(candidates_of(storage)))
+    survived = len(candidates_of(storage))
+    left = sorted(path.name for path in storage.iterdir() if path.name != "candidates.jsonl")
+    process = theirs.start(storage, candidates)
+    begin = candidates_of(storage)[:survived]
+    while len(again := candidates_of(storage)[survived:]) < 3 and process.poll() is None:
+        time.sleep(0.5)
+    process.kill()
+    process.wait()
+    repeats = [row["score"] for row in again[:3]] == [row["score"] for row in begin[:3]]
+    return (
+        f"none of {survived} scored candidates; left are {', '.join(left)}; begun again it "
+        f"{'repeats them from the first' if repeats else 'does something else'}"
+    )
+
+
+def kill_when(process: "subprocess.Popen[bytes]", scored: Any) -> None:
+    """kill -9 once so many candidates are scored."""
+    while scored() < KILLED_AFTER:
+        if process.poll() is not None:
+            raise click.ClickException("a search ended before it could be killed")
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@click.command()
+@click.option("--candidates", default=162, show_default=True, help="18 generations of 9.")
+@click.option(
+    "--in-memory-candidates",
+    type=click.IntRange(9),
+    help="Fewer for mergekit-evolve in memory, which is slow.  [default: as many]",
+)
+@click.option("--threads", default=1, show_default=True, help="Of each search.")
+@click.option(
+    "--environment",
+    type=click.Path(path_type=Path),
+    default=lambda: home() / "mergekit-evolve",
+    show_default="mergekit-evolve in the home folder",
+    help="Where mergekit-evolve is installed; made unless it is there.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(
+    candidates: int,
+    in_memory_candidates: int | None,
+    threads: int,
+    environment: Path,
+    json_file: Path | None,
+) -> None:
+    """Print what the searches took and found."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that are begun
+    torch.set_num_threads(threads)
+    quickstart = load_spec(QUICKSTART).model_copy(update={"trials": candidates})
+    merge = quickstart.merge.model_copy(update={"dtype": "bfloat16"})
+    alike = quickstart.model_copy(update={"study": "bfloat16", "merge": merge})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        theirs, ours = Theirs.set_up(environment, folder, quickstart), Ours(folder)
+        uniform = best_uniform(quickstart)
+        click.echo(f"best uniform merge on search: {uniform:.1%}")
+        searches = [
+            ours.search("ours, bfloat16", alike),
+            ours.search("ours, float32", quickstart),
+            theirs.search("mergekit-evolve on disk", candidates),
+            theirs.search(
+                "mergekit-evolve in memory", in_memory_candidates or candidates, "--in-memory"
+            ),
+        ]
+        for search in searches:
+            print_search(search, searches[0], uniform + POINTS)
+        finals = {
+            search.name: folder / search.name.replace(" ", "-") / "final_model"
+            for search in searches[-2:]
+        }
+        zoo = {model: local_folder(model) for model in quickstart.models.values()}
+        checks = check_rule(theirs, quickstart, zoo | finals)
+        for check in checks:
+            click.echo(
+                f"{check['model']:<28}{check['dtype']:<10}"
+                f"test {check['lm-eval']:.1%} by lm-eval, {check['ours']:.1%} by us"
+            )
+        survival = {
+            "ours": kill_ours(ours, quickstart),
+            "mergekit-evolve": kill_theirs(theirs, folder / "killed", candidates),
+        }
+        for who, what in survival.items():
+            click.echo(f"after kill -9, {who}: {what}")
+    if json_file:
+        found = {"uniform": uniform, "searches": [asdict(search) for search in searches]}
+        json_file.write_text(json.dumps(found | {"checks": checks, "survival": survival}))
+
+
+def print_search(search: Search, first: Search, wanted: float) -> None:
+    reached = search.until(wanted)
+    click.echo(
+        f"{search.name:<28}{search.per_candidate:7.3f} s a candidate "
+        f"({search.per_candidate / first.per_candidate:.1f} times the first row), "
+        + (f"{reached:.0f} s to {wanted:.1%}" if reached is not None else f"never {wanted:.1%}")
+        + f", {search.whole:.0f} s in all, search {max(search.scores):.1%}, test {search.test:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
