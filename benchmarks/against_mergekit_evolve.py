@@ -245,8 +245,8 @@ def kill_ours(ours: Ours, uninterrupted: StudySpec) -> str:
     ]
     same = "the same" if pairs[0] == pairs[1][: len(pairs[0])] else "NOT the same"
     return (
-        f"all {survived} scored candidates; gone on with, its first {len(pairs[0])} candidates and "
-        f"their scores are {same} as those of the search that was not killed"
+        f"{survived} scored candidates are stored; gone on with, its first {len(pairs[0])} "
+        f"candidates and their scores are {same} as those of the search that was not killed"
     )
 
 
