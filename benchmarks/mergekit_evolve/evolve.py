@@ -54,10 +54,15 @@ def main() -> None:
 @click.argument("storage", type=click.Path(path_type=Path))
 @click.option("--in-memory", is_flag=True)
 @click.option("--max-fevals", default=162, show_default=True)
-@click.option("--batch-size", default=256, show_default=True)
+@click.option("--batch-size", type=int, help="Of lm-eval, which takes 1 unless given.")
 @click.option("--seed", default=0, show_default=True, help="Of CMA-ES; the script sets none.")
 def search(
-    genome_file: Path, storage: Path, in_memory: bool, max_fevals: int, batch_size: int, seed: int
+    genome_file: Path,
+    storage: Path,
+    in_memory: bool,
+    max_fevals: int,
+    batch_size: int | None,
+    seed: int,
 ) -> None:
     """Search; the best model is saved in STORAGE/final_model."""
     config = EvolMergeConfiguration.model_validate(yaml.safe_load(genome_file.read_text()))
@@ -156,7 +161,7 @@ def on_disk_evaluator(
     genome: ModelGenome,
     options: MergeOptions,
     storage: Path,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Any:
     """What `OnDiskMergeEvaluator.evaluate_genotype` does."""
     tasks = task_manager()
@@ -184,7 +189,7 @@ def in_memory_evaluator(
     genome: ModelGenome,
     options: MergeOptions,
     storage: Path,
-    batch_size: int,
+    batch_size: int | None,
 ) -> Any:
     """`InMemoryMergeEvaluator` itself, taken out of its Ray actor."""
     MergePlanner.plan_in_memory = plan_in_memory
