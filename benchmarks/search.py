@@ -1,6 +1,6 @@
 """What racing saves and what it costs: the quickstart's search with and without it.
 
-    python benchmarks/search.py [--seeds 5] [--trials 160] [--json PATH]
+    python benchmarks/search.py [--seeds 5] [--trials 160] [--blocks 10] [--p-threshold 0.1]
 
 Each seed is searched twice in a folder of its own, one after the other. Of each search: the
 problems of the search split that were scored, the seconds it ran, and the test score of the trial
@@ -65,17 +65,20 @@ def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]
 @click.command()
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--trials", default=160, show_default=True, type=click.IntRange(2))
+@click.option("--blocks", default=RacingSpec().blocks, show_default=True)
+@click.option("--p-threshold", default=RacingSpec().p_threshold, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(seeds: int, trials: int, json_file: Path | None) -> None:
+def main(seeds: int, trials: int, blocks: int, p_threshold: float, json_file: Path | None) -> None:
     """Print what both searches of each seed took and found."""
     spec = load_spec(QUICKSTART)
+    racing = RacingSpec(blocks=blocks, p_threshold=p_threshold)
     for model in spec.model_ids().values():
         local_folder(model)
     found: list[tuple[Search, Search]] = []
     for seed in range(seeds):
         sampler = spec.sampler.model_copy(update={"seed": seed})
         whole = spec.model_copy(update={"sampler": sampler})
-        raced = whole.model_copy(update={"study": "raced", "racing": RacingSpec()})
+        raced = whole.model_copy(update={"study": "raced", "racing": racing})
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(f"sqlite:///{folder}/studies.db")
             studies, searches = zip(*(run(store, s, trials) for s in (whole, raced)), strict=True)
@@ -91,7 +94,9 @@ def main(seeds: int, trials: int, json_file: Path | None) -> None:
     print_means(found)
     if json_file:
         rows = [[asdict(search) for search in pair] for pair in found]
-        json_file.write_text(json.dumps({"trials": trials, "seeds": rows}, indent=1))
+        json_file.write_text(
+            json.dumps({"trials": trials, "racing": racing.model_dump(), "seeds": rows}, indent=1)
+        )
 
 
 def print_means(found: list[tuple[Search, Search]]) -> None:
