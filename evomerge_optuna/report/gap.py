@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from evomerge_optuna.evaluation.scores import drop_of_mean, drop_of_proportion
+from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
 from evomerge_optuna.report.numbers import is_share, show_number
 from evomerge_optuna.spec import Objective
 from evomerge_optuna.study.final import FinalScores
@@ -33,13 +33,7 @@ def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
         if search is None or score is None:
             continue
         before, after = (search, score) if objective.sign > 0 else (score, search)
-        if target.endswith("perplexity"):
-            p = drop_of_mean(before, after, _log)
-        elif is_share(target):
-            p = drop_of_proportion(before, after)
-        else:
-            p = drop_of_mean(before, after, float)
-        found.append(Gap(split, score.value - search.value, p))
+        found.append(Gap(split, score.value - search.value, _drop(target, before, after)))
     return found
 
 
@@ -63,6 +57,18 @@ def gap_text(objective: Objective, row: FinalScores) -> str:
         if gap.p < _UNLIKELY
     ]
     return " ".join(lines)
+
+
+def _drop(target: str, before: Score, after: Score) -> float:
+    """How likely noise alone makes a score fall so far.
+
+    ROUGE-L is read as a share, but it is a mean of scores between 0 and 1, which spread less.
+    """
+    if target.endswith("perplexity"):
+        return drop_of_mean(before, after, _log)
+    if is_share(target) and not target.endswith((".rouge_l", ".f1")):
+        return drop_of_proportion(before, after)
+    return drop_of_mean(before, after, float)
 
 
 def _log(value: float) -> float:
