@@ -20,7 +20,7 @@ demo-full: demo
 	$(BIN)/evomerge-optuna study compare quickstart quickstart-dfs quickstart-ps-dfs
 
 test: .venv/test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/test
 	$(BIN)/ruff check .

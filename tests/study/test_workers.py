@@ -85,7 +85,7 @@ def test_workers_killed_every_second(
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1000}))
     workers = [start(url, trials) for _ in range(WORKERS)]
     chance = random.Random(0)
-    killed, deadline = 0, time.monotonic() + 240
+    killed, deadline = 0, time.monotonic() + 480
     while study.finished() < trials:
         assert time.monotonic() < deadline
         time.sleep(1)
