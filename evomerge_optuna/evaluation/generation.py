@@ -154,7 +154,7 @@ def _by_the_library(
         do_sample=False,
         pad_token_id=ends.padding,
         bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
+        eos_token_id=sorted(ends.tokens) or None,
     )
     found: list[list[int]] = [[] for _ in waiting]
 

@@ -123,6 +123,17 @@ def test_an_architecture_that_cannot_share_goes_by_the_library(tiny: Path) -> No
     assert found == [text.partition(stop)[0].strip() for text in alone] != alone
 
 
+def test_a_special_token_stops_what_goes_by_the_library(tiny: Path) -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=19, hidden_size=16, n_layer=2, n_head=2, initializer_range=1.0)
+    model = BloomForCausalLM(config).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
+    words = generate(model, tokenizer, PROMPTS[:1], 6, 1)[0].split()
+    tokenizer.add_special_tokens({"additional_special_tokens": [words[2]]})
+    found = generate(model, tokenizer, PROMPTS[:1], 6, 1, stop=[words[2]])
+    assert found == [" ".join(words[:2])]
+
+
 def test_an_empty_prompt_is_continued_beside_others(tiny: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny / "a")
     tokenizer = AutoTokenizer.from_pretrained(tiny / "a")
