@@ -45,7 +45,8 @@ class HarnessTask:
         self._key = key
         self._task = _load(spec, key)
         self._own_split = self._task.config.test_split
-        self._own_split_of_shots = self._task.fewshot_cfg.split
+        self._shots: Any = getattr(self._task, "fewshot_cfg", None)  # of a task that is configured
+        self._own_split_of_shots: str | None = getattr(self._shots, "split", None)
         self._set_shots()
         self._check_metric()
 
@@ -72,7 +73,8 @@ class HarnessTask:
                 f"{', '.join(map(str, self._task.dataset))}"
             )
         self._task.config.test_split = split or self._own_split
-        self._task.fewshot_cfg.split = self._split_of_shots(split)
+        if self._shots is not None:
+            self._shots.split = self._split_of_shots(split)
         found: Sequence[dict[str, Any]] = self._task.eval_docs
         return found
 
@@ -138,9 +140,9 @@ class HarnessTask:
 
         The harness gives no document itself as a shot, solved, if it knows both to be of one split.
         """
-        config, shots = self._task.config, self._task.fewshot_cfg
-        if not split or self._own_split_of_shots is not None or shots.samples is not None:
+        if not split or self._own_split_of_shots or self._shots.samples is not None:
             return self._own_split_of_shots
+        config = self._task.config
         found: str | None = config.training_split or config.validation_split or self._own_split
         return found
 
