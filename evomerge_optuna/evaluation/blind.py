@@ -1,9 +1,13 @@
 """How a model without eyes does where others see: it answers from the question alone."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import BatchFeature
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+# Of a tokenizer without a chat template: what is said, a line each.
+_PLAIN = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
 
 class Blind:
@@ -17,16 +21,20 @@ class Blind:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.chat_template = tokenizer.chat_template
+        self.chat_template = tokenizer.chat_template or _PLAIN
 
-    def __call__(self, text: Sequence[str], images: Any, **options: Any) -> BatchFeature:
+    def __call__(self, text: Sequence[str], images: Any, **options: Any) -> "BatchFeature":
         """The inputs of a text model; see its tokenizer."""
+        from transformers import BatchFeature  # takes half a second
+
         return BatchFeature(data=self.tokenizer([one.strip() for one in text], **options))
 
     def apply_chat_template(self, messages: Sequence[dict[str, Any]], **options: Any) -> Any:
         """The conversation as the tokenizer has it, without images."""
         return self.tokenizer.apply_chat_template(
-            [message | {"content": _words(message["content"])} for message in messages], **options
+            [message | {"content": _words(message["content"])} for message in messages],
+            chat_template=self.chat_template,
+            **options,
         )
 
 

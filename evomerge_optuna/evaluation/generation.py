@@ -108,7 +108,7 @@ class _Ends:
 
     @property
     def padding(self) -> int:
-        """What `model.generate` fills up ended texts with; it is special, so it does not show."""
+        """What `model.generate` fills up ended texts with; see `whole`."""
         found = self._tokenizer.pad_token_id
         return int(self._tokenizer.eos_token_id or 0) if found is None else int(found)
 
@@ -117,6 +117,11 @@ class _Ends:
             return True
         # The whole text is read only where its last few tokens give reason to.
         return self._stops(tokens[-self._tail :]) and self._stops(tokens)
+
+    def whole(self, tokens: list[int]) -> list[int]:
+        """The tokens up to the first that ends a text, without what fills it up."""
+        ends = (place for place, token in enumerate(tokens, start=1) if token in self.tokens)
+        return tokens[: next(ends, None)]
 
     def text(self, tokens: list[int]) -> str:
         text = self._decode(tokens)
@@ -154,7 +159,7 @@ def _by_the_library(
         do_sample=False,
         pad_token_id=ends.padding,
         bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
+        eos_token_id=sorted(ends.tokens) or None,
     )
     found: list[list[int]] = [[] for _ in waiting]
 
@@ -165,7 +170,7 @@ def _by_the_library(
             for place, tokens in zip(
                 waiting, output[:, given["input_ids"].shape[1] :].tolist(), strict=False
             ):
-                found[place] = tokens
+                found[place] = ends.whole(tokens)
             del waiting[:size]
 
     try:

@@ -45,6 +45,8 @@ class HarnessTask:
         self._key = key
         self._task = _load(spec, key)
         self._own_split = self._task.config.test_split
+        self._shots: Any = getattr(self._task, "fewshot_cfg", None)  # of a task that is configured
+        self._own_split_of_shots: str | None = getattr(self._shots, "split", None)
         self._set_shots()
         self._check_metric()
 
@@ -71,6 +73,8 @@ class HarnessTask:
                 f"{', '.join(map(str, self._task.dataset))}"
             )
         self._task.config.test_split = split or self._own_split
+        if self._shots is not None:
+            self._shots.split = self._split_of_shots(split)
         found: Sequence[dict[str, Any]] = self._task.eval_docs
         return found
 
@@ -130,6 +134,17 @@ class HarnessTask:
             self._task.set_config(key="num_fewshot", value=wanted)
         elif own is None:
             self._task.set_config(key="num_fewshot", value=0)
+
+    def _split_of_shots(self, split: str) -> str | None:
+        """Where shots are drawn from: by its name, where the documents' split has been named.
+
+        The harness gives no document itself as a shot, solved, if it knows both to be of one split.
+        """
+        if not split or self._own_split_of_shots or self._shots.samples is not None:
+            return self._own_split_of_shots
+        config = self._task.config
+        found: str | None = config.training_split or config.validation_split or self._own_split
+        return found
 
     def _check_metric(self) -> None:
         metrics, filters = list(self._task.aggregation()), [f.name for f in self._task._filters]

@@ -93,7 +93,8 @@ def _digest_folder(folder: Path, key: str) -> str:
     if not folder.is_dir():
         raise SpecError(f"{key}: there is no folder {folder}; correct the path")
     whole = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".yaml", ".py")):
+    # All of them: what YAML includes may have any name, and what shots are read from any format.
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"):
         whole.update(f"{file.relative_to(folder)}\0".encode())
         whole.update(hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()

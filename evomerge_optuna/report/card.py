@@ -13,7 +13,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score
-from evomerge_optuna.spec import SPLITS, GenerateTask, StudySpec
+from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.objective import SCORES
 from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
@@ -66,7 +66,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
 
 
 def _front_matter(spec: StudySpec) -> dict[str, Any]:
-    languages = {t.language for t in spec.tasks.values() if isinstance(t, GenerateTask)}
+    languages = {t.language for t in spec.tasks.values() if isinstance(t, Generated)}
     return {
         "base_model": list(dict.fromkeys(_parts(spec))),
         "base_model_relation": "merge",

@@ -43,11 +43,12 @@ def gap_text(objective: Objective, row: FinalScores) -> str:
     if not found:
         return ""
     target = objective.target
-    values = {split: scores[target].value for split, scores in row.scores.items()}
-    shown = [f"search {show_number(values['search'], target)}"] + [
-        f"{gap.split} {show_number(values[gap.split], target)} "
-        f"({show_number(gap.difference, target, '+')})"
-        for gap in found
+
+    def shown_on(split: str) -> str:
+        return f"{split} {show_number(row.scores[split][target].value, target)}"
+
+    shown = [shown_on("search")] + [
+        f"{shown_on(gap.split)} ({show_number(gap.difference, target, '+')})" for gap in found
     ]
     lines = [f"Gap of {row.name}: {', '.join(shown)}."]
     lines += [

@@ -1,6 +1,7 @@
 """Studies side by side: progress, test scores on the same problems, hypervolume."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -74,17 +75,29 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
         for s in studies
         if (chosen := _chosen(s)) and (tested := _tested(s, chosen))
     ]
-    others = [tested for s in studies for c in _others(s) if (tested := _tested(s, c))]
-    known = {(t.name, t.marks): t for t in others}
+    others = [(s.name, t) for s in studies for c in _others(s) if (t := _tested(s, c))]
     return Comparison(
         target=target,
         progress={study.name: progress_of(study) for study in studies},
-        tested=(*known.values(), *best),
+        tested=(*_once(others), *best),
         paired=tuple(
             found for i, a in enumerate(best) for b in best[i + 1 :] if (found := pair(a, b))
         ),
         hypervolumes=hypervolumes(studies),
     )
+
+
+def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
+    """Each of the studies' contenders once; with its study's name where others are called alike."""
+    different: list[tuple[str, Contender]] = []
+    for study, contender in found:
+        if contender not in (known for _, known in different):
+            different.append((study, contender))
+    names = Counter(contender.name for _, contender in different)
+    return [
+        replace(one, name=f"{study} ({one.name})") if names[one.name] > 1 else one
+        for study, one in different
+    ]
 
 
 def pair(a: Contender, b: Contender) -> Paired | None:

@@ -283,7 +283,8 @@ def check_files_unchanged(stored: MergeStudy) -> None:
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
     before, now = stored.study.user_attrs[VERSIONS], _versions(stored.spec)
-    return [f"{name} {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
+    known = [name for name in now if name in before]
+    return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
 
 
 def list_studies(store: Store) -> list[StudySummary]:

@@ -30,3 +30,10 @@ def test_it_answers_the_question_alone(tiny: Path, chat: bool) -> None:
     said = "user {} " if chat else "{}"
     prompts = [said.format(f"{word} {WORDS[3]}") for word in WORDS[:3]]
     assert found == generate(model, tokenizer, prompts, 5, batch_size=2)
+
+
+def test_a_chat_without_a_template_is_the_plain_text(tiny: Path) -> None:
+    task = VqaTask.model_validate({"type": "vqa", "data": "d", "chat": True, "system": "word1"})
+    blind = Blind(AutoTokenizer.from_pretrained(tiny / "a"))
+    asked = image_prompts(task, [Problem("<image>\nword2")], blind, "t")
+    assert asked == ["word1\nword2\n"]

@@ -2,12 +2,22 @@
 
 import json
 import shutil
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from evomerge_optuna.evaluation.decoding import is_decodable
 from evomerge_optuna.evaluation.generation import generate
@@ -121,6 +131,24 @@ def test_an_architecture_that_cannot_share_goes_by_the_library(tiny: Path) -> No
     stop = alone[0].split()[-1]
     found = generate(model, tokenizer, PROMPTS, 6, 4, stop=[stop])
     assert found == [text.partition(stop)[0].strip() for text in alone] != alone
+
+
+def test_a_special_token_stops_what_goes_by_the_library() -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(
+        vocab_size=16, hidden_size=16, n_layer=2, n_head=2, initializer_range=1.0, eos_token_id=None
+    )
+    model = BloomForCausalLM(config).eval()
+    model.generation_config.eos_token_id = None
+    words = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, "word0"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)  # to which word0 fills up
+    full = [text.split() for text in generate(model, tokenizer, PROMPTS, 6, 4)]
+    stop = full[0][2]
+    tokenizer.add_special_tokens({"additional_special_tokens": [stop]})
+    found = generate(model, tokenizer, PROMPTS, 6, 4, stop=[stop])
+    assert found == [" ".join(takewhile(lambda word: word != stop, text)) for text in full]
+    assert 0 < sum(stop in text for text in full) < len(full)
 
 
 def test_an_empty_prompt_is_continued_beside_others(tiny: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,20 @@ def test_metrics_filters_and_shots(
     json.dumps(evaluation.rows())
 
 
+def test_no_document_is_a_shot_before_itself(
+    make: Make, folder: Path, tmp_path: Path, tiny: Path
+) -> None:
+    text = (folder / "next_word.yaml").read_text().replace("fewshot_split: train\n", "")
+    (tmp_path / "next_word.yaml").write_text(text)
+    allow([str(tmp_path)])
+    runner = runners(make(include_path=str(tmp_path), num_fewshot=30).tasks)["words"]
+    problems = runner.problems("dev")  # of the split that the shots are drawn from
+    model, tokenizer = load_model(tiny / "a", "cpu")
+    found = runner.run(model, tokenizer, problems, 8)
+    asked = [row.prompt.rpartition("Say: ")[2] for row in found]
+    assert [row.prompt.count(f"Say: {a}") for row, a in zip(found, asked, strict=True)] == [1] * 10
+
+
 def test_blocks_are_the_whole(make: Make, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     evaluator = Evaluator(make())
@@ -266,13 +281,15 @@ def test_changed_tasks_are_noticed(make: Make, folder: Path, tmp_path: Path) -> 
     before = fingerprint_code(spec), fingerprint_data(spec.tasks)
     assert before == (fingerprint_code(spec), fingerprint_data(spec.tasks))
     assert len({*before[1].values()}) == 3
-    for name in ("next_word.yaml", "say.yaml", "say.py"):
-        (tmp_path / name).write_text((folder / name).read_text())
-    allow([str(tmp_path)])
-    moved = make(include_path=str(tmp_path))
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    allow([str(copy)])
+    moved = make(include_path=str(copy))
     assert fingerprint_code(moved) == before[0]
-    (tmp_path / "say.py").write_text(PYTHON + "\n")
-    assert fingerprint_code(moved) != before[0]
+    (copy / "say.py").write_text(PYTHON + "\n")
+    changed = fingerprint_code(moved)
+    assert changed != before[0]
+    (copy / "_template_yaml").write_text("doc_to_text: other")  # which a task may include
+    assert fingerprint_code(moved) != changed
 
 
 def test_a_chat_needs_a_template(make: Make) -> None:

@@ -36,6 +36,8 @@ def test_a_gap_that_noise_explains() -> None:
     assert gap_text(ACCURACY, found) == (
         "Gap of trial 7: search 64.5%, dev 63.5% (-1.0%), test 60.4% (-4.1%)."
     )
+    found.scores["dev"] = {"other.accuracy": share(1, 2)}  # of a task that alone has the split
+    assert gap_text(ACCURACY, found) == "Gap of trial 7: search 64.5%, test 60.4% (-4.1%)."
 
 
 def test_a_metric_that_is_no_share() -> None:

@@ -101,6 +101,24 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
     assert "no common first objective" in refusal([*studies, other])
 
 
+def test_models_that_are_called_alike(
+    store: Store, spec_content: Callable[..., dict[str, Any]], tiny: Path
+) -> None:
+    models = {"one": {"a": "a", "b": "b"}, "two": {"a": "c", "b": "b"}}
+    studies = []
+    for name, sources in models.items():
+        given = {alias: str(tiny / folder) for alias, folder in sources.items()}
+        study = create_study(store, parse_spec(spec_content(study=name, models=given)))
+        run_study(study, 1)
+        FinalScorer(study).final_scores(choose_trial(study, "best"))
+        studies.append(study)
+    comparison = compare(studies)
+    names = [row.name for row in comparison.tested]
+    uniform = ["one (uniform merge)", "two (uniform merge)"]
+    assert names[:5] == ["one (a)", "b", uniform[0], "two (a)", uniform[1]]
+    assert len(comparison_json(comparison)["test"]) == len(names) == 7
+
+
 def refusal(studies: list[MergeStudy]) -> str:
     with pytest.raises(UsageError) as error:
         compare(studies)

@@ -140,6 +140,8 @@ def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
     versions = created.study.user_attrs[studies.VERSIONS]
     created.study.set_user_attr(studies.VERSIONS, versions | {"mergekit": "0.1.4"})
     assert changed_versions(created) == ["mergekit 0.1.4 -> 0.1.5"]
+    created.study.set_user_attr(studies.VERSIONS, {"optuna": versions["optuna"]})
+    assert changed_versions(created) == []  # of what was not stored nothing is known
 
 
 def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.report.card import model_card
+from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.runner import run_study
@@ -55,6 +58,10 @@ def test_two_objectives(content: dict[str, Any]) -> None:
     scores = {row.name: row.scores["test"]["eyes.rouge_l"] for row in rows}
     assert scores.keys() >= {"vlm", "ja", "uniform merge"}  # ja answers blind
     assert all(score.n == 3 for score in scores.values())
+    describe_study(study)  # where only the other task has a dev split
+    content["tasks"]["eyes"]["language"] = "ja"
+    japanese = replace(study, spec=parse_spec(content))
+    assert "\nlanguage:\n- ja\n" in model_card(japanese, study.front()[0], "sha256")
 
 
 def test_no_model_sees(content: dict[str, Any], tiny: Path) -> None:
