@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import is_text, sees, text_config
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def headers_in(folder: Path, model: str) -> dict[str, Header]:
         SpecError: naming the model: a file cannot be read.
     """
     found: dict[str, Header] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with opened(model, file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 part = tensors.get_slice(name)
