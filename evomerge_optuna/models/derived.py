@@ -1,6 +1,5 @@
 """Checkpoints made of other checkpoints, written once and kept."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+            temporary = folder.with_name(f".{folder.name}.partial")  # a killed process's goes, too
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 temporary.mkdir()
