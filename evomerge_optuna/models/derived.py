@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.home import models_folder
 
 
@@ -15,10 +16,18 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
 
     Args:
         write: fills the empty folder that it is given.
+
+    Raises:
+        SpecError: mergekit could not read a model there.
     """
     from filelock import FileLock
 
     folder = models_folder() / f"{kind}-{key}"
+    if "@" in str(folder) or "+" in str(folder):
+        raise SpecError(
+            f"{folder}: mergekit takes what follows '@' for a revision, and what follows '+' for "
+            "an adapter; set EVOMERGE_HOME to another folder"
+        )
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

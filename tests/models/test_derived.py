@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.derived import derived_folder
 
 
@@ -25,6 +26,16 @@ def test_what_fails_is_not_there(home: Path) -> None:
     with pytest.raises(OSError, match="full"):
         derived_folder("text", "key", fail)
     assert {path.suffix for path in (home / "models").iterdir()} <= {".lock"}
+
+
+@pytest.mark.parametrize("name", ["a@b", "a+b"])
+def test_where_mergekit_would_read_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / name))
+    with pytest.raises(SpecError, match="set EVOMERGE_HOME to another folder"):
+        derived_folder("text", "key", lambda place: None)
+    assert not (tmp_path / name).exists()
 
 
 def test_one_writes_and_the_others_wait(home: Path) -> None:
