@@ -70,10 +70,12 @@ def check_adapter(model: str, config: "PretrainedConfig", key: str) -> None:
 def zoo_folder(model: str, on_step: OnStep = lambda done, total: None) -> Path:
     """The checkpoint folder of one of ZOO_MODELS; its family is trained if it is not there yet.
 
+    Of one with an adapter its base's.
+
     Args:
         on_step: called with the steps of training that are done, and with all of them.
     """
-    name = model.removeprefix(ZOO_PREFIX)
+    name = split_adapter(model)[0].removeprefix(ZOO_PREFIX)
     family = build_vlm_zoo(on_step) if name in VLM_ZOO else build_zoo(on_step)
     return family / name
 
