@@ -1,5 +1,6 @@
 """An export is the scored model, whole or not there, and anyone can make it again."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.plan import merge_options
 from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
@@ -115,6 +117,15 @@ def test_nothing_is_overwritten(finished: MergeStudy, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="never overwrites"):
         export(finished, choose_trial(finished, "best"), out)
     assert not list(out.iterdir())
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    left = tmp_path / f".out.{os.getpid()}.partial"  # in a container, numbers come again
+    left.mkdir()
+    (left / "half").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
 
 
 def test_a_changed_model_is_not_exported(finished: MergeStudy, tmp_path: Path) -> None:
