@@ -16,6 +16,7 @@ from evomerge_optuna.models.adapters import (
     merged_folder,
     split_adapter,
 )
+from evomerge_optuna.models.derived import check_path
 from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
@@ -216,11 +217,13 @@ def _downloaded(model: str, name: str, revision: str | None, files: list[str]) -
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
+        folder = Path(
             snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=_TWICE)
         )
     except Exception as error:
         raise SpecError(_why_unreadable(model, error)) from error
+    check_path(folder, "HF_HOME")
+    return folder
 
 
 def _existing_folder(path: str, key: str) -> Path:

@@ -23,11 +23,7 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     folder = models_folder() / f"{kind}-{key}"
-    if "@" in str(folder) or "+" in str(folder):
-        raise SpecError(
-            f"{folder}: mergekit takes what follows '@' for a revision, and what follows '+' for "
-            "an adapter; set EVOMERGE_HOME to another folder"
-        )
+    check_path(folder, "EVOMERGE_HOME")
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,3 +38,19 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def check_path(folder: Path, variable: str) -> None:
+    """Refuses a folder in which mergekit would find no model.
+
+    Args:
+        variable: moves it elsewhere.
+
+    Raises:
+        SpecError: its path has a mark that means something else.
+    """
+    if "@" in str(folder) or "+" in str(folder):
+        raise SpecError(
+            f"{folder}: mergekit takes what follows '@' for a revision, and what follows '+' for "
+            f"an adapter; set {variable} to another folder"
+        )

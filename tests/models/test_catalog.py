@@ -62,6 +62,15 @@ def test_pickled_weights_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         local_folder("o/m")
 
 
+def test_downloads_lie_where_mergekit_reads_them(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny / "a", tmp_path / "user@host")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(SpecError, match="set HF_HOME to another folder"):
+        local_folder("o/m")
+
+
 @pytest.mark.parametrize("model", ["~nosuchuser/x", "/" + "x" * 5000])
 def test_a_path_that_cannot_be(model: str) -> None:
     with pytest.raises(SpecError, match=r"^models\.a: there is no folder"):
