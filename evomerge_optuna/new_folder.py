@@ -22,6 +22,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -23,3 +23,12 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
         files = set(sdist.getnames())
     wanted = ("LICENSE", "README.md", "docs/python.md", "studies/quickstart.yaml", "tests/fuzz.py")
     assert {f"{name}/{file}" for file in wanted} <= files
+    # What the suite reads and docs/deploy names.
+    deployed = (
+        ".dockerignore",
+        ".env.example",
+        "Dockerfile",
+        "docker-compose.yml",
+        "storage/README.md",
+    )
+    assert {f"{name}/{file}" for file in deployed} <= files

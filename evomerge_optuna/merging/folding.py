@@ -8,17 +8,17 @@ norms that read the stream change their sign, those of the final norm with the l
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
 from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
@@ -30,14 +30,15 @@ from evomerge_optuna.recipes.stack import StackRecipe
 def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
     """Writes the stack's folded checkpoint and returns its digest, see `StackedMerger.merge`.
 
-    Its merges are written first, by mergekit, beside the folder.
+    Its merges are written first, by mergekit.
 
     Raises:
         CandidateError: mergekit refuses it.
         OSError: the machine's fault: a file cannot be read or written.
     """
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as beside:
-        places = {name: Path(beside) / name for name in recipe.merges}
+    with ExitStack() as files:
+        # Not beside the folder, whose path mergekit might read as that of something else.
+        places = {name: files.enter_context(scratch_folder()) for name in recipe.merges}
         digests = {
             name: write_checkpoint(recipe.merges[name], place, device)
             for name, place in places.items()

@@ -34,6 +34,8 @@ class EveryMerger:
 
     def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model in the spec's dtype; it is valid until the next merge."""
+        if self._sight is not None and self._spec.merger == "checkpoint":
+            self._sight.release()  # else the last candidate is in memory while this one is loaded
         merger = self._stacked if isinstance(recipe, StackRecipe) else self._merged
         merged = merger.merge(recipe)  # type: ignore[arg-type]
         if recipe.vision is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
-from evomerge_optuna.models.headers import Header
+from evomerge_optuna.models.headers import STORED, Header
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 Headers = Mapping[str, Header]  # of one model, by the tensor's name
@@ -56,9 +56,13 @@ def needs_of(spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool) -> N
         loaded = [headers[f"models.{alias}"] for alias in spec.models if _is_stacked(alias, spec)]
         needs = _with_stack(needs, merged, loaded, spec.stacking, spec.dtype)
     run_in = spec.evaluation.dtype
-    if run_in is None or run_in == spec.dtype:
+    if run_in is None:
         return needs
-    copied = sum(_size(model, run_in) for model in [*merged, *loaded])
+    copied = sum(
+        _size(model, run_in)
+        for model in [*merged, *loaded]
+        if any((STORED.get(spec.dtype or "") or h.dtype) != STORED[run_in] for h in model.values())
+    )
     return replace(needs, required=needs.required + copied)
 
 

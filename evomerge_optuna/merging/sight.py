@@ -69,6 +69,10 @@ class Sight:
         self._text = text
         return self._merged(merged)
 
+    def release(self) -> None:
+        """Holds the last call's text model no longer."""
+        self._model = self._text = None
+
     def _merged(self, merged: Merged) -> Merged:
         digest = sight_digest(merged.digest, self._digest)
         return Merged(self._model, self._processor.tokenizer, digest, self._processor)

@@ -58,12 +58,11 @@ class StackedMerger:
         return self._loaded[name]
 
     def _merge_named(self, name: str, wanted: MergeRecipe) -> Merged:
-        known, merged = self._merged.pop(name, (None, None))
-        if merged is None or known != wanted:
+        if name not in self._merged or self._merged[name][0] != wanted:
+            self._merged.pop(name, None)  # before the next one needs its memory
             merger = self._mergers.setdefault(name, self._make_merger())
-            merged = merger.merge(wanted)
-        self._merged[name] = (wanted, merged)
-        return merged
+            self._merged[name] = (wanted, merger.merge(wanted))
+        return self._merged[name][1]
 
 
 def load_source(name: str, dtype: str | None, device: str) -> Merged:

@@ -5,7 +5,6 @@ order, and so with other rows in the embeddings, every time.
 """
 
 import hashlib
-import os
 import shutil
 from operator import itemgetter
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from mergekit.common import ModelReference
 from mergekit.tokenizer.build import build_union_tokenizer, get_stripped_tokenizer
 
-from evomerge_optuna.home import home
+from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 
 
@@ -25,20 +24,14 @@ def union_tokenizer(folders: list[Path]) -> Path:
     """
     prints = [fingerprint(folder) for folder in folders]
     key = hashlib.sha256("".join(p.config + p.tokenizer for p in prints).encode()).hexdigest()
-    kept = home() / "tokenizers" / key
-    if kept.is_dir():
-        return kept
-    references = [ModelReference.parse(str(folder)) for folder in folders]
-    tokenizers = {r: _by_index(get_stripped_tokenizer(r.model)) for r in references}
-    union = build_union_tokenizer(tokenizers[references[0]], tokenizers)
-    temporary = kept.with_name(f"{kept.name}.{os.getpid()}")
-    union.save_pretrained(temporary)
-    shutil.copy(folders[0] / "config.json", temporary)  # transformers asks it for the class
-    try:
-        temporary.rename(kept)
-    except OSError:  # another process was first
-        shutil.rmtree(temporary)
-    return kept
+
+    def write(folder: Path) -> None:
+        references = [ModelReference.parse(str(folder)) for folder in folders]
+        tokenizers = {r: _by_index(get_stripped_tokenizer(r.model)) for r in references}
+        build_union_tokenizer(tokenizers[references[0]], tokenizers).save_pretrained(folder)
+        shutil.copy(folders[0] / "config.json", folder)  # transformers asks it for the class
+
+    return derived_folder("union", key, write)
 
 
 def _by_index(tokenizer: Any) -> Any:

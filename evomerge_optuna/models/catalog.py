@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.home import models_folder
 from evomerge_optuna.models.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -17,7 +16,9 @@ from evomerge_optuna.models.adapters import (
     merged_folder,
     split_adapter,
 )
+from evomerge_optuna.models.derived import check_path
 from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
+from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
 from evomerge_optuna.models.zoo import ZOO, OnStep, build_zoo
 
@@ -29,6 +30,7 @@ ZOO_MODELS = tuple(ZOO_PREFIX + name for name in (*ZOO, *VLM_ZOO))
 
 # Everything a checkpoint needs but pickled weights, which can run code when they are loaded.
 _DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_TWICE = "consolidated*"  # the same weights again, for other programs
 
 
 def check_exists(model: str, key: str) -> None:
@@ -69,11 +71,13 @@ def check_adapter(model: str, config: "PretrainedConfig", key: str) -> None:
 def zoo_folder(model: str, on_step: OnStep = lambda done, total: None) -> Path:
     """The checkpoint folder of one of ZOO_MODELS; its family is trained if it is not there yet.
 
+    Of one with an adapter its base's.
+
     Args:
         on_step: called with the steps of training that are done, and with all of them.
     """
-    name = model.removeprefix(ZOO_PREFIX)
-    family = build_vlm_zoo(on_step) if name in VLM_ZOO else build_zoo(models_folder(), on_step)
+    name = split_adapter(model)[0].removeprefix(ZOO_PREFIX)
+    family = build_vlm_zoo(on_step) if name in VLM_ZOO else build_zoo(on_step)
     return family / name
 
 
@@ -213,9 +217,13 @@ def _downloaded(model: str, name: str, revision: str | None, files: list[str]) -
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=_TWICE)
+        )
     except Exception as error:
         raise SpecError(_why_unreadable(model, error)) from error
+    check_path(folder, "HF_HOME")
+    return folder
 
 
 def _existing_folder(path: str, key: str) -> Path:
@@ -237,10 +245,10 @@ def _is_path(model: str) -> bool:
 def _check_files(folder: Path, model: str) -> None:
     if not (folder / "config.json").is_file():
         raise SpecError(f"{model} has no config.json, so it is no checkpoint")
-    if not list(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         raise SpecError(
-            f"{model} has no *.safetensors weights; pickled ones are refused because they can run "
-            "code. Convert them with save_pretrained"
+            f"{model} has no *.safetensors weights by transformers' names; pickled ones are "
+            "refused because they can run code. Convert them with save_pretrained"
         )
 
 

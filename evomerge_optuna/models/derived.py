@@ -1,10 +1,10 @@
 """Checkpoints made of other checkpoints, written once and kept."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.home import models_folder
 
 
@@ -16,16 +16,20 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
 
     Args:
         write: fills the empty folder that it is given.
+
+    Raises:
+        SpecError: mergekit could not read a model there.
     """
     from filelock import FileLock
 
     folder = models_folder() / f"{kind}-{key}"
+    check_path(folder, "EVOMERGE_HOME")
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+            temporary = folder.with_name(f".{folder.name}.partial")  # a killed process's goes, too
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 temporary.mkdir()
@@ -34,3 +38,19 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def check_path(folder: Path, variable: str) -> None:
+    """Refuses a folder in which mergekit would find no model.
+
+    Args:
+        variable: moves it elsewhere.
+
+    Raises:
+        SpecError: its path has a mark that means something else.
+    """
+    if "@" in str(folder) or "+" in str(folder):
+        raise SpecError(
+            f"{folder}: mergekit takes what follows '@' for a revision, and what follows '+' for "
+            f"an adapter; set {variable} to another folder"
+        )

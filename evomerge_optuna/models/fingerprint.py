@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import EvomergeError, NotFiniteError
 from evomerge_optuna.home import home
+from evomerge_optuna.models.shards import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def fingerprint(folder: Path, adapter: Path | None = None) -> Fingerprint:
     try:
         own = Fingerprint(
             config=_sha256(folder / "config.json"),
-            weights=_together(sorted(folder.glob("*.safetensors"))),
+            weights=_together(weight_files(folder)),
             tokenizer=_together([f for name in read if (f := folder / name).is_file()]),
         )
         if adapter is None:
@@ -92,7 +93,7 @@ def digest_files(folder: Path, chosen: Callable[[str], bool] = lambda _: True) -
 
     with ExitStack() as opened:
         tensors: dict[str, Callable[[], torch.Tensor]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in weight_files(folder):
             file = opened.enter_context(safe_open(path, framework="pt"))
             names = filter(chosen, file.keys())
             tensors |= {name: partial(file.get_tensor, name) for name in names}

@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import is_text, sees, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+# safetensors' names of the types that a spec may name.
+STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ANOTHER_COPY = "take another copy of the model, or leave it out"
 
 
 @dataclass(frozen=True)
 class Header:
-    """A tensor's shape, and bytes for each element as it is stored."""
+    """A tensor's shape and type as it is stored, by safetensors' name of it, as BF16 or BOOL."""
 
     shape: tuple[int, ...]
-    itemsize: int
+    dtype: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        bits = re.search(r"\d+", self.dtype)
+        return int(bits[0]) // 8 if bits else 1
 
     @property
     def count(self) -> int:
@@ -44,9 +53,9 @@ def read_headers(model: str, key: str) -> dict[str, Header]:
     whole = load_config(model, key)
     if is_on_hub(model.partition("+")[0]):
         config = text_config(whole, key)
-        itemsize = getattr(config.dtype, "itemsize", 4)
+        dtype = STORED.get(str(config.dtype).removeprefix("torch."), "F32")
         shapes = parameter_shapes(config, key)
-        return {name: Header(shape, itemsize) for name, shape in shapes.items()}
+        return {name: Header(shape, dtype) for name, shape in shapes.items()}
     found = headers_in(Path(source_of(model)[0]), f"{key} ({model})")
     return {n: h for n, h in found.items() if is_text(n)} if sees(whole) else found
 
@@ -58,11 +67,11 @@ def headers_in(folder: Path, model: str) -> dict[str, Header]:
         SpecError: naming the model: a file cannot be read.
     """
     found: dict[str, Header] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with opened(model, file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 part = tensors.get_slice(name)
-                found[name] = Header(tuple(part.get_shape()), _itemsize(part.get_dtype()))
+                found[name] = Header(tuple(part.get_shape()), part.get_dtype())
     return found
 
 
@@ -101,9 +110,3 @@ def opened(model: str, file: Path) -> Iterator[Any]:
             yield tensors
     except (SafetensorError, OSError) as error:
         raise SpecError(f"{model}: {file.name} cannot be read: {error}; {ANOTHER_COPY}") from error
-
-
-def _itemsize(dtype: str) -> int:
-    """Bytes of an element by safetensors' name of its dtype, as BF16, F8_E4M3 or BOOL."""
-    bits = re.search(r"\d+", dtype)
-    return int(bits[0]) // 8 if bits else 1

@@ -5,10 +5,34 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.errors import SpecError
+
 if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, "torch.Tensor"]
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """A checkpoint's safetensors files, as mergekit finds them: those of its index, or the one.
+
+    Some repositories have the same weights a second time in a layout of their own, as
+    `consolidated.safetensors`; nobody reads those.
+
+    Raises:
+        SpecError: the index cannot be read.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / name for name in sorted(set(named))]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise SpecError(f"{index} cannot be read; take another copy of the model") from error
+    return [one] if (one := folder / "model.safetensors").is_file() else []
 
 
 def tensor_names(folder: Path) -> list[str]:
@@ -16,7 +40,7 @@ def tensor_names(folder: Path) -> list[str]:
     from safetensors import safe_open
 
     names: list[str] = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             names += file.keys()
     return names
@@ -30,7 +54,7 @@ def read_shards(folder: Path, rename: Callable[[str], str | None]) -> Iterator[T
     """
     from safetensors import safe_open
 
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             names = {name: rename(name) for name in file.keys()}  # noqa: SIM118
             yield {new: file.get_tensor(name) for name, new in names.items() if new is not None}
@@ -53,4 +77,4 @@ def write_shards(folder: Path, shards: Iterable[Tensors]) -> None:
         size += sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": size}, "weight_map": places}
     text = json.dumps(index, indent=2)
-    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    (folder / INDEX).write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """Can these weights be merged? Every tensor of every model is looked at once, before the search."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
+from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import text_config, text_folder
 from evomerge_optuna.spec import StudySpec
 
@@ -30,14 +30,10 @@ def check_weights(spec: StudySpec) -> None:
     # What is not text is not merged, but it is run.
     for folder_of, check in ((text_folder, check_shape), (local_folder, _check_values)):
         for key, model in spec.model_ids().items():
-            for file in _files(folder_of(model)):
+            for file in weight_files(folder_of(model)):
                 with opened(f"{key} ({model})", file) as tensors:
                     for name in tensors.keys():  # noqa: SIM118
                         check(f"{key} ({model}): tensor {name}", name, tensors)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
 
 
 def _check_complete(key: str, model: str) -> None:
@@ -50,7 +46,7 @@ def _check_complete(key: str, model: str) -> None:
     if architecture is None:
         return  # mergekit infers the architecture from the tensors that are there
     names: set[str] = set()
-    for file in _files(text_folder(model)):
+    for file in weight_files(text_folder(model)):
         with opened(f"{key} ({model})", file) as tensors:
             names |= set(tensors.keys())
     for weight in architecture.all_weights(config):

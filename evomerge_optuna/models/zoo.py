@@ -8,7 +8,6 @@ random, as `base` did: its task vector then holds its own skill and leaves the o
 import hashlib
 import multiprocessing
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.problems import (
     OPERATORS,
     Language,
@@ -94,30 +94,15 @@ ZOO = ("base", "ja", "add", "mul")
 EXPERTS = ZOO[1:]
 
 
-def build_zoo(
-    home: Path, on_step: OnStep = lambda done, total: None, recipe: Recipe = RECIPE
-) -> Path:
+def build_zoo(on_step: OnStep = lambda done, total: None, recipe: Recipe = RECIPE) -> Path:
     """Trains the four models unless they are cached; returns the folder that holds them.
 
     Deterministic: the same recipe gives the same bytes on machines of one kind, whatever their
     number of cores. Every model trains on one thread, the experts beside each other after `base`.
     """
-    from filelock import FileLock
-
-    folder = home / f"zoo-{recipe.digest()}"
-    if folder.is_dir():
-        return folder
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / f"{folder.name}.lock"):
-        if not folder.is_dir():
-            partial = home / f".{folder.name}.partial"  # what a killed build left goes, too
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                _train_all(partial, recipe, on_step)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return derived_folder(
+        "zoo", recipe.digest(), lambda folder: _train_all(folder, recipe, on_step)
+    )
 
 
 def make_tokenizer() -> "PreTrainedTokenizerFast":

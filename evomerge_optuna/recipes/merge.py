@@ -83,15 +83,22 @@ class MergeRecipe(Identified):
     def how_to_repeat(self, file: str) -> list[str]:
         """How mergekit writes the merged model from the configuration in this file.
 
-        A command, and where there are adapters a remark.
+        A command, and a remark each where there are adapters and where vocabularies are united.
         """
-        command = f"mergekit-yaml --random-seed {self.seed}"
-        if not any("+" in model for model in self.models()):
-            return [f"{command} {file} OUT"]
-        return [
-            f"{command} --lora-merge-cache CACHE {file} OUT",
-            "The first run merges the adapters into CACHE, which moves DARE's masks; run it again.",
-        ]
+        adapted = any("+" in model for model in self.models())
+        cache = "--lora-merge-cache CACHE " if adapted else ""
+        lines = [f"mergekit-yaml --random-seed {self.seed} {cache}{file} OUT"]
+        if adapted:
+            lines.append(
+                "The first run merges the adapters into CACHE, which moves DARE's masks; "
+                "run it again."
+            )
+        if self.configuration.get("tokenizer_source") == "union":
+            lines.append(
+                "mergekit orders a union's tokens anew every time; for this order write the path "
+                "of this model's folder in the place of `union`."
+            )
+        return lines
 
 
 def _map_models(part: Any, change: Callable[[str], str]) -> Any:

@@ -22,7 +22,7 @@ from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, re
 def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
     """The README.md of an exported checkpoint."""
     spec, recipe = merge_study.spec, recipe_of(trial)
-    front = to_yaml(_front_matter(spec))
+    front = to_yaml(front_matter(spec))
     versions = merge_study.study.user_attrs[VERSIONS]
     return f"""---
 {front}---
@@ -65,7 +65,8 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
     return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
 
 
-def _front_matter(spec: StudySpec) -> dict[str, Any]:
+def front_matter(spec: StudySpec) -> dict[str, Any]:
+    """What the hub reads of a model card."""
     languages = {t.language for t in spec.tasks.values() if isinstance(t, Generated)}
     return {
         "base_model": list(dict.fromkeys(_parts(spec))),
@@ -119,9 +120,9 @@ def _listed(spec: StudySpec) -> str:
 
 
 def _parts(spec: StudySpec) -> Iterator[str]:
-    """Every model and every adapter, each by itself as the hub links them."""
+    """Every model and every adapter, each by itself as the hub links them, without a revision."""
     for model in spec.model_ids().values():
-        yield from _shown(model).split("+")
+        yield from (part.partition("@")[0] for part in _shown(model).split("+"))
 
 
 def _shown(model: str) -> str:

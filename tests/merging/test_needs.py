@@ -134,6 +134,10 @@ def test_a_copy_in_which_candidates_run(of_7b: Any) -> None:
         for dtype in ("bfloat16", "float32")
     )
     assert copied.required == plain.required + 4 * 7_241_732_096
+    merge = {"method": "dare_ties"}  # in the models' own, which is bfloat16
+    assert needs_of(*of_7b(merge=merge), on_gpu=True) == needs_of(
+        *of_7b(merge=merge, evaluation={"dtype": "bfloat16"}), on_gpu=True
+    )
 
 
 def test_a_stack_holds_all_models(of_7b: Any) -> None:

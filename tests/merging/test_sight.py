@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.merging.sight import with_text, without_layers
+from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.vision import merged_config, text_folder, write_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
@@ -148,6 +150,25 @@ def test_merging_again_is_in_place(home: Path, models: Path) -> None:
     assert answers[0][0] == answers[2][0] != answers[1][0]
     assert torch.equal(answers[0][1], answers[2][1])
     assert not torch.equal(answers[0][1], answers[1][1])
+
+
+@pytest.mark.parametrize("vision", [True, False])
+def test_written_candidates_are_in_memory_one_at_a_time(
+    home: Path, models: Path, monkeypatch: pytest.MonkeyPatch, vision: bool
+) -> None:
+    recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
+    recipe = recipe if vision else recipe.text_part()
+    merger = EveryMerger(EvaluationSpec(merger="checkpoint"))
+    last = weakref.ref(merger.merge(recipe).model.lm_head.weight)
+    alive = []
+
+    def load(*args: Any) -> Any:
+        alive.append(last() is not None)
+        return load_model(*args)
+
+    monkeypatch.setattr("evomerge_optuna.merging.checkpoint.load_model", load)
+    merger.merge(recipe)
+    assert alive == [False]
 
 
 def test_the_same_vocabulary_stays_as_it_is(home: Path, models: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE, StackNames
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, save_tiny_model
@@ -195,3 +196,17 @@ def test_models_of_different_depth(tmp_path: Path) -> None:
     torch.testing.assert_close(
         logits_and_text(stacked)[0], logits_and_text(folded)[0], rtol=1e-3, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["a b", "a+b", "a@b"])
+def test_a_merge_in_a_stack_goes_into_any_folder(
+    tiny: Path, tmp_path: Path, home: Path, name: str
+) -> None:
+    models = [{"model": str(tiny / n), "parameters": {"weight": 0.5}} for n in "ab"]
+    merge = MergeRecipe(configuration={"merge_method": "linear", "models": models}, seed=0)
+    steps = (Step(model="merged", layer=0), Step(model="merged", layer=0, scale=0.5))
+    recipe = StackRecipe(embeddings="merged", steps=steps, head="merged", merges={"merged": merge})
+    (tmp_path / name).mkdir()
+    digest = write_stack(recipe, tmp_path / name / "out", "cpu")
+    assert digest == EveryMerger(EvaluationSpec()).merge(recipe).digest
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["out"]

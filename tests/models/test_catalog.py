@@ -16,7 +16,9 @@ from evomerge_optuna.models.catalog import (
     load_tokenizer,
     local_folder,
     source_of,
+    zoo_folder,
 )
+from evomerge_optuna.models.vlm_zoo import RECIPE
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,15 @@ def test_pickled_weights_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         local_folder("o/m")
 
 
+def test_downloads_lie_where_mergekit_reads_them(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny / "a", tmp_path / "user@host")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    with pytest.raises(SpecError, match="set HF_HOME to another folder"):
+        local_folder("o/m")
+
+
 @pytest.mark.parametrize("model", ["~nosuchuser/x", "/" + "x" * 5000])
 def test_a_path_that_cannot_be(model: str) -> None:
     with pytest.raises(SpecError, match=r"^models\.a: there is no folder"):
@@ -83,6 +94,12 @@ def test_a_folder_that_mergekit_would_read_as_something_else(
     folder = Path(shutil.copytree(tiny / "a", tmp_path / name))
     with pytest.raises(SpecError, match=r"models\.a: .* rename the folder"):
         check_exists(str(folder), "models.a")
+
+
+def test_the_zoo_model_of_an_adapter(home: Path) -> None:
+    family = home / "models" / f"zoo-vlm-{RECIPE.digest()}"  # as if it had been trained
+    family.mkdir(parents=True)
+    assert zoo_folder("zoo:vlm-base+./adapter") == family / "vlm-base"
 
 
 def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.models.fingerprint import digest_files, fingerprint
+from evomerge_optuna.models.shards import write_shards
 from tests.conftest import save_tiny_model
 
 TENSORS = {
@@ -21,8 +21,7 @@ TENSORS = {
 def folder_of(root: Path, name: str, *shards: dict[str, torch.Tensor]) -> Path:
     folder = root / name
     folder.mkdir()
-    for number, shard in enumerate(shards):
-        save_file(shard, folder / f"model-{number}.safetensors")
+    write_shards(folder, shards)
     return folder
 
 

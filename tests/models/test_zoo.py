@@ -24,18 +24,21 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_two_builds_give_the_same_bytes_and_the_second_call_trains_nothing(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "one"))
     seen: list[tuple[int, int]] = []
-    first = build_zoo(tmp_path / "one", lambda done, total: seen.append((done, total)), short())
+    first = build_zoo(lambda done, total: seen.append((done, total)), short())
     assert seen[-1] == (12, 12)
-    second = build_zoo(tmp_path / "two", recipe=short())
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "two"))
+    second = build_zoo(recipe=short())
     assert digests(first) == digests(second)
     assert len({digests(first)[f"{name}/model.safetensors"] for name in ZOO}) == len(ZOO)
 
-    build_zoo(tmp_path / "one", lambda done, total: pytest.fail("trained again"), short())
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "one"))
+    build_zoo(lambda done, total: pytest.fail("trained again"), short())
 
-    other = build_zoo(tmp_path / "one", recipe=short(replace(RECIPE, seed=1)))
+    other = build_zoo(recipe=short(replace(RECIPE, seed=1)))
     assert digests(other)["base/model.safetensors"] != digests(first)["base/model.safetensors"]
 
     model = AutoModelForCausalLM.from_pretrained(first / "add")

@@ -1,5 +1,6 @@
 """An export is the scored model, whole or not there, and anyone can make it again."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,19 +8,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mergekit.config import MergeConfiguration
+from mergekit.merge import run_merge
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.merging.plan import merge_options
 from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.report.export import export, mergekit_yaml
+from evomerge_optuna.report.card import front_matter
+from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
 from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study
-from tests.conftest import SpecMaker, save_tiny_model
+from tests.conftest import WORDS, SpecMaker, save_tiny_model
 
 
 @pytest.fixture
@@ -80,12 +86,46 @@ def test_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
     assert "--random-seed 3" in mergekit_yaml(recipe)
 
 
+def test_the_hub_links_models_without_their_revisions(make_spec: SpecMaker) -> None:
+    spec = make_spec(base_model="o/base@v1", models={"a": "o/base@v1+o/x@v2", "b": "o/b"})
+    assert front_matter(spec)["base_model"] == ["o/base", "o/x", "o/b"]
+
+
+def test_a_union_is_repeated_from_the_exported_tokenizer(tmp_path: Path, home: Path) -> None:
+    base = save_tiny_model(tmp_path / "base", 0)
+    other = save_tiny_model(tmp_path / "other", 1, words=[*WORDS[:10], *map(str, range(20))])
+    configuration = {
+        "merge_method": "linear",
+        "models": [{"model": str(m), "parameters": {"weight": 0.5}} for m in (base, other)],
+        "tokenizer_source": "union",
+    }
+    recipe = MergeRecipe(configuration=configuration, seed=3)
+    out = tmp_path / "out"
+    digest = write_recipe(recipe, out, "cpu")
+    written = mergekit_yaml(recipe)
+    assert "in the place of `union`" in written
+    again = {**yaml.safe_load(written), "tokenizer_source": str(out)}
+    run_merge(
+        MergeConfiguration.model_validate(again), str(tmp_path / "again"), merge_options(recipe)
+    )
+    assert digest_files(tmp_path / "again") == digest
+
+
 def test_nothing_is_overwritten(finished: MergeStudy, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(UsageError, match="never overwrites"):
         export(finished, choose_trial(finished, "best"), out)
     assert not list(out.iterdir())
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    left = tmp_path / f".out.{os.getpid()}.partial"  # in a container, numbers come again
+    left.mkdir()
+    (left / "half").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
 
 
 def test_a_changed_model_is_not_exported(finished: MergeStudy, tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Which of a folder's files are the checkpoint's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.catalog import check_exists
+from evomerge_optuna.models.fingerprint import digest_files, fingerprint
+from evomerge_optuna.models.headers import headers_in
+from evomerge_optuna.models.shards import (
+    INDEX,
+    tensor_names,
+    weight_files,
+    write_shards,
+)
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny / "a", tmp_path / "copy"))
+
+
+def test_the_same_weights_in_another_layout_are_left_alone(tiny: Path, copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    again = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(again, copy / "consolidated.safetensors")
+    assert tensor_names(copy) == tensor_names(tiny / "a")
+    assert headers_in(copy, "a") == headers_in(tiny / "a", "a")
+    assert digest_files(copy) == digest_files(tiny / "a")
+    assert fingerprint(copy) == fingerprint(tiny / "a")
+
+
+def test_the_index_names_the_files(copy: Path) -> None:
+    shards = [dict([item]) for item in load_file(copy / "model.safetensors").items()]
+    (copy / "model.safetensors").unlink()
+    write_shards(copy, shards)
+    (copy / "other.safetensors").touch()
+    assert len(weight_files(copy)) == len(shards)
+    assert {name for part in shards for name in part} == set(tensor_names(copy))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"weight_map": [1]})])
+def test_an_index_that_cannot_be_read(copy: Path, content: str) -> None:
+    (copy / INDEX).write_text(content)
+    with pytest.raises(SpecError, match=r"index\.json cannot be read; take another copy"):
+        check_exists(str(copy), "models.a")
+
+
+def test_weights_that_mergekit_would_not_find(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "weights.safetensors")
+    with pytest.raises(SpecError, match=r"has no \*\.safetensors weights by transformers' names"):
+        check_exists(str(copy), "models.a")
