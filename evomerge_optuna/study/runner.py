@@ -114,7 +114,13 @@ def _run_trial(merge_study: MergeStudy, objective: Objective, trial: optuna.Tria
     except Exception as error:
         # Whatever a candidate does (out of memory, an exception in its layers), the study goes on.
         return _fail_or_give_up(merge_study, trial, _one_line(error))
-    return study.tell(trial, values)
+    try:
+        return study.tell(trial, values)
+    except ValueError as error:
+        if merge_study.store.rdb.get_trial(trial._trial_id).state.is_finished():
+            # By another, since the last attribute was stored.
+            raise optuna.exceptions.UpdateFinishedTrialError(str(error)) from error
+        raise
 
 
 def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> FrozenTrial:

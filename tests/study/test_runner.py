@@ -39,6 +39,22 @@ def test_the_first_trial_is_the_uniform_merge(merge_study: MergeStudy) -> None:
     assert trial.user_attrs["recipe"] == merge_study.space.recipe(trial.params).model_dump()
 
 
+def test_a_trial_that_another_has_failed_is_let_go(merge_study: MergeStudy) -> None:
+    folder = Path(str(merge_study.store.artifacts))
+    folder.rmdir()
+    folder.touch()  # so that the last that is said of a trial is that its answers are lost
+    numbers: list[int] = []
+
+    def fail(line: str) -> None:
+        if "keeps its score" in line and not numbers:
+            numbers.append(0)
+            merge_study.study.tell(0, state=TrialState.FAIL)  # as the dashboard does
+
+    run_study(merge_study, 2, say=fail)
+    states = [trial.state for trial in merge_study.trials()]
+    assert numbers == [0] and states == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 def test_timeout(merge_study: MergeStudy) -> None:
     run_study(merge_study, 5, timeout=0)
     assert merge_study.finished() == 0
