@@ -227,7 +227,7 @@ def study_list(storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.report.tables import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
-    summaries = list_studies(_store_to_read(storage))
+    summaries = list_studies(_store_to_read(storage), say=partial(click.echo, err=True))
     _print(studies_json(summaries) if as_json else studies_table(summaries))
 
 

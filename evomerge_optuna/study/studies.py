@@ -287,10 +287,20 @@ def changed_versions(stored: MergeStudy) -> list[str]:
     return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
 
 
-def list_studies(store: Store) -> list[StudySummary]:
-    """All studies of this program in a store, by name."""
-    names = sorted(optuna.get_all_study_names(store.rdb))
-    return [summarize(open_study(store, name)) for name in names if exists(store, name)]
+def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> list[StudySummary]:
+    """All studies of this program in a store, by name.
+
+    Args:
+        say: told of studies that another version has made and this one cannot read.
+    """
+    found = []
+    for name in sorted(optuna.get_all_study_names(store.rdb)):
+        if exists(store, name):
+            try:
+                found.append(summarize(open_study(store, name)))
+            except SpecError as error:
+                say(f"Not shown, for this version cannot read it: {error}")
+    return found
 
 
 def summarize(merge_study: MergeStudy) -> StudySummary:

@@ -34,6 +34,15 @@ def test_a_study_is_its_spec_and_needs_nothing_else(make_spec: SpecMaker, home: 
     assert (summary.name, summary.trials, summary.wanted, summary.best) == ("tiny", 0, 10, None)
 
 
+def test_a_study_of_another_version_hides_no_other(make_spec: SpecMaker, home: Path) -> None:
+    later = create_study(open_store(), make_spec(study="later")).study
+    create_study(open_store(), make_spec())
+    later.set_user_attr("spec", {**later.user_attrs["spec"], "invented": 1})
+    said: list[str] = []
+    assert [summary.name for summary in list_studies(open_store(), said.append)] == ["tiny"]
+    assert len(said) == 1 and "study later: invented" in said[0]
+
+
 def test_what_it_needs_is_told_before_a_weight_is_read(
     make_spec: SpecMaker, home: Path, tiny: Path, tmp_path: Path
 ) -> None:

@@ -40,7 +40,9 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         given = column(answer or self.task.answer, row, where)
         options = self._options(row, where)
         right = options[self._right(given, options, where)]
-        return Problem(text, right, options, content(self.task.prompt, row))
+        # "Which is true?" is another question with other options.
+        asked = "\n".join([content(self.task.prompt, row), *options])
+        return Problem(text, right, options, asked)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

@@ -1,5 +1,6 @@
 """Choice tasks: options and answers from data, and what likelihoods choose."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.choice import log_likelihoods
+from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.tasks import runners
@@ -72,6 +74,16 @@ def test_options_and_answers(
     with pytest.raises(SpecError) as error:
         runners({"t": found})["t"].problems("search")
     assert str(error.value).startswith("tasks.t.data.search: ") and reference in str(error.value)
+
+
+def test_a_question_is_another_one_with_other_options(tmp_path: Path) -> None:
+    for name, options in (("a", ["x", "y"]), ("b", ["x", "z"])):
+        row = {"question": "Which is true?", "choices": options, "answer": 0}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    a, b = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "ab")
+    check_data({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": b})})
+    with pytest.raises(SpecError, match="occurs again in test"):
+        check_data({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": a})})
 
 
 def test_a_choice_task_of_a_spec(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
