@@ -7,7 +7,6 @@ Studies whose merging and scoring cost nothing: `study run` with all that it sto
 CMA-ES. Each pair is measured in turns; SQLite, PostgreSQL and the gRPC proxy are real.
 """
 
-import importlib
 import itertools
 import json
 import multiprocessing
@@ -34,7 +33,7 @@ from evomerge_optuna.study.storage import open_store
 
 MODELS = ("a", "b")
 ROUNDS = 3
-IMPORTS = (
+IMPORTS = (  # not to be measured
     "torch",
     "cmaes",
     "evomerge_optuna.merging.memory",
@@ -126,9 +125,6 @@ RUNS: dict[str, Callable[[str, int], None]] = {"plain": run_plain, "ours": run_o
 def work(kind: str, url: str, trials: int, ready: Any, spans: Any) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     open_store(url)
-    for module in IMPORTS:  # not to be measured
-        importlib.import_module(module)
-
     ready.wait()
     start = time.time()
     RUNS[kind](url, trials)
@@ -137,7 +133,8 @@ def work(kind: str, url: str, trials: int, ready: Any, spans: Any) -> None:
 
 def seconds_per_trial(kind: str, url: str, workers: int, existing: int, trials: int) -> float:
     """Wall time over trials, of so many workers at once."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTS))
     ready, spans = context.Barrier(workers), context.Queue()
     arguments = (kind, url, existing + trials, ready, spans)
     processes = [context.Process(target=work, args=arguments) for _ in range(workers)]
