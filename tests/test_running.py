@@ -108,6 +108,8 @@ def namespace() -> Iterator[str]:
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True)
 
+    # What a killed run left: the cable goes with either end.
+    subprocess.run(["ip", "link", "delete", "evomerge0"], capture_output=True)
     ip("netns", "add", name)
     try:
         ip("link", "add", "evomerge0", "type", "veth", "peer", "evomerge1", "netns", name)
