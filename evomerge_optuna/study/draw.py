@@ -34,10 +34,11 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     recorded = optuna.load_study(study_name=study.study_name, storage=cast(Any, recorder))
     draft = create_trial(state=TrialState.RUNNING)
     draft.number = trials.next_position
-    # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one.
-    together = sampler.sample_relative(
-        recorded, draft, sampler.infer_relative_search_space(recorded, draft)
-    )
+    # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one. Not by
+    # infer_relative_search_space, which compares all distributions of all trials: each has ours.
+    known = {name: ranges[name] for name in sorted(ranges) if not ranges[name].single()}
+    is_first = not trials.of(TrialState.COMPLETE)
+    together = sampler.sample_relative(recorded, draft, {} if is_first else known)
     params = {
         name: together[name]
         if name in together
