@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from evomerge_optuna.study.store import Store
     from evomerge_optuna.study.studies import MergeStudy
+    from evomerge_optuna.study.trials import Trials
 
 
 class _Group(click.Group):
@@ -584,17 +585,18 @@ def _progress(
         task = progress.add_task(merge_study.name, total=wanted, best="")
 
         def show() -> None:
-            progress.update(task, completed=merge_study.finished(), best=_best_line(merge_study))
+            trials = merge_study.read()
+            progress.update(task, completed=trials.finished, best=_best_line(trials))
 
         show()
         yield show
 
 
-def _best_line(merge_study: "MergeStudy") -> str:
-    best = merge_study.best()
+def _best_line(trials: "Trials") -> str:
+    best = trials.best
     if best is None:
         return "no score yet"
-    return f"best {merge_study.spec.objective.target} {best.values[0]:.4g} (trial {best.number})"
+    return f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
 
 
 def _outcome(merge_study: "MergeStudy", wanted: int, command: str) -> str:
@@ -603,14 +605,17 @@ def _outcome(merge_study: "MergeStudy", wanted: int, command: str) -> str:
     Raises:
         EvomergeError: all wanted trials are done, and none has a score.
     """
-    finished = merge_study.finished()
-    errors = [t.user_attrs["error"] for t in merge_study.trials() if "error" in t.user_attrs]
+    from evomerge_optuna.study.studies import ERROR
+
+    trials = merge_study.read()
+    finished = trials.finished
+    errors = [t.user_attrs[ERROR] for t in trials.counted if ERROR in t.user_attrs]
     if finished >= wanted and len(errors) == finished:
         raise EvomergeError(
             f"{merge_study.name}: none of {finished} candidates could be scored; "
             f"the last one: {errors[-1]}"
         )
-    parts = [f"{merge_study.name}: {finished} trials", _best_line(merge_study)]
+    parts = [f"{merge_study.name}: {finished} trials", _best_line(trials)]
     if errors:
         name = shlex.quote(merge_study.name)
         parts.append(f"{len(errors)} failed (evomerge-optuna study show {name} --json)")

@@ -1,6 +1,8 @@
 """How the zoo's models are trained: a vocabulary of words, examples, AdamW. Deterministic."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,21 @@ if TYPE_CHECKING:
 Batch = dict[str, "torch.Tensor"]
 
 IGNORED = -100  # labels that transformers leaves out of the loss
+
+
+@dataclass(frozen=True)
+class FamilyRecipe:
+    """What decides the weights of a family of the zoo; each adds its courses."""
+
+    version: int = 1
+    seed: int = 0
+    hidden: int = 128
+    layers: int = 6
+    heads: int = 4
+    mlp: int = 384
+
+    def digest(self) -> str:
+        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
 
 
 def word_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
@@ -40,18 +57,16 @@ def word_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
     )
 
 
-def llama_config(
-    tokenizer: "PreTrainedTokenizerFast", hidden: int, mlp: int, layers: int, heads: int
-) -> "LlamaConfig":
+def llama_config(tokenizer: "PreTrainedTokenizerFast", recipe: FamilyRecipe) -> "LlamaConfig":
     """The shape of the zoo's language models."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
         max_position_embeddings=256,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

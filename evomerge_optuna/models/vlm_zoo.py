@@ -6,10 +6,9 @@ no eyes, answers in Japanese. As in the other zoo an expert goes on practising w
 learn: `vlm` reads on in both languages, and `vlm-ja` leaves out of the loss what it cannot know.
 """
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from evomerge_optuna.models.problems import Language
 from evomerge_optuna.models.training import (
     IGNORED,
     Batch,
+    FamilyRecipe,
     llama_config,
     padded,
     train,
@@ -66,15 +66,9 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FamilyRecipe):
     """All that decides the family's weights."""
 
-    version: int = 1
-    seed: int = 0
-    hidden: int = 128
-    layers: int = 6
-    heads: int = 4
-    mlp: int = 384
     eye_hidden: int = 64
     eye_layers: int = 2
     eye_mlp: int = 128
@@ -93,9 +87,6 @@ class Recipe:
     @property
     def steps(self) -> int:
         return self.base.steps + self.vlm.steps + self.ja.steps
-
-    def digest(self) -> str:
-        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
 
 
 RECIPE = Recipe()
@@ -185,7 +176,7 @@ def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaFo
 
 
 def _text_config(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaConfig":
-    return llama_config(tokenizer, recipe.hidden, recipe.mlp, recipe.layers, recipe.heads)
+    return llama_config(tokenizer, recipe)
 
 
 def _with_eyes(

@@ -5,13 +5,12 @@
 random, as `base` did: its task vector then holds its own skill and leaves the others alone.
 """
 
-import hashlib
 import multiprocessing
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -32,6 +31,7 @@ from evomerge_optuna.models.problems import (
 from evomerge_optuna.models.training import (
     IGNORED,
     Batch,
+    FamilyRecipe,
     llama_config,
     padded,
     train,
@@ -61,15 +61,9 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FamilyRecipe):
     """All that decides the zoo's weights."""
 
-    version: int = 1
-    seed: int = 0
-    hidden: int = 128
-    layers: int = 6
-    heads: int = 4
-    mlp: int = 384
     base: Course = Course(steps=120, learning_rate=2e-3, batch=32)
     ja: Course = Course(
         steps=25,
@@ -84,9 +78,6 @@ class Recipe:
 
     def course(self, name: str) -> Course:
         return {"base": self.base, "ja": self.ja, "add": self.add, "mul": self.mul}[name]
-
-    def digest(self) -> str:
-        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
 
 
 RECIPE = Recipe()
@@ -186,7 +177,7 @@ def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaFo
     import torch
     from transformers import LlamaForCausalLM
 
-    config = llama_config(tokenizer, recipe.hidden, recipe.mlp, recipe.layers, recipe.heads)
+    config = llama_config(tokenizer, recipe)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(config)

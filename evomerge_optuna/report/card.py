@@ -18,6 +18,8 @@ from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.objective import SCORES
 from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
 
+RECIPE_FILE = "mergekit_config.yml"
+
 
 def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
     """The README.md of an exported checkpoint."""
@@ -59,7 +61,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
-    command, *remark = recipe.how_to_repeat("mergekit_config.yml")
+    command, *remark = recipe.how_to_repeat(RECIPE_FILE)
     what = "same tensors" if recipe.vision is None else "same text part"
     how = " ".join([f"`{command}` writes the {what} ({made_with}).", *remark])
     return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"

@@ -11,11 +11,10 @@ from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.report.card import model_card
+from evomerge_optuna.report.card import RECIPE_FILE, model_card
 from evomerge_optuna.study.objective import DIGEST, as_scored
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
-RECIPE_FILE = "mergekit_config.yml"
 STACK_FILE = "stack.yml"
 
 

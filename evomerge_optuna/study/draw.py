@@ -31,7 +31,7 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
         n: FloatDistribution(r.low, r.high) for n, r in merge_study.space.ranges().items()
     }
     recorder = _Recorder(study._storage, trials)
-    recorded = optuna.load_study(study_name=study.study_name, storage=cast(Any, recorder))
+    recorded = optuna.load_study(study_name=merge_study.name, storage=cast(Any, recorder))
     draft = create_trial(state=TrialState.RUNNING)
     draft.number = trials.next_position
     # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one. Not by

@@ -17,8 +17,8 @@ def knee(merge_study: MergeStudy, front: Sequence[FrozenTrial]) -> FrozenTrial:
     Args:
         front: one trial or more, ranked.
     """
-    trials = merge_study.read()
-    gains = np.array([trials.gains(trial.values) for trial in front])
+    signs = [objective.sign for objective in merge_study.spec.objectives]
+    gains = np.array(signs) * np.array([trial.values for trial in front])
     low, span = gains.min(axis=0), np.ptp(gains, axis=0)
     scaled = (gains - low) / np.where(span > 0, span, 1)
     return front[int(scaled.sum(axis=1).argmax())]

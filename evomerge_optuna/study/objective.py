@@ -120,7 +120,7 @@ class Objective:
             return False
         if self._study.spec.constraints and not is_feasible(trial):
             return False
-        return before.best is None or not before.reaches(before.best, before.gains(values))
+        return before.best is None or not before.reaches(before.best, values)
 
     def _confirm(self, trial: optuna.Trial, merged: Merged) -> None:
         """Scores it on dev too, which the search never sees: it is likely a finalist."""
@@ -132,8 +132,7 @@ class Objective:
 
     def _is_best(self, values: Sequence[float], before: Trials) -> bool:
         """Is no trial before at least as good in all objectives?"""
-        gains = before.gains(values)
-        return not any(before.reaches(other, gains) for other in before.rankable)
+        return not any(before.reaches(other, values) for other in before.rankable)
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())

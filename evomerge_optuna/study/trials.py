@@ -73,18 +73,14 @@ class Trials:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
         front: list[FrozenTrial] = []
         for trial in self.ranked:  # a trial is beaten, if at all, by one before it
-            if not any(self.reaches(other, self.gains(trial.values)) for other in front):
+            if not any(self.reaches(other, trial.values) for other in front):
                 front.append(trial)
         return front
 
-    def gains(self, values: Sequence[float]) -> list[float]:
-        """Objective values with signs such that more is better."""
-        return [o.sign * v for o, v in zip(self.objectives, values, strict=True)]
-
-    def reaches(self, trial: FrozenTrial, gains: Sequence[float]) -> bool:
-        """Is the trial at least as good in every objective?"""
-        own = self.gains(trial.values)
-        return all(x >= y for x, y in zip(own, gains, strict=True))
+    def reaches(self, trial: FrozenTrial, values: Sequence[float]) -> bool:
+        """Is the trial at least as good as these values in every objective?"""
+        both = zip(self.objectives, trial.values, values, strict=True)
+        return all(o.sign * own >= o.sign * value for o, own, value in both)
 
     def position(self, trial: FrozenTrial) -> int:
         """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
@@ -100,7 +96,8 @@ class Trials:
         return sum(not is_repeat(trial) for trial in self.everything)
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
-        return (*(-gain for gain in self.gains(trial.values)), trial.number)
+        losses = (-o.sign * v for o, v in zip(self.objectives, trial.values, strict=True))
+        return (*losses, trial.number)
 
 
 def is_repeat(trial: FrozenTrial) -> bool:

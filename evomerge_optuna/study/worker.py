@@ -31,10 +31,10 @@ class Worker:
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
     ) -> optuna.Trial | None:
-        """A trial to run, for which the study's sampler is set; None once `wanted` are finished.
+        """A trial to run, for which it sets the study's sampler.
 
-        Or once it is over.
-        As long as others run the last ones it waits, for one of them might die.
+        None once `wanted` trials are finished, or it is over. As long as others run the
+        last ones it waits, for one of them might die.
         """
         told = False
         while not is_over():
