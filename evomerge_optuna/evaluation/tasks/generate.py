@@ -61,10 +61,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
             batch_size,
             stop=self.task.stop,
         )
-        return [
-            judge(self.name, self.task, problem, text)
-            for problem, text in zip(problems, texts, strict=True)
-        ]
+        return judged(self.name, self.task, problems, texts)
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
@@ -102,6 +99,13 @@ def check_reference(task: Generated, problem: Problem, where: str) -> None:
         )
     if not normal(given):
         raise SpecError(f"{where}: an answer is empty; name the right column as answer")
+
+
+def judged(
+    name: str, task: Generated, problems: Sequence[Problem], texts: Sequence[str]
+) -> list[Answer]:
+    """Every problem's text, by the rule of `judge`."""
+    return [judge(name, task, *pair) for pair in zip(problems, texts, strict=True)]
 
 
 def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:

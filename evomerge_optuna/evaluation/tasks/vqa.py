@@ -14,7 +14,7 @@ from evomerge_optuna.evaluation.tasks.generate import (
     Answer,
     answer_scores,
     check_reference,
-    judge,
+    judged,
     reference,
 )
 from evomerge_optuna.evaluation.tasks.runner import TaskRunner
@@ -55,10 +55,7 @@ class VqaRunner(TaskRunner[VqaTask]):
             batch_size,
             stop=self.task.stop,
         )
-        return [
-            judge(self.name, self.task, problem, text)
-            for problem, text in zip(problems, texts, strict=True)
-        ]
+        return judged(self.name, self.task, problems, texts)
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
