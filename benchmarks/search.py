@@ -20,7 +20,8 @@ from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.spec import RacingSpec, StudySpec, load_spec
 from evomerge_optuna.study.compare import compare
 from evomerge_optuna.study.final import FinalScorer, choose_trial
-from evomerge_optuna.study.objective import SAME_AS, SCORES
+from evomerge_optuna.study.objective import SAME_AS
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
@@ -48,13 +49,13 @@ def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]
     run_study(merge_study, trials)
     seconds = time.perf_counter() - begin
     target = spec.objective.target
-    scored = [t.user_attrs for t in merge_study.trials() if SAME_AS not in t.user_attrs]
+    scored = [result_of(t) for t in merge_study.trials() if SAME_AS not in t.user_attrs]
     scorer = FinalScorer(merge_study)
     scorer.score_finalists()
     chosen = choose_trial(merge_study, "best")
     test = scorer.final_scores(chosen)[-1].scores["test"][target].value
     return merge_study, Search(
-        problems=sum(attributes[SCORES][target]["n"] for attributes in scored),
+        problems=sum(result.scores[target].n for result in scored),
         seconds=round(seconds, 1),
         stopped=len(merge_study.read().stopped),
         search=chosen.values[0],

@@ -18,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,18 @@ from unittest import mock
 
 import click
 import optuna
-from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
 
+from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.study.result import RESULT, Result
 from evomerge_optuna.study.storage import open_store
+
+Run = Callable[[int], None]  # up to so many trials
 
 MODELS = ("a", "b")
 ROUNDS = 3
@@ -80,10 +89,16 @@ def make_spec(folder: Path) -> StudySpec:
     )
 
 
-def run_ours(url: str, trials: int) -> None:
-    """`study run` up to so many trials, where merging and scoring cost nothing."""
+def result(value: float) -> Result:
+    """What a trial records."""
+    costs = {"layers": 1.0, "parameters": 1.0, "flops_per_token": 1.0}
+    seconds = {"merge": 0.0, "score": 0.0}
+    return Result("0" * 64, 1, {"words.perplexity": Score(value, value, value, 1)}, costs, seconds)
+
+
+def open_ours(url: str) -> Run:
+    """`study run`, where merging and scoring cost nothing."""
     from evomerge_optuna.evaluation.evaluator import Evaluation
-    from evomerge_optuna.evaluation.scores import Score
     from evomerge_optuna.merging.merged import Merged
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.study import objective
@@ -91,43 +106,51 @@ def run_ours(url: str, trials: int) -> None:
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_store(url), "ours")
-    costs = {"layers": 1.0, "parameters": 1.0, "flops_per_token": 1.0}
 
     def scored(*_: Any) -> objective.Candidate:
         value = 1 + random.random()  # above any that is there, so that none is a new best
-        scores = {"words.perplexity": Score(value, value, value, 1)}
-        merged = Merged(None, None, "0" * 64)
-        return objective.Candidate(merged, 1, Evaluation("search", scores, ()), costs, {})
+        merged, evaluation = Merged(None, None, "0" * 64), Evaluation("search", {}, ())
+        return objective.Candidate(merged, evaluation, result(value))
 
-    with (
-        mock.patch.object(objective, "build_and_score", scored),
-        mock.patch.object(objective.Objective, "_confirm", lambda *_: None),
-    ):
-        run_study(merge_study, trials, on_trial=partial(describe_trial, merge_study))
+    def run(trials: int) -> None:
+        with (
+            mock.patch.object(objective, "build_and_score", scored),
+            mock.patch.object(objective.Objective, "_confirm", lambda *_: None),
+        ):
+            run_study(merge_study, trials, on_trial=partial(describe_trial, merge_study))
+
+    merge_study.read()
+    return run
 
 
-def run_plain(url: str, trials: int) -> None:
-    """Optuna's own loop until so many trials are there."""
+def open_plain(url: str) -> Run:
+    """Optuna's own loop."""
     storage = optuna.storages.get_storage(open_store(url).rdb)
     sampler = optuna.samplers.CmaEsSampler(warn_independent_sampling=False)
     study = optuna.load_study(study_name="plain", storage=storage, sampler=sampler)
     names = study.user_attrs["names"]
-    while len(study.get_trials(deepcopy=False)) < trials:
-        trial = study.ask()
-        for name in names:
-            trial.suggest_float(name, 0, 1)
-        study.tell(trial, 1 + random.random())
+
+    def run(trials: int) -> None:
+        while len(study.get_trials(deepcopy=False)) < trials:
+            trial = study.ask()
+            for name in names:
+                trial.suggest_float(name, 0, 1)
+            study.tell(trial, 1 + random.random())
+
+    study.get_trials(deepcopy=False)
+    return run
 
 
-RUNS: dict[str, Callable[[str, int], None]] = {"plain": run_plain, "ours": run_ours}
+OPENED: dict[str, Callable[[str], Run]] = {"plain": open_plain, "ours": open_ours}
 
 
 def work(kind: str, url: str, trials: int, ready: Any, spans: Any) -> None:
+    """Runs up to so many trials; a process reads those before once, which is not measured."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    open_store(url)
+    run = OPENED[kind](url)
     ready.wait()
     start = time.time()
-    RUNS[kind](url, trials)
+    run(trials)
     spans.put((start, time.time()))
 
 
@@ -148,7 +171,6 @@ def seconds_per_trial(kind: str, url: str, workers: int, existing: int, trials: 
 
 def fill(url: str, spec: StudySpec, existing: int) -> int:
     """Makes both studies with so many scored trials; returns the number of parameters."""
-    from evomerge_optuna.study.objective import COSTS, DIGEST, SCORES, SECONDS, THREADS
     from evomerge_optuna.study.studies import RECIPE, create_study
 
     store = open_store(url)
@@ -156,31 +178,62 @@ def fill(url: str, spec: StudySpec, existing: int) -> int:
     names = list(ours.space.ranges())
     plain = optuna.create_study(storage=store.rdb, study_name="plain")
     plain.set_user_attr("names", names)
-    ranges = {name: FloatDistribution(0, 1) for name in names}
     chance = random.Random(0)
-    for number in range(existing):
-        params = {name: chance.random() for name in names}
-        value = 0.5 if number == 0 else 1 + chance.random()
-        score = {"value": value, "low": value, "high": value, "n": 1}
-        attributes = {
-            RECIPE: ours.space.recipe(params).model_dump(mode="json"),
-            DIGEST: "0" * 64,
-            THREADS: 1,
-            SCORES: {"words.perplexity": score},
-            COSTS: {"layers": 1.0, "parameters": 1.0, "flops_per_token": 1.0},
-            SECONDS: {},
-        }
-        for study, user_attrs in ((ours.study, attributes), (plain, {})):
-            study.add_trial(
-                create_trial(
-                    state=TrialState.COMPLETE,
-                    value=value,
-                    params=params,
-                    distributions=ranges,
-                    user_attrs=user_attrs,
-                )
-            )
+    drawn = [{name: chance.random() for name in names} for _ in range(existing)]
+    values = [1 + chance.random() for _ in drawn]
+    values = [0.5, *values[1:]] if values else []  # a best that stays
+
+    def attributes(number: int) -> dict[str, Any]:
+        recipe = ours.space.recipe(drawn[number])
+        return {RECIPE: recipe.model_dump(mode="json"), RESULT: asdict(result(values[number]))}
+
+    assert isinstance(store.rdb, optuna.storages.RDBStorage)
+    with store.rdb.engine.begin() as connection:
+        for study, attributes_of in ((ours.study, attributes), (plain, lambda _: {})):
+            add_trials(connection, study._study_id, drawn, values, attributes_of)
     return len(names)
+
+
+def add_trials(
+    connection: Connection,
+    study_id: int,
+    drawn: list[dict[str, float]],
+    values: list[float],
+    attributes: Callable[[int], dict[str, Any]],
+) -> None:
+    """Writes finished trials into Optuna's tables, ten thousand in seconds: `add_trial` takes
+    hours."""
+    finished = datetime.now()
+    distribution = distribution_to_json(FloatDistribution(0, 1))
+    before = connection.scalar(select(func.max(models.TrialModel.trial_id))) or 0
+    already = connection.scalar(select(func.count()).where(models.TrialModel.study_id == study_id))
+    first = before + 1
+    times = {"datetime_start": finished, "datetime_complete": finished}
+    rows: dict[Any, list[dict[str, Any]]] = {
+        models.TrialModel: [
+            {"number": already + n, "study_id": study_id, "state": TrialState.COMPLETE} | times
+            for n in range(len(drawn))
+        ],
+        models.TrialParamModel: [
+            {"trial_id": first + n, "param_name": name, "param_value": value}
+            | {"distribution_json": distribution}
+            for n, params in enumerate(drawn)
+            for name, value in params.items()
+        ],
+        models.TrialValueModel: [
+            {"trial_id": first + n, "objective": 0, "value": value}
+            | {"value_type": models.TrialValueModel.TrialValueType.FINITE}
+            for n, value in enumerate(values)
+        ],
+        models.TrialUserAttributeModel: [
+            {"trial_id": first + n, "key": key, "value_json": json.dumps(value)}
+            for n in range(len(drawn))
+            for key, value in attributes(n).items()
+        ],
+    }
+    for model, found in rows.items():
+        if found:
+            connection.execute(model.__table__.insert(), found)
 
 
 @contextmanager

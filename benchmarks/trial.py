@@ -15,7 +15,7 @@ import click
 
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.spec import load_spec
-from evomerge_optuna.study.objective import SECONDS
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import create_study
@@ -39,12 +39,11 @@ def main(trials: int, json_file: Path | None) -> None:
         found = [trial for trial in merge_study.trials() if trial.number > 0]
     wholes = [trial.duration.total_seconds() for trial in found if trial.duration]
     medians = {
-        part: statistics.median(trial.user_attrs[SECONDS][part] for trial in found)
-        for part in PARTS
+        part: statistics.median(result_of(trial).seconds[part] for trial in found) for part in PARTS
     }
     whole = statistics.median(wholes)
     medians["sampling and storing"] = statistics.median(
-        duration - sum(trial.user_attrs[SECONDS].values())
+        duration - sum(result_of(trial).seconds.values())
         for duration, trial in zip(wholes, found, strict=True)
     )
     for part, seconds in medians.items():

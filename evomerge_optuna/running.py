@@ -9,11 +9,12 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
-from evomerge_optuna.study.objective import SECONDS
 from evomerge_optuna.study.processes import run_processes
+from evomerge_optuna.study.result import RESULT, result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]
 
@@ -35,9 +36,9 @@ def run_here(
     page = PageUpdates(merge_study)
     told = False
 
-    def finished(trial: FrozenTrial) -> None:
+    def finished(trial: FrozenTrial, before: Trials) -> None:
         nonlocal told
-        describe_trial(merge_study, trial)
+        describe_trial(merge_study, trial, before)
         page.update()
         show()
         if not told and (line := pace(trial, trials - merge_study.finished())):
@@ -50,9 +51,9 @@ def run_here(
 
 def pace(trial: FrozenTrial, left: int) -> str:
     """What a run's first scored trial says of how long the others take; empty for any other."""
-    if SECONDS not in trial.user_attrs or left < 1:
+    seconds = sum(result_of(trial).seconds.values()) if RESULT in trial.user_attrs else 0.0
+    if not seconds or left < 1:
         return ""
-    seconds = sum(trial.user_attrs[SECONDS].values())
     return (
         f"the first trial took {seconds:.1f} s, with reading the models; "
         f"{left} more take up to {seconds * left / 60:,.0f} minutes"

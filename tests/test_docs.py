@@ -9,6 +9,7 @@ import pytest
 
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.spec.part import Strict
+from evomerge_optuna.study.result import result_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -39,4 +40,4 @@ def test_the_python_example(
     monkeypatch.chdir(tmp_path)
     ran = runpy.run_path("example.py", run_name="__main__")
     assert ran["study"].finished() == 3
-    assert ran["digest"] == ran["best"].user_attrs["sha256"] == digest_files(Path("merged-model"))
+    assert ran["digest"] == result_of(ran["best"]).sha256 == digest_files(Path("merged-model"))

@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.running import pace
+from evomerge_optuna.study.result import RESULT, Result
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, wait_until
@@ -53,11 +55,13 @@ def opened(url: str) -> MergeStudy:
 
 
 def test_the_pace_is_told_of_a_trial_that_was_scored() -> None:
-    scored = create_trial(value=1.0, user_attrs={"seconds": {"merge": 20.0, "score": 10.5}})
+    result = Result("", 1, {}, {}, {"merge": 20.0, "score": 10.5})
+    scored = create_trial(value=1.0, user_attrs={RESULT: asdict(result)})
     assert pace(scored, 4).endswith(
         "took 30.5 s, with reading the models; 4 more take up to 2 minutes"
     )
-    assert pace(scored, 0) == pace(create_trial(value=1.0), 4) == ""
+    repeated = create_trial(value=1.0, user_attrs={RESULT: asdict(replace(result, seconds={}))})
+    assert pace(scored, 0) == pace(create_trial(value=1.0), 4) == pace(repeated, 4) == ""
 
 
 def test_two_commands_of_two_workers_begin_a_study_at_once(

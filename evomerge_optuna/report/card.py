@@ -6,7 +6,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -15,7 +14,7 @@ from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
-from evomerge_optuna.study.objective import SCORES
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
@@ -84,8 +83,7 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     """Every stored score of this trial; its search score is always there."""
     final = {row.name: row.scores for row in stored_final_scores(merge_study, trial)}
     own = final.get(f"trial {trial.number}", {})
-    search = {metric: Score(**score) for metric, score in trial.user_attrs[SCORES].items()}
-    by_split = {"search": search, **own}
+    by_split = {"search": result_of(trial).scores, **own}
     rows = [
         [f"`{metric}`", split, str(score.n), show_score(score, metric)]
         for split in SPLITS

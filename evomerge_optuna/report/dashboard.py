@@ -31,6 +31,7 @@ from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.study.final import FinalScores, choice, stored_final_scores
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
+from evomerge_optuna.study.trials import Trials
 
 _TOP = 20  # trials in the figures of spread
 
@@ -46,13 +47,13 @@ def describe_study(merge_study: MergeStudy) -> None:
     save_note(study, study_note(merge_study))
 
 
-def describe_trial(merge_study: MergeStudy, trial: FrozenTrial) -> None:
-    """Writes a finished trial's note, once.
+def describe_trial(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> None:
+    """Writes a finished trial's note, once; see `trial_note`.
 
     As save_note does it, which reads all notes of the study twice: after so many trials as many.
     """
     storage, study_id = merge_study.study._storage, merge_study.study._study_id
-    text = split_body(trial_note(merge_study, trial), trial._trial_id)
+    text = split_body(trial_note(merge_study, trial, before), trial._trial_id)
     for key, part in {**text, note_ver_key(trial._trial_id): 1}.items():
         storage.set_study_system_attr(study_id, key, part)
 

@@ -12,7 +12,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import RECIPE_FILE, model_card
-from evomerge_optuna.study.objective import DIGEST, as_scored
+from evomerge_optuna.study.result import as_scored, result_of
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 STACK_FILE = "stack.yml"
@@ -35,7 +35,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
                 digest = write_recipe(recipe, temporary, merge_study.spec.evaluation.device)
         except CandidateError as error:
             raise ExportError(f"trial {trial.number}: {error}") from error
-        scored = trial.user_attrs[DIGEST]
+        scored = result_of(trial).sha256
         if digest != scored:
             raise ExportError(
                 f"trial {trial.number}: the tensors to export (sha256 {digest[:12]}) are not those "

@@ -7,8 +7,8 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.study.objective import SECONDS
 from evomerge_optuna.study.progress import Progress
+from evomerge_optuna.study.result import RESULT, result_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -142,19 +142,21 @@ def time_figure(trials: Sequence[FrozenTrial]) -> "go.Figure":
     """Where the time of each trial goes; `confirm` is scoring a new best one on dev."""
     import plotly.graph_objects as go
 
-    timed = [t for t in trials if SECONDS in t.user_attrs and t.duration]
+    timed = [
+        (t.number, t.duration.total_seconds(), result_of(t).seconds)
+        for t in trials
+        if RESULT in t.user_attrs and t.duration
+    ]
     figure = go.Figure()
     parts = {
-        part: [t.user_attrs[SECONDS].get(part, 0.0) for t in timed]
+        part: [seconds.get(part, 0.0) for _, _, seconds in timed]
         for part in ("merge", "score", "confirm")
     }
     parts["sample and store"] = [
-        max(0.0, t.duration.total_seconds() - sum(t.user_attrs[SECONDS].values()))
-        for t in timed
-        if t.duration
+        max(0.0, whole - sum(seconds.values())) for _, whole, seconds in timed
     ]
-    for part, seconds in parts.items():
-        figure.add_bar(x=[t.number for t in timed], y=seconds, name=part)
+    for part, heights in parts.items():
+        figure.add_bar(x=[number for number, _, _ in timed], y=heights, name=part)
     figure.update_layout(
         title="Where the time goes",
         xaxis_title="trial",

@@ -13,7 +13,7 @@ from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
-from evomerge_optuna.study.trials import BASELINE, STOPPED
+from evomerge_optuna.study.trials import BASELINE, STOPPED, Trials
 
 
 def study_note(merge_study: MergeStudy) -> str:
@@ -26,7 +26,7 @@ def study_note(merge_study: MergeStudy) -> str:
     ]
     if best is not None:
         how = "the best on dev" if is_chosen_on_dev(merge_study) else "the best"
-        parts.append(_scores(merge_study, (f"trial {best.number}, {how}", best)))
+        parts.append(_scores(merge_study.read(), (f"trial {best.number}, {how}", best)))
         if final := stored_final_scores(merge_study, best):
             parts += [
                 "As far as they are scored on all splits, with 95% intervals:",
@@ -44,8 +44,13 @@ def study_note(merge_study: MergeStudy) -> str:
     return "\n\n".join([*parts, f"```yaml\n{spec.to_yaml()}```"]) + "\n"
 
 
-def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
-    """What a finished trial is, its scores beside the baselines', its export, its recipe."""
+def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> str:
+    """What a finished trial is, its scores, its export, its recipe.
+
+    Args:
+        before: the study's trials as they were when it was taken; the baselines among them are
+            shown beside it.
+    """
     parts = []
     if BASELINE in trial.user_attrs:
         parts.append(f"Baseline: {trial.user_attrs[BASELINE]}.")
@@ -55,7 +60,7 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
         problems = trial.user_attrs[STOPPED]
         parts.append(f"Stopped after {problems} problems, surely worse than the best by then.")
     if trial.state is TrialState.COMPLETE:
-        parts.append(_scores(merge_study, (f"trial {trial.number}", trial)))
+        parts.append(_scores(before, (f"trial {trial.number}", trial)))
         parts.append(
             "Export it: "
             f"`evomerge-optuna study export {merge_study.name} OUT --trial {trial.number}`"
@@ -70,12 +75,12 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     return "\n\n".join(parts)
 
 
-def _scores(merge_study: MergeStudy, first: tuple[str, FrozenTrial]) -> str:
+def _scores(trials: Trials, first: tuple[str, FrozenTrial]) -> str:
     """A trial's objectives on the search split, and below it those of the baselines."""
-    wanted = merge_study.spec.objectives
+    wanted = trials.objectives
     rows = [first] + [
         (baseline.user_attrs[BASELINE], baseline)
-        for baseline in merge_study.read().baselines
+        for baseline in trials.baselines
         if baseline.number != first[1].number
     ]
     return table(

@@ -22,7 +22,7 @@ from evomerge_optuna.study.final import (
     stored_final_scores,
 )
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.objective import COSTS, DIGEST, SCORES
+from evomerge_optuna.study.result import RESULT, result_of
 from evomerge_optuna.study.studies import ERROR, MergeStudy, StudySummary, summarize
 from evomerge_optuna.study.trials import BASELINE, STOPPED
 
@@ -111,7 +111,7 @@ def study_table(merge_study: MergeStudy) -> Table:
 
     def add(trial: FrozenTrial, remark: str) -> None:
         values = [show_value(trial, objective) for objective in spec.objectives]
-        table.add_row(f"{trial.number}{remark}", *values, trial.user_attrs[DIGEST][:12])
+        table.add_row(f"{trial.number}{remark}", *values, result_of(trial).sha256[:12])
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
         knee_mark = " (knee)" if trial.number == middle else ""
@@ -141,7 +141,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
                 "state": trial.state.name.lower(),
                 "values": trial.values,
                 "parameters": trial.params,
-                "sha256": trial.user_attrs.get(DIGEST),
+                "sha256": result_of(trial).sha256 if RESULT in trial.user_attrs else None,
                 "baseline": trial.user_attrs.get(BASELINE),
                 "error": trial.user_attrs.get(ERROR),
                 "stopped_after": trial.user_attrs.get(STOPPED),
@@ -169,9 +169,10 @@ def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:
 
 def show_value(trial: FrozenTrial, objective: Objective) -> str:
     """A score with its interval and the number of problems, or a cost."""
-    if (score := trial.user_attrs[SCORES].get(objective.target)) is not None:
-        return show_score_and_n(Score(**score), objective.target)
-    return f"{trial.user_attrs[COSTS][objective.target]:,g}"
+    result = result_of(trial)
+    if (score := result.scores.get(objective.target)) is not None:
+        return show_score_and_n(score, objective.target)
+    return f"{result.costs[objective.target]:,g}"
 
 
 def _finite(found: Score | Gap) -> dict[str, Any]:

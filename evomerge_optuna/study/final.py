@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -17,7 +17,7 @@ from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.front import knee
-from evomerge_optuna.study.objective import DEV, DIGEST, as_scored, as_stored
+from evomerge_optuna.study.result import Scores, as_scored, as_scores, result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
 # + the identity of what was scored: study attributes of each contestant.
@@ -37,7 +37,7 @@ class Contestant:
     identity: str
     model: str | None = None
     recipe: Recipe | None = None
-    confirmed: dict[str, Any] = field(default_factory=dict)
+    confirmed: dict[str, Scores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FinalScores:
     """A contestant's scores, by split and then by `TASK.METRIC`."""
 
     name: str
-    scores: dict[str, dict[str, Score]]
+    scores: dict[str, Scores]
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
@@ -104,7 +104,7 @@ class FinalScorer:
 
     def _scores(
         self, contestant: Contestant, splits: list[str], trial: FrozenTrial
-    ) -> dict[str, dict[str, Score]]:
+    ) -> dict[str, Scores]:
         """All scores of a contestant; those on these splits are computed where none are stored.
 
         A source without eyes answers questions about images blind.
@@ -127,7 +127,7 @@ class FinalScorer:
         study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
         study.set_user_attr(
             _ATTRIBUTE + contestant.identity,
-            {split: as_stored(by_metric) for split, by_metric in scores.items()},
+            {split: {m: asdict(s) for m, s in found.items()} for split, found in scores.items()},
         )
         return scores
 
@@ -142,7 +142,7 @@ class FinalScorer:
             return load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
-        scored = trial.user_attrs[DIGEST]
+        scored = result_of(trial).sha256
         if contestant.recipe == recipe_of(trial) and merged.digest != scored:
             raise EvomergeError(
                 f"{contestant.name}: its recipe now gives other tensors "
@@ -258,14 +258,12 @@ def _require_dev_scores(merge_study: MergeStudy) -> None:
 
 def _contestant(trial: FrozenTrial) -> Contestant:
     recipe = recipe_of(trial)
-    confirmed = {"dev": trial.user_attrs[DEV]} if DEV in trial.user_attrs else {}
+    dev = result_of(trial).dev
+    confirmed: dict[str, Scores] = {} if dev is None else {"dev": dev}
     return Contestant(f"trial {trial.number}", recipe.digest(), None, recipe, confirmed)
 
 
-def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, dict[str, Score]]:
+def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, Scores]:
     """A contestant's scores as far as they are stored, by split and then by metric."""
     saved = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
-    return {
-        split: {metric: Score(**score) for metric, score in scores.items()}
-        for split, scores in (contestant.confirmed | saved).items()
-    }
+    return contestant.confirmed | {split: as_scores(scores) for split, scores in saved.items()}

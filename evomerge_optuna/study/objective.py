@@ -3,8 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,31 +13,25 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.racing import Race
+from evomerge_optuna.study.result import Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
 from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
 
-# Trial attributes that the objective records.
-DIGEST, SCORES, COSTS, SECONDS = "sha256", "scores", "costs", "seconds"
-THREADS = "threads"  # that computed it: sums round by how they are divided, and so the digest
-DEV = "dev"  # scores on dev, of a trial that was the best when it ended
-SAME_AS = "same_as"  # the number of the trial whose recipe, and so whose scores, this one repeats
+SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
 PROBLEMS_FILE = "problems.jsonl"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model, valid until the next merge, its scores and costs, and where the time went."""
+    """A model, valid until the next merge, its answers, and what is to be recorded."""
 
     merged: Merged
-    threads: int
     evaluation: Evaluation
-    costs: dict[str, float]
-    seconds: dict[str, float]
+    result: Result
 
 
 class Objective:
@@ -54,8 +47,11 @@ class Objective:
         racing = merge_study.spec.racing
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
-    def __call__(self, trial: optuna.Trial) -> list[float]:
+    def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
         """The objectives' values.
+
+        Args:
+            before: the study's trials as they were when this one was taken.
 
         Raises:
             CandidateError: the candidate cannot be built or scored.
@@ -63,76 +59,63 @@ class Objective:
         recipe = self._study.space.suggest(trial)
         if RECIPE not in trial.user_attrs:  # of a trial that was queued
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
-        if (alike := self._scored_alike(recipe)) is not None:
+        if (alike := _scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
-        candidate = build_and_score(recipe, self._merger, partial(self._score, trial))
-        trial.set_user_attr(DIGEST, candidate.merged.digest)
-        trial.set_user_attr(THREADS, candidate.threads)
-        trial.set_user_attr(SCORES, as_stored(candidate.evaluation.scores))
-        trial.set_user_attr(COSTS, candidate.costs)
-        values = self._values(trial)
+        candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
+        result = candidate.result
+        values = self._values(trial, result)
         begin = time.perf_counter()
-        before = self._study.read()
-        if self._is_champion(trial, values, before):
-            self._confirm(trial, candidate.merged)
-        seconds = candidate.seconds | {"confirm": round(time.perf_counter() - begin, 4)}
-        trial.set_user_attr(SECONDS, seconds)
-        if self._is_best(values, before):
+        # Other trials have ended since; but only what surpassed those before may surpass all.
+        is_best = self._is_best(trial, values, before) and self._is_best(
+            trial, values, self._study.read()
+        )
+        if is_best and len(values) == 1:
+            result = replace(result, dev=self._confirm(candidate.merged))
+        confirm = round(time.perf_counter() - begin, 4)
+        store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
+        if is_best:
             self._keep_outcomes(trial, candidate.evaluation)
         return values
 
-    def _score(self, trial: optuna.Trial, merged: Merged) -> Evaluation:
+    def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
         if self._race is not None:
-            return self._race.score(trial, merged)
+            return self._race.score(trial, merged, before.best)
         return self._evaluator.evaluate(
             merged.model, merged.tokenizer, "search", processor=merged.processor
         )
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
         """Gives the trial all that was found of its recipe before; of a stopped one no more."""
+        result = replace(result_of(alike), seconds={}, dev=None)
         trial.set_user_attr(SAME_AS, alike.number)
-        for name in (DIGEST, THREADS, SCORES, COSTS, STOPPED):
-            if name in alike.user_attrs:
-                trial.set_user_attr(name, alike.user_attrs[name])
+        if STOPPED in alike.user_attrs:
+            trial.set_user_attr(STOPPED, alike.user_attrs[STOPPED])
         for block, score in alike.intermediate_values.items():
             trial.report(score, block)
-        return self._values(trial)
+        store_result(trial, result)
+        return self._values(trial, result)
 
-    def _values(self, trial: optuna.Trial) -> list[float]:
-        """What the recorded measures are worth; sets the constraints, too."""
+    def _values(self, trial: optuna.Trial, result: Result) -> list[float]:
+        """What the measures are worth; sets the constraints, too."""
         spec = self._study.spec
-        measures = dict(trial.user_attrs[COSTS])
-        measures |= {name: score["value"] for name, score in trial.user_attrs[SCORES].items()}
         for constraint in spec.constraints:
-            violation = constraint.violation(measures[constraint.target])
+            violation = constraint.violation(result.measures[constraint.target])
             trial.set_constraint(str(constraint), violation)
-        return [measures[objective.target] for objective in spec.objectives]
+        return [result.measures[objective.target] for objective in spec.objectives]
 
-    def _scored_alike(self, recipe: Recipe) -> FrozenTrial | None:
-        """A scored trial of the same recipe: the same weights, so the same scores."""
-        dumped = recipe.model_dump(mode="json")
-        scored = self._study.read().of(TrialState.COMPLETE)
-        return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
-
-    def _is_champion(self, trial: optuna.Trial, values: Sequence[float], before: Trials) -> bool:
-        """Is it better than every trial before in the only objective?"""
-        if len(values) > 1 or STOPPED in trial.user_attrs:
+    def _is_best(self, trial: optuna.Trial, values: Sequence[float], others: Trials) -> bool:
+        """Is it scored on all problems and feasible, and no other as good in all objectives?"""
+        if STOPPED in trial.user_attrs or others.have_reached(values):
             return False
-        if self._study.spec.constraints and not is_feasible(trial):
-            return False
-        return before.best is None or not before.reaches(before.best, values)
+        return not self._study.spec.constraints or is_feasible(trial)
 
-    def _confirm(self, trial: optuna.Trial, merged: Merged) -> None:
-        """Scores it on dev too, which the search never sees: it is likely a finalist."""
-        if self._study.spec.has_dev:
-            found = self._evaluator.evaluate(
-                merged.model, merged.tokenizer, "dev", processor=merged.processor
-            )
-            trial.set_user_attr(DEV, as_stored(found.scores))
-
-    def _is_best(self, values: Sequence[float], before: Trials) -> bool:
-        """Is no trial before at least as good in all objectives?"""
-        return not any(before.reaches(other, values) for other in before.rankable)
+    def _confirm(self, merged: Merged) -> Scores | None:
+        """Its scores on dev, which the search never sees: it is likely a finalist."""
+        if not self._study.spec.has_dev:
+            return None
+        return self._evaluator.evaluate(
+            merged.model, merged.tokenizer, "dev", processor=merged.processor
+        ).scores
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())
@@ -159,21 +142,21 @@ def build_and_score(
     evaluation = score(merged)
     evaluation.require_finite()
     scored = time.perf_counter()
-    seconds = {"merge": round(built - start, 4), "score": round(scored - built, 4)}
-    costs = model_costs(merged.model)
-    return Candidate(merged, torch.get_num_threads(), evaluation, costs, seconds)
+    result = Result(
+        merged.digest,
+        torch.get_num_threads(),
+        evaluation.scores,
+        model_costs(merged.model),
+        {"merge": round(built - start, 4), "score": round(scored - built, 4)},
+    )
+    return Candidate(merged, evaluation, result)
 
 
-def as_stored(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
-    """Scores as an attribute of a trial or study has them."""
-    return {name: asdict(score) for name, score in scores.items()}
-
-
-def as_scored(trial: FrozenTrial) -> AbstractContextManager[None]:
-    """Within the block a recipe gives the tensors that the trial was scored with, bit for bit."""
-    from evomerge_optuna.machine import threads
-
-    return threads(trial.user_attrs[THREADS])
+def _scored_alike(recipe: Recipe, trials: Trials) -> FrozenTrial | None:
+    """A scored trial of the same recipe: the same weights, so the same scores."""
+    dumped = recipe.model_dump(mode="json")
+    scored = trials.of(TrialState.COMPLETE)
+    return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:

@@ -32,16 +32,18 @@ class Race:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._pruner = WilcoxonPruner(p_threshold=racing.p_threshold)
 
-    def score(self, trial: optuna.Trial, merged: Merged) -> Evaluation:
+    def score(self, trial: optuna.Trial, merged: Merged, best: FrozenTrial | None) -> Evaluation:
         """The evaluation on all problems, or on those before the candidate was stopped.
 
         Every block's score is reported; a stopped trial's attribute says after how many problems.
+
+        Args:
+            best: the trial to race against; None: there is none yet.
 
         Raises:
             CandidateError: a block cannot be scored, or its score is not finite.
         """
         target = self._study.spec.objective.target
-        best = self._study.best()
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
         for block in self._blocks:

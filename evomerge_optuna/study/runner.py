@@ -26,9 +26,10 @@ from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
 from evomerge_optuna.study.requeue import requeue
 from evomerge_optuna.study.studies import ERROR, MergeStudy
-from evomerge_optuna.study.worker import working
+from evomerge_optuna.study.trials import Trials
+from evomerge_optuna.study.worker import Taken, working
 
-OnTrial = Callable[[FrozenTrial], None]
+OnTrial = Callable[[FrozenTrial, Trials], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
@@ -40,7 +41,7 @@ def run_study(
     *,
     timeout: float | None = None,
     grace: float = 0.0,
-    on_trial: OnTrial = lambda _: None,
+    on_trial: OnTrial = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Runs trials until the study has `trials` finished ones in all, or `timeout` seconds passed.
@@ -51,7 +52,7 @@ def run_study(
     Args:
         trials: the total wanted, with those of earlier runs and of other workers.
         grace: seconds that the running trial has to finish after SIGTERM.
-        on_trial: called with each finished trial.
+        on_trial: called with each finished trial, and all trials as they were when it was taken.
         say: told in a line what the run keeps in memory, and what it waits for.
 
     Raises:
@@ -71,9 +72,9 @@ def run_study(
 
                 take = partial(worker.next_trial, trials, is_over, say)
                 lost = 0  # trials in a row
-                while (trial := persistently(rdb, take, say)) is not None:
+                while (taken := persistently(rdb, take, say)) is not None:
                     try:
-                        finished = _run_trial(merge_study, objective, trial)
+                        finished = _run_trial(merge_study, objective, taken)
                     except optuna.exceptions.UpdateFinishedTrialError:
                         continue  # taken for dead, and given to another worker
                     except database_failures() as error:
@@ -83,7 +84,7 @@ def run_study(
                         wait_for_proxy(rdb, say)
                         continue  # queued again with the next trial that is taken
                     lost = 0
-                    persistently(rdb, partial(on_trial, finished), say)
+                    persistently(rdb, partial(on_trial, finished, taken.before), say)
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
@@ -97,10 +98,10 @@ def run_study(
             raise
 
 
-def _run_trial(merge_study: MergeStudy, objective: Objective, trial: optuna.Trial) -> FrozenTrial:
-    study = merge_study.study
+def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> FrozenTrial:
+    study, trial = merge_study.study, taken.trial
     try:
-        values = objective(trial)
+        values = objective(trial, taken.before)
     except NotFiniteError as error:
         return _fail(study, trial, str(error))
     except CandidateError as error:

@@ -24,12 +24,12 @@ class Trials:
 
     def of(self, state: TrialState) -> list[FrozenTrial]:
         """Those in this state."""
-        return [trial for trial in self.everything if trial.state is state]
+        return self._by_state[state]
 
     @cached_property
     def repeated(self) -> set[int]:
         """Numbers of the trials that were cut short and queued again."""
-        return {t.user_attrs[REPEATS] for t in self.everything if REPEATS in t.user_attrs}
+        return set(self._repeats.values())
 
     @cached_property
     def counted(self) -> list[FrozenTrial]:
@@ -39,13 +39,13 @@ class Trials:
     @property
     def finished(self) -> int:
         """How many count as finished: scored, or failed by their own fault."""
-        return sum(t.state in (TrialState.COMPLETE, TrialState.FAIL) for t in self.counted)
+        done = len(self.of(TrialState.COMPLETE)) + len(self.of(TrialState.FAIL))
+        return done - sum(self.everything[number].state.is_finished() for number in self.repeated)
 
     @cached_property
     def rankable(self) -> list[FrozenTrial]:
         """Trials that keep the constraints and were scored on all problems, by number."""
-        scored = [t for t in self.counted if t.state is TrialState.COMPLETE and is_feasible(t)]
-        return [trial for trial in scored if STOPPED not in trial.user_attrs]
+        return [trial for trial in self._scored if _is_rankable(trial)]
 
     @cached_property
     def ranked(self) -> list[FrozenTrial]:
@@ -65,8 +65,7 @@ class Trials:
     @property
     def baselines(self) -> list[FrozenTrial]:
         """Scored trials of given parameters; their attribute `BASELINE` says what each is."""
-        scored = [t for t in self.counted if t.state is TrialState.COMPLETE]
-        return [trial for trial in scored if BASELINE in trial.user_attrs]
+        return [trial for trial in self._scored if BASELINE in trial.user_attrs]
 
     @property
     def front(self) -> list[FrozenTrial]:
@@ -77,6 +76,11 @@ class Trials:
                 front.append(trial)
         return front
 
+    def have_reached(self, values: Sequence[float]) -> bool:
+        """Is a rankable trial at least as good as these values in every objective?"""
+        latest_first = reversed(self._scored)  # which are good: soon found
+        return any(self.reaches(trial, values) and _is_rankable(trial) for trial in latest_first)
+
     def reaches(self, trial: FrozenTrial, values: Sequence[float]) -> bool:
         """Is the trial at least as good as these values in every objective?"""
         both = zip(self.objectives, trial.values, values, strict=True)
@@ -84,25 +88,39 @@ class Trials:
 
     def position(self, trial: FrozenTrial) -> int:
         """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
-        repeats = {t.number: t.user_attrs[REPEATS] for t in self.everything if is_repeat(t)}
         original = trial.number
-        while original in repeats:
-            original = repeats[original]
-        return sum(t.number < original and t.number not in repeats for t in self.everything)
+        while original in self._repeats:
+            original = self._repeats[original]
+        return sum(t.number < original and t.number not in self._repeats for t in self.everything)
 
     @property
     def next_position(self) -> int:
         """The position of a trial that is not there yet."""
-        return sum(not is_repeat(trial) for trial in self.everything)
+        return len(self.everything) - len(self._repeats)
+
+    @cached_property
+    def _by_state(self) -> dict[TrialState, list[FrozenTrial]]:
+        found: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
+        for trial in self.everything:
+            found[trial.state].append(trial)
+        return found
+
+    @cached_property
+    def _repeats(self) -> dict[int, int]:
+        """By a trial's number that of the one it repeats."""
+        return {t.number: t.user_attrs[REPEATS] for t in self.everything if REPEATS in t.user_attrs}
+
+    @cached_property
+    def _scored(self) -> list[FrozenTrial]:
+        return [t for t in self.of(TrialState.COMPLETE) if t.number not in self.repeated]
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
         losses = (-o.sign * v for o, v in zip(self.objectives, trial.values, strict=True))
         return (*losses, trial.number)
 
 
-def is_repeat(trial: FrozenTrial) -> bool:
-    """Does it repeat another one?"""
-    return REPEATS in trial.user_attrs
+def _is_rankable(trial: FrozenTrial) -> bool:
+    return STOPPED not in trial.user_attrs and is_feasible(trial)
 
 
 def is_feasible(trial: FrozenTrial | optuna.Trial) -> bool:

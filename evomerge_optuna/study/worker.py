@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +18,14 @@ from evomerge_optuna.study.trials import Trials
 _POLL = 1.0  # seconds between two looks at the trials of others
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A trial to run, and all trials of its study as they were when it was taken."""
+
+    trial: optuna.Trial
+    before: Trials
+
+
 class Worker:
     """Takes trials one at a time; all of a study's workers together take no more than wanted."""
 
@@ -30,7 +38,7 @@ class Worker:
         wanted: int,
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
-    ) -> optuna.Trial | None:
+    ) -> Taken | None:
         """A trial to run, for which it sets the study's sampler.
 
         None once `wanted` trials are finished, or it is over. As long as others run the
@@ -47,7 +55,7 @@ class Worker:
                 if trials.finished >= wanted:
                     return None
                 if trials.finished + len(trials.of(TrialState.RUNNING)) < wanted:
-                    return self._take(trials)
+                    return Taken(self._take(trials), trials)
             if not told:
                 say("waiting for the last trials, which are with other workers")
                 told = True

@@ -22,7 +22,7 @@ from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_cod
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
-from evomerge_optuna.study.objective import DIGEST, SCORES
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import create_study
@@ -156,8 +156,8 @@ def test_a_trial_scores_as_the_harness_does_the_exported_checkpoint(
     export(created, best, tmp_path / "model")
     wanted = alone("next_word", folder, tmp_path / "model", range(24))
     assert best.values[0] == wanted["acc,none"]
-    assert best.user_attrs[SCORES]["words.acc"]["n"] == 24
-    assert len({trial.user_attrs[DIGEST] for trial in created.trials()}) > 1
+    assert result_of(best).scores["words.acc"].n == 24
+    assert len({result_of(trial).sha256 for trial in created.trials()}) > 1
 
 
 @pytest.mark.parametrize(

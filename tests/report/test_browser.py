@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def address(
             "objectives": [{"minimize": "words.perplexity"}, {"minimize": "layers"}],
         }
         study = create_study(store, parse_spec(spec_content(**parts)))
-        run_study(study, 12, on_trial=lambda trial: describe_trial(study, trial))
+        run_study(study, 12, on_trial=partial(describe_trial, study))
         describe_study(study)
     ready = threading.Event()
     addresses: list[str] = []

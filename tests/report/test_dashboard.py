@@ -4,6 +4,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
 def served(merge_study: MergeStudy) -> Iterator[str]:
     """A running dashboard over three trials, and its address."""
     describe_study(merge_study)
-    run_study(merge_study, 3, on_trial=lambda trial: describe_trial(merge_study, trial))
+    run_study(merge_study, 3, on_trial=partial(describe_trial, merge_study))
     addresses: list[str] = []
     ready = threading.Event()
 

@@ -22,6 +22,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
 from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study
@@ -48,7 +49,7 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     scores = FinalScorer(finished).final_scores(best)[-1].scores
     out = tmp_path / "new" / "model"
     digest = export(finished, best, out)
-    assert digest == best.user_attrs["sha256"] == digest_files(out)
+    assert digest == result_of(best).sha256 == digest_files(out)
 
     # Plain transformers gives the scores that were printed.
     model = AutoModelForCausalLM.from_pretrained(out)

@@ -17,6 +17,7 @@ from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.final import FinalScorer
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
@@ -135,7 +136,7 @@ def test_export_is_what_was_scored(
     assert all(t.state is TrialState.COMPLETE for t in study.trials())
     trial = max(study.trials(), key=lambda t: len(recipe_of(t).model_dump()["steps"]))
     out = tmp_path / "out"
-    assert export(study, trial, out) == trial.user_attrs["sha256"]
+    assert export(study, trial, out) == result_of(trial).sha256
     model, tokenizer = load_model(out, "cpu")
     score = Evaluator(study.spec).evaluate(model, tokenizer, "search").scores["words.perplexity"]
     # Folded scales move by what the norms' epsilon is beside these tiny random activations.

@@ -14,8 +14,9 @@ from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.report.notes import trial_note
 from evomerge_optuna.spec import RacingSpec, StudySpec
-from evomerge_optuna.study.objective import DEV, SAME_AS, SCORES
+from evomerge_optuna.study.objective import SAME_AS
 from evomerge_optuna.study.racing import Race
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
@@ -61,7 +62,7 @@ def test_stopped_trials_count_with_what_was_scored(finished: MergeStudy) -> None
     trial = stopped[0]
     done = len(trial.intermediate_values)
     assert done < BLOCKS
-    assert trial.user_attrs[STOPPED] == 2 * done == trial.user_attrs[SCORES][TARGET]["n"]
+    assert trial.user_attrs[STOPPED] == 2 * done == result_of(trial).scores[TARGET].n
     merged = EveryMerger(finished.spec.evaluation).merge(recipe_of(trial))
     evaluator = Evaluator(finished.spec)
     blocks = [
@@ -69,7 +70,7 @@ def test_stopped_trials_count_with_what_was_scored(finished: MergeStudy) -> None
         for n in range(done)
     ]
     assert trial.values[0] == evaluator.join(blocks).scores[TARGET].value
-    assert f"Stopped after {2 * done} problems" in trial_note(finished, trial)
+    assert f"Stopped after {2 * done} problems" in trial_note(finished, trial, finished.read())
 
 
 def test_no_stopped_trial_is_the_best(finished: MergeStudy) -> None:
@@ -81,14 +82,14 @@ def test_no_stopped_trial_is_the_best(finished: MergeStudy) -> None:
     evaluator = Evaluator(finished.spec)
     whole = evaluator.evaluate(merged.model, merged.tokenizer, "search").scores[TARGET]
     assert best.values[0] == pytest.approx(whole.value)
-    dev = evaluator.evaluate(merged.model, merged.tokenizer, "dev").scores[TARGET]
-    assert Score(**best.user_attrs[DEV][TARGET]) == dev
+    dev = evaluator.evaluate(merged.model, merged.tokenizer, "dev").scores
+    assert result_of(best).dev == dev
     assert not {t.number for t in finished.read().stopped} & {t.number for t in finished.ranked()}
     reached = float("inf")
     for trial in finished.trials():
         if STOPPED in trial.user_attrs:
             assert trial.values[0] > reached
-        assert (DEV in trial.user_attrs) == (trial.values[0] < reached)
+        assert (result_of(trial).dev is not None) == (trial.values[0] < reached)
         reached = min(reached, trial.values[0])
 
 
@@ -171,7 +172,7 @@ def test_what_looks_best_is_scored_on_all_problems(
     losing = Canned(blocks, times * best.values[0])
     racing = RacingSpec(blocks=BLOCKS, p_threshold=0.2)
     trial = optuna.create_study().ask()
-    Race(finished, racing, losing).score(trial, Merged(None, None, ""))
+    Race(finished, racing, losing).score(trial, Merged(None, None, ""), best)
     assert losing.asked == asked
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from evomerge_optuna.study.requeue import INTERRUPTED
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import open_study
 from evomerge_optuna.study.trials import REPEATS
@@ -61,7 +62,7 @@ def stop_after(process: Any, url: str, trials: int, number: int) -> str:
 def outcome(url: str) -> list[tuple[dict[str, float], list[float], str]]:
     """What a study came to: parameters, score and merged tensors of each trial that counts."""
     study = open_study(open_store(url), "tiny")
-    return [(t.params, t.values, t.user_attrs["sha256"]) for t in study.trials()]
+    return [(t.params, t.values, result_of(t).sha256) for t in study.trials()]
 
 
 @pytest.mark.parametrize(

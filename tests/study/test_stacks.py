@@ -16,6 +16,7 @@ from evomerge_optuna.report.dashboard import attach_path, describe_study, descri
 from evomerge_optuna.report.export import STACK_FILE, export
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
@@ -57,7 +58,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 6
     assert [t.params for t in trials] == [t.params for t in again.trials()]
     assert [t.values for t in trials] == [t.values for t in again.trials()]
-    assert len({t.user_attrs["sha256"] for t in trials}) > 1
+    assert len({result_of(t).sha256 for t in trials}) > 1
 
     chosen = trials[-1]
     rows = {row.name: row.scores["test"] for row in FinalScorer(dfs_study).final_scores(chosen)}
@@ -65,7 +66,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
     assert rows["identity path"] == rows["a"]
 
     digest = export(dfs_study, chosen, tmp_path / "out")
-    assert digest == chosen.user_attrs["sha256"]
+    assert digest == result_of(chosen).sha256
     recipe = recipe_of(chosen)
     assert isinstance(recipe, StackRecipe)
     model, tokenizer = load_model(tmp_path / "out", "cpu")
@@ -80,7 +81,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
 def test_the_path_is_shown(dfs_study: MergeStudy) -> None:
     run_study(dfs_study, 3)
     for trial in dfs_study.trials():
-        describe_trial(dfs_study, trial)
+        describe_trial(dfs_study, trial, dfs_study.read())
     describe_study(dfs_study)
     assert attach_path(dfs_study, choose_trial(dfs_study, "1")) == "path-trial-1.html"
     (meta,) = optuna.artifacts.get_all_artifact_meta(dfs_study.study)

@@ -17,6 +17,7 @@ from evomerge_optuna.report.export import RECIPE_FILE, export
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, continue_with, create_study, open_study
@@ -74,7 +75,7 @@ def test_searched_scored_and_exported(
     assert rows["vl"]["test"] == alone.scores
 
     out = tmp_path / "out"
-    assert export(merge_study, chosen, out) == chosen.user_attrs["sha256"]
+    assert export(merge_study, chosen, out) == result_of(chosen).sha256
     before, after = read_tensors(vlm), read_tensors(out)
     for name, tensor in before.items():
         if not is_of_the_text(name):
