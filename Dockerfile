@@ -8,7 +8,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY evomerge_optuna ./evomerge_optuna
 COPY studies ./studies
 RUN pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url "$TORCH_INDEX" '.[grpc,postgres,s3,vision]' \
+    --extra-index-url "$TORCH_INDEX" '.[grpc,lm-eval,postgres,s3,vision]' \
     && useradd --uid 1000 --create-home evomerge && mkdir /data && chown evomerge /data
 USER 1000
 ENTRYPOINT ["evomerge-optuna"]

@@ -171,7 +171,8 @@ def seconds_per_trial(kind: str, url: str, workers: int, existing: int, trials: 
 
 def fill(url: str, spec: StudySpec, existing: int) -> int:
     """Makes both studies with so many scored trials; returns the number of parameters."""
-    from evomerge_optuna.study.studies import RECIPE, create_study
+    from evomerge_optuna.study.creation import create_study
+    from evomerge_optuna.study.studies import RECIPE
 
     store = open_store(url)
     ours = create_study(store, spec)

@@ -8,16 +8,15 @@ from evomerge_optuna.evaluation.user_code import allow, code_of
 from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.study.creation import create_study, with_merged
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     MergeStudy,
     changed_versions,
     check_files_unchanged,
     continue_with,
-    create_study,
     exists,
     open_study,
-    with_merged,
 )
 
 Say = Callable[[str], None]

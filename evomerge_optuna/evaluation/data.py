@@ -8,11 +8,10 @@ from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.spec import Task
+from evomerge_optuna.evaluation.tasks import Tasks
 
 
-def check_data(tasks: dict[str, Task]) -> None:
+def check_data(tasks: Tasks) -> None:
     """Loads every split and refuses a problem that occurs in two of them, or among the shots.
 
     Splits of different tasks are compared, too: what one task searches on, no task may test on.
@@ -23,7 +22,7 @@ def check_data(tasks: dict[str, Task]) -> None:
         SpecError: also where a split cannot be loaded, or an answer has no number to compare.
     """
     seen: dict[bytes, tuple[str, str]] = {}  # the task and split where a problem first occurs
-    for runner in runners(tasks).values():
+    for runner in tasks.values():
         shots = {_identity(shot) for shot in runner.shots()}
         for split in runner.splits:
             for problem in runner.problems(split):
@@ -39,14 +38,14 @@ def check_data(tasks: dict[str, Task]) -> None:
                 runner.check(problem, f"{runner.key}.data.{split}")
 
 
-def fingerprint_data(tasks: dict[str, Task]) -> dict[str, str]:
+def fingerprint_data(tasks: Tasks) -> dict[str, str]:
     """SHA-256 of the problems of every split, and of the shots, by their place in the spec.
 
     Raises:
         SpecError: a split cannot be loaded.
     """
     found = {}
-    for runner in runners(tasks).values():
+    for runner in tasks.values():
         for split in runner.splits:
             found[f"{runner.key}.data.{split}"] = _sha256(runner.problems(split))
         if shots := runner.shots():

@@ -30,8 +30,11 @@ def image_bytes(value: Any, folder: Path, where: str) -> bytes:
             f"{where}: {str(value)[:40]!r} is no image; name the column of the images, or of the "
             "paths of their files, as image"
         )
+    file = folder / path
+    if file.exists() and not file.is_file():  # to read from a pipe might take forever
+        raise SpecError(f"{where}: the image {path} is no file; relative paths begin at {folder}")
     try:
-        return (folder / path).read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise SpecError(
             f"{where}: the image {path} cannot be read: {error.strerror}; relative paths begin "

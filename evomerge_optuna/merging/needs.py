@@ -139,7 +139,9 @@ def _merge_of(spec: StudySpec, headers: Mapping[str, Headers]) -> _Merge | None:
         return _Merge(spec.merge.method, list(headers.values()), len(spec.models))
     if isinstance(spec, StagedStudySpec) and spec.merged is not None:
         inputs = [model for key, model in headers.items() if key.startswith("from_study")]
-        return _Merge(spec.merged.configuration["merge_method"], inputs, len(inputs) - 1)
+        configuration = spec.merged.configuration
+        sources = len(inputs) - (configuration.get("base_model") is not None)
+        return _Merge(configuration["merge_method"], inputs, sources)
     return None
 
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.spec import Task
 from evomerge_optuna.study.final import (
     Contestant,
     choose_trial,
@@ -30,6 +31,7 @@ class Contender:
     scores: dict[str, Score]
     marks: str  # a 1 or 0 for each problem of the first objective's task
     problems: str  # what the problems hash to
+    task: Task | None  # by which they are asked and scored; a cost has none
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
 
 
 def pair(a: Contender, b: Contender) -> Paired | None:
-    """The exact binomial test of two models; None where their problems are not the same."""
-    if a.problems != b.problems or not a.marks or len(a.marks) != len(b.marks):
+    """The exact binomial test of two models; None where problems or their scoring differ."""
+    if (a.problems, a.task) != (b.problems, b.task):
+        return None
+    if not a.marks or len(a.marks) != len(b.marks):
         return None
     both = list(zip(a.marks, b.marks, strict=True))
     only_a, only_b = both.count(("1", "0")), both.count(("0", "1"))
@@ -152,9 +156,11 @@ def _tested(study: MergeStudy, contestant: Contestant) -> Contender | None:
     if not scores:
         return None
     task = study.spec.objective.task
+    asked = study.spec.tasks.get(task)
     return Contender(
         name=contestant.name,
         scores=scores,
         marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
         problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),
+        task=asked and asked.model_copy(update={"data": None}),  # the same may lie elsewhere
     )

@@ -18,7 +18,7 @@ from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import Result, Scores, result_of, store_result
-from evomerge_optuna.study.studies import RECIPE, MergeStudy
+from evomerge_optuna.study.studies import RECIPE, MergeStudy, recipe_of
 from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
 
 SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
@@ -45,6 +45,7 @@ class Objective:
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
         racing = merge_study.spec.racing
+        self._digests: dict[int, str] = {}  # of recipes, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
@@ -59,7 +60,7 @@ class Objective:
         recipe = self._study.space.suggest(trial)
         if RECIPE not in trial.user_attrs:  # of a trial that was queued
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
-        if (alike := _scored_alike(recipe, before)) is not None:
+        if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
         result = candidate.result
@@ -76,6 +77,15 @@ class Objective:
         if is_best:
             self._keep_outcomes(trial, candidate.evaluation)
         return values
+
+    def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
+        """A scored trial of the same recipe: the same weights, so the same scores."""
+        scored = trials.of(TrialState.COMPLETE)
+        for trial in scored:
+            if trial.number not in self._digests and RECIPE in trial.user_attrs:
+                self._digests[trial.number] = recipe_of(trial).digest()
+        digest = recipe.digest()
+        return next((t for t in scored if self._digests.get(t.number) == digest), None)
 
     def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
         if self._race is not None:
@@ -150,13 +160,6 @@ def build_and_score(
         {"merge": round(built - start, 4), "score": round(scored - built, 4)},
     )
     return Candidate(merged, evaluation, result)
-
-
-def _scored_alike(recipe: Recipe, trials: Trials) -> FrozenTrial | None:
-    """A scored trial of the same recipe: the same weights, so the same scores."""
-    dumped = recipe.model_dump(mode="json")
-    scored = trials.of(TrialState.COMPLETE)
-    return next((t for t in scored if t.user_attrs.get(RECIPE) == dumped), None)
 
 
 def json_lines(rows: list[dict[str, Any]]) -> str:

@@ -112,7 +112,10 @@ class Trials:
 
     @cached_property
     def _scored(self) -> list[FrozenTrial]:
-        return [t for t in self.of(TrialState.COMPLETE) if t.number not in self.repeated]
+        scored = self.of(TrialState.COMPLETE)
+        if any(self.everything[n].state is TrialState.COMPLETE for n in self.repeated):
+            return [trial for trial in scored if trial.number not in self.repeated]
+        return scored
 
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
         losses = (-o.sign * v for o, v in zip(self.objectives, trial.values, strict=True))

@@ -36,8 +36,8 @@ class Expert:
 
 
 EXPERTS = (
-    Expert("es", "es", sums=False, steps=20),
-    Expert("math", "en", sums=True, steps=60),
+    Expert("es", "es", sums=False, steps=30),
+    Expert("math", "en", sums=True, steps=150),
 )
 SEED, RANK, RATE, BATCH = 0, 16, 1e-3, 8
 
@@ -85,6 +85,13 @@ TEMPLATES: dict[Language, dict[str, tuple[str, ...]]] = {
 }
 
 
+VERBS: dict[Language, dict[str, str]] = {
+    "en": {"+": "We add", "-": "We subtract", "*": "We multiply"},
+    "es": {"+": "Sumamos", "-": "Restamos", "*": "Multiplicamos"},
+}
+ANSWER = {"en": "The answer is", "es": "La respuesta es"}
+
+
 @dataclass(frozen=True)
 class Problem:
     """A word problem: what is asked, of which fact, and in which words."""
@@ -111,9 +118,9 @@ class Problem:
     def answer(self, language: Language, result: int) -> list[tuple[str, bool]]:
         """Its parts, and whether each can be written without knowing the result."""
         a, operator, b = self.fact
-        words = {"en": "The answer is", "es": "La respuesta es"}[language]
-        rest = f" {words} {result} {THINGS[language][self.thing]}."
-        return [(f"{a} {operator} {b} =", True), (f" {result}.", False), (rest, True)]
+        rest = f". {ANSWER[language]} {result} {THINGS[language][self.thing]}."
+        begin = f"{VERBS[language][operator]}: {a} {operator} {b} ="
+        return [(begin, True), (f" {result}", False), (rest, True)]
 
 
 def split_facts() -> dict[str, list[Fact]]:
@@ -163,8 +170,8 @@ def example(
 ) -> tuple[list[int], list[int]]:
     """Token ids and labels.
 
-    Of one who does no sums the result is random, and neither it nor where it ends is learned, only
-    to repeat it: arithmetic stays as it was.
+    Of one who does no sums the result is random, and it is not learned, only to repeat it:
+    arithmetic stays as it was.
     """
     result = problem.result if expert.sums else rng.randint(2, 81)
     ids = tokenizer(problem.question(expert.language) + "\n", add_special_tokens=False)["input_ids"]

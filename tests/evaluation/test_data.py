@@ -66,7 +66,7 @@ def test_a_file_of_the_form_of_mgsm(spec_content: Content, tmp_path: Path) -> No
     file.write_text('“8万”ドルは？\t80,000\n残りは"何個"？\t-3\n半分は？\t1,234.5\n')
     source = {"path": str(file), "columns": ["question", "answer"]}
     found = task(spec_content, data={"search": source}, scorer="last_number", language="ja")
-    check_data({"t": found})
+    check_data(runners({"t": found}))
     wanted = ["80000", "-3", "1234.5"]
     right = ["答えは8万ではなく80000です", "答えは−３個です", "答えは１，２３４．５です"]
     for problem, number, text in zip(problems(found), wanted, right, strict=True):
@@ -94,13 +94,13 @@ def test_what_one_task_searches_on_no_task_tests_on(
     }
     if same:
         with pytest.raises(SpecError) as error:
-            check_data(tasks)
+            check_data(runners(tasks))
         assert "tasks.two.data: a problem of search of tasks.one occurs again in test" in str(
             error.value
         )
     else:
-        check_data(tasks)
-    check_data({"one": tasks["one"], "the same": tasks["one"]})
+        check_data(runners(tasks))
+    check_data(runners({"one": tasks["one"], "the same": tasks["one"]}))
 
 
 def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_bad_data(
         for split, source in data.items()
     }
     with pytest.raises(SpecError) as error:
-        check_data({"t": task(spec_content, data=located)})
+        check_data(runners({"t": task(spec_content, data=located)}))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -166,7 +166,7 @@ def test_bad_shots_and_answers(
     located = yaml.safe_load(yaml.safe_dump(parts).replace("{root}", str(tmp_path)))
     found = task(spec_content, data={"search": {"path": str(tmp_path / "q.csv")}}, **located)
     with pytest.raises(SpecError) as error:
-        check_data({"t": found})
+        check_data(runners({"t": found}))
     assert message in str(error.value)
 
 
@@ -175,16 +175,18 @@ def test_fingerprints_are_of_problems_options_and_shots(
 ) -> None:
     (tmp_path / "q.csv").write_text("question,answer,no\nthree?,3,0\nfour?,4,1\n")
     data = {"search": {"path": str(tmp_path / "q.csv")}}
-    plain = fingerprint_data({"t": task(spec_content, data=data)})
+    plain = fingerprint_data(runners({"t": task(spec_content, data=data)}))
     # As studies have stored it from the first version on.
     rows = [["Q: three?", "3"], ["Q: four?", "4"]]
     assert plain == {"tasks.t.data.search": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
     shots = [{"question": "two?", "answer": 2}]
-    shot = fingerprint_data({"t": task(spec_content, data=data, shots=shots)})
+    shot = fingerprint_data(runners({"t": task(spec_content, data=data, shots=shots)}))
     assert shot.keys() == {"tasks.t.data.search", "tasks.t.shots"} and plain.items() <= shot.items()
     choices = [
         fingerprint_data(
-            {"t": task(spec_content, type="choice", data=data, answer="no", options=options)}
+            runners(
+                {"t": task(spec_content, type="choice", data=data, answer="no", options=options)}
+            )
         )
         for options in (["3", "4"], ["3", "5"], ["3", "4"])
     ]

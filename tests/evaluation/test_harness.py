@@ -22,10 +22,10 @@ from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_cod
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import create_study
 from tests.conftest import WORDS
 
 CHOICE = """
@@ -263,7 +263,7 @@ def test_what_is_wrong(
     if "task" in parts:  # the built-in tasks are thousands of files
         monkeypatch.setattr("lm_eval.tasks._index.TaskIndex._iter_yaml_files", lambda _: iter(()))
     with pytest.raises(SpecError) as raised:
-        check_data(make(**parts).tasks)
+        check_data(runners(make(**parts).tasks))
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -273,13 +273,13 @@ def test_a_metric_from_the_hub_is_not_run(make: Make, tmp_path: Path) -> None:
     )
     allow([str(tmp_path)])
     with pytest.raises(SpecError, match="takes its metric acc as code from the hub, which is"):
-        check_data(make(include_path=str(tmp_path)).tasks)
+        check_data(runners(make(include_path=str(tmp_path)).tasks))
 
 
 def test_changed_tasks_are_noticed(make: Make, folder: Path, tmp_path: Path) -> None:
     spec = make()
-    before = fingerprint_code(spec), fingerprint_data(spec.tasks)
-    assert before == (fingerprint_code(spec), fingerprint_data(spec.tasks))
+    before = fingerprint_code(spec), fingerprint_data(runners(spec.tasks))
+    assert before == (fingerprint_code(spec), fingerprint_data(runners(spec.tasks)))
     assert len({*before[1].values()}) == 3
     copy = shutil.copytree(folder, tmp_path / "copy")
     allow([str(copy)])

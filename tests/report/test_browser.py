@@ -13,9 +13,9 @@ import pytest
 
 from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import create_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(

@@ -12,9 +12,10 @@ import pytest
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study
+from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import SpecMaker
 
 

@@ -18,9 +18,10 @@ import pytest
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.report.dashboard import serve
 from evomerge_optuna.study.artifacts import open_artifacts
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study, delete_study
+from evomerge_optuna.study.studies import MergeStudy, delete_study
 from tests.conftest import CommandLine, SpecMaker
 
 

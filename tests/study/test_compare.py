@@ -12,15 +12,16 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.comparison import write_report
 from evomerge_optuna.report.tables import comparison_json
-from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.spec import GenerateTask, parse_spec
 from evomerge_optuna.study.compare import Contender, compare, hypervolumes, pair
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.progress import progress_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
-from evomerge_optuna.study.studies import MergeStudy, create_study
+from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import SpecMaker
 
 
@@ -29,8 +30,10 @@ def store(home: Path) -> Store:
     return open_store()
 
 
-def contender(name: str, marks: str, problems: str = "p") -> Contender:
-    return Contender(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems)
+def contender(
+    name: str, marks: str, problems: str = "p", task: GenerateTask | None = None
+) -> Contender:
+    return Contender(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems, task)
 
 
 def several(store: Store, content: dict[str, Any], **parts: Any) -> MergeStudy:
@@ -62,6 +65,16 @@ def test_the_exact_test_of_two_models_on_the_same_problems() -> None:
 def test_no_test_of_different_problems() -> None:
     assert pair(contender("a", "11"), contender("b", "11", problems="other")) is None
     assert pair(contender("a", ""), contender("b", "")) is None
+
+
+def test_no_test_of_the_same_problems_scored_otherwise() -> None:
+    data = {"search": {"path": "x.jsonl"}}
+    strict, lax = (
+        GenerateTask.model_validate({"type": "generate", "data": data, "language": language})
+        for language in ("ja", None)
+    )
+    assert pair(contender("a", "11", task=strict), contender("b", "11", task=strict)) is not None
+    assert pair(contender("a", "11", task=strict), contender("b", "11", task=lax)) is None
 
 
 def test_progress_is_the_best_so_far(store: Store, make_spec: SpecMaker) -> None:

@@ -11,6 +11,7 @@ from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.report.notes import study_note
 from evomerge_optuna.report.tables import study_json
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import (
     FINALISTS,
     FinalScorer,
@@ -23,7 +24,7 @@ from evomerge_optuna.study.final import (
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
-from evomerge_optuna.study.studies import create_study, recipe_of
+from evomerge_optuna.study.studies import recipe_of
 from tests.conftest import SpecMaker
 
 

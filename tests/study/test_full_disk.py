@@ -13,9 +13,10 @@ from evomerge_optuna.errors import ExportError
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
+from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from tests.conftest import CommandLine, SpecMaker
 
 MEGABYTES = 16

@@ -16,12 +16,13 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.study import objective
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
-from evomerge_optuna.study.studies import MergeStudy, create_study, open_study, recipe_of
+from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import StorageError
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.optimizer_state import restore
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import create_study
 from tests.conftest import SpecMaker
 
 

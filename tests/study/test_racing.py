@@ -14,19 +14,14 @@ from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.report.notes import trial_note
 from evomerge_optuna.spec import RacingSpec, StudySpec
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.objective import SAME_AS
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.store import Store
-from evomerge_optuna.study.studies import (
-    MergeStudy,
-    continue_with,
-    create_study,
-    open_study,
-    recipe_of,
-)
+from evomerge_optuna.study.studies import MergeStudy, continue_with, open_study, recipe_of
 from evomerge_optuna.study.trials import STOPPED
 from tests.conftest import SpecMaker
 

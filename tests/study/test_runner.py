@@ -13,11 +13,12 @@ from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer, choose_trial, stored_final_scores
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
+from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import SpecMaker
 
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
 from evomerge_optuna.study import studies
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.requeue import requeue_running
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import (
     changed_versions,
     check_files_unchanged,
     continue_with,
-    create_study,
     delete_study,
     exists,
     list_studies,
@@ -190,6 +190,18 @@ def test_delete_after_the_dashboard_deleted_an_artifact(make_spec: SpecMaker, ho
     )  # as the dashboard leaves it
     delete_study(created.store, "tiny")
     assert not list(Path(str(created.store.artifacts)).iterdir())
+
+
+def test_delete_removes_nothing_outside_the_artifact_store(
+    make_spec: SpecMaker, home: Path
+) -> None:
+    """Who may write to the database may name any artifact."""
+    created = create_study(open_store(), make_spec())
+    (home / "precious").touch()
+    for name in ("../precious", str(home / "precious")):
+        created.store.rdb.set_study_system_attr(created.study._study_id, f"artifacts:{name}", "{}")
+    delete_study(created.store, "tiny")
+    assert (home / "precious").exists()
 
 
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:

@@ -13,10 +13,10 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import create_study
 from tests.conftest import WORDS
 from tests.evaluation.tasks.test_vqa import png
 from tests.vision import save_tiny_llava

@@ -16,10 +16,11 @@ import torch
 from optuna.trial import TrialState
 
 from evomerge_optuna.study import objective
+from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.faults import persistently
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, create_study, open_study
+from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, SpecMaker, proxy_of, wait_until
 
 WORKERS = 8

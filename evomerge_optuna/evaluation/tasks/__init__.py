@@ -24,7 +24,9 @@ from evomerge_optuna.spec import (
     VqaTask,
 )
 
-__all__ = ["Outcome", "TaskRunner", "runners"]
+__all__ = ["Outcome", "TaskRunner", "Tasks", "runners"]
+
+Tasks = Mapping[str, TaskRunner[Any]]  # by their names in the spec
 
 _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
     GenerateTask: GenerateRunner,
@@ -36,6 +38,6 @@ _RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
 }
 
 
-def runners(tasks: Mapping[str, Task]) -> dict[str, TaskRunner[Any]]:
+def runners(tasks: Mapping[str, Task]) -> Tasks:
     """What runs each task of a spec, by its name."""
     return {name: _RUNNERS[type(task)](name, task) for name, task in tasks.items()}

@@ -81,9 +81,9 @@ def test_a_question_is_another_one_with_other_options(tmp_path: Path) -> None:
         row = {"question": "Which is true?", "choices": options, "answer": 0}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
     a, b = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "ab")
-    check_data({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": b})})
+    check_data(runners({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": b})}))
     with pytest.raises(SpecError, match="occurs again in test"):
-        check_data({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": a})})
+        check_data(runners({"t": task(tmp_path / "a.jsonl", data={"search": a, "test": a})}))
 
 
 def test_a_choice_task_of_a_spec(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,10 +82,10 @@ def test_images_are_the_files_own_bytes(files: Path, name: str) -> None:
 
 
 def test_another_image_is_another_problem(files: Path) -> None:
-    plain = fingerprint_data({"t": task(files / "paths.jsonl")})
-    assert plain == fingerprint_data({"t": task(files / "stored.parquet")})
+    plain = fingerprint_data(runners({"t": task(files / "paths.jsonl")}))
+    assert plain == fingerprint_data(runners({"t": task(files / "stored.parquet")}))
     (files / "folder" / "1.png").write_bytes(png("yellow"))
-    assert fingerprint_data({"t": task(files / "paths.jsonl")}) != plain
+    assert fingerprint_data(runners({"t": task(files / "paths.jsonl")})) != plain
 
     row = {"question": "same", "answer": "1"}
     lines = [json.dumps({"image": f"folder/{i}.png", **row}) for i in (0, 1, 0)]
@@ -95,9 +96,9 @@ def test_another_image_is_another_problem(files: Path) -> None:
         data = {split: {"path": path, "split": f"train[{n}:{n + 1}]"} for split, n in rows.items()}
         return VqaTask.model_validate({"type": "vqa", "data": data})
 
-    check_data({"t": splits(search=0, test=1)})
+    check_data(runners({"t": splits(search=0, test=1)}))
     with pytest.raises(SpecError, match="a problem of search occurs again in test"):
-        check_data({"t": splits(search=0, test=2)})
+        check_data(runners({"t": splits(search=0, test=2)}))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,7 @@ def test_another_image_is_another_problem(files: Path) -> None:
         ({"image": "folder/9.png"}, {}, "the image folder/9.png cannot be read: No such file"),
         ({"image": 3}, {}, "'3' is no image; name the column of the images"),
         ({"image": "bad.png"}, {}, "an image cannot be read: "),
+        ({"image": "pipe"}, {}, "the image pipe is no file"),
         ({"image": "folder/0.png"}, {"image": "img"}, "has no column 'img'; it has question, "),
         ({"image": "folder/0.png", "answer": "x"}, {}, "the answer 'x' has no number"),
         ({"image": "folder/0.png", "question": "<image>?"}, {}, "a problem has <image> in its tex"),
@@ -113,9 +115,10 @@ def test_another_image_is_another_problem(files: Path) -> None:
 )
 def test_bad_rows(files: Path, row: dict[str, Any], parts: dict[str, Any], message: str) -> None:
     (files / "bad.png").write_bytes(IMAGES[0][:40])
+    os.mkfifo(files / "pipe")
     (files / "bad.jsonl").write_text(json.dumps({"question": "q", "answer": "1", **row}))
     with pytest.raises(SpecError) as error:
-        check_data({"t": task(files / "bad.jsonl", **parts)})
+        check_data(runners({"t": task(files / "bad.jsonl", **parts)}))
     assert str(error.value).startswith("tasks.t.data.search")
     assert message in str(error.value) and "\n" not in str(error.value)
 
