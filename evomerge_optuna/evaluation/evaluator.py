@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
-from evomerge_optuna.evaluation.blocks import Block
+from evomerge_optuna.evaluation.blocks import WHOLE, Block
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks import Outcome, runners
 from evomerge_optuna.spec import StudySpec
@@ -63,14 +64,12 @@ class Evaluator:
         model: Any,
         tokenizer: Any,
         split: str,
-        block: Block | None = None,
         *,
         processor: Any | None = None,
     ) -> Evaluation:
         """Runs every task that has this split; a score may be NaN or infinite.
 
         Args:
-            block: which problems of each task; all unless given.
             processor: of a vision-language model, for tasks with images.
 
         Raises:
@@ -81,19 +80,35 @@ class Evaluator:
                 asked for, code is not allowed or not as it should be, or a task has images and
                 the model no processor of them.
         """
-        outcomes: list[Outcome] = []
+        (found,) = self.evaluate_blocks(model, tokenizer, split, [WHOLE], processor=processor)
+        return found
+
+    def evaluate_blocks(
+        self,
+        model: Any,
+        tokenizer: Any,
+        split: str,
+        blocks: Sequence[Block],
+        *,
+        processor: Any | None = None,
+    ) -> list[Evaluation]:
+        """The same of each of these blocks of a split, whose problems are run together."""
+        found: list[list[Outcome]] = [[] for _ in blocks]
         for runner in self._runners.values():
-            if split in runner.splits:
-                problems = runner.problems(split)
-                chosen = problems if block is None else block.of(problems)
-                reader = processor if runner.sees else tokenizer
-                if reader is None:
-                    raise SpecError(
-                        f"{runner.key}: the model takes no images; a vqa task needs a "
-                        "vision-language model, with its processor"
-                    )
-                outcomes += runner.run(model, reader, chosen, self._batch_size)
-        return self._score(split, outcomes)
+            if split not in runner.splits:
+                continue
+            reader = processor if runner.sees else tokenizer
+            if reader is None:
+                raise SpecError(
+                    f"{runner.key}: the model takes no images; a vqa task needs a "
+                    "vision-language model, with its processor"
+                )
+            parts = [block.of(runner.problems(split)) for block in blocks]
+            problems = list(chain.from_iterable(parts))
+            outcomes = iter(runner.run(model, reader, problems, self._batch_size))
+            for own, part in zip(found, parts, strict=True):
+                own += islice(outcomes, len(part))
+        return [self._score(split, outcomes) for outcomes in found]
 
     def join(self, blocks: Sequence[Evaluation]) -> Evaluation:
         """The evaluation of these blocks of a split as one, its outcomes block by block."""

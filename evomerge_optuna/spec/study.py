@@ -1,5 +1,6 @@
 """The spec of a study, one class for each stage."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -73,10 +74,15 @@ class RacingSpec(Strict):
     p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     """A candidate is stopped once the signed-rank test's p is below it."""
 
+    @property
+    def undecided(self) -> int:
+        """So many blocks say too little to stop a candidate, were they all lost."""
+        # The signed-rank test of n blocks gives no smaller p than 0.5**n, that of n losses.
+        return math.floor(-math.log2(self.p_threshold))
+
     @model_validator(mode="after")
     def _can_stop(self) -> "RacingSpec":
-        # The signed-rank test of n blocks gives no smaller p than that of n losses in a row.
-        if 0.5 ** (self.blocks - 1) >= self.p_threshold:
+        if self.undecided >= self.blocks - 1:
             raise ValueError(
                 f"blocks: {self.blocks} are too few to be sure of anything before the last one at "
                 f"p_threshold {self.p_threshold:g}; write more"

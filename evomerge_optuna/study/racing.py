@@ -7,6 +7,7 @@ value is its score so far.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.pruners import WilcoxonPruner
@@ -28,6 +29,7 @@ class Race:
         self._evaluator = evaluator
         count, seed = racing.blocks, merge_study.spec.sampler.seed
         self._blocks = [Block(number, count, seed) for number in range(count)]
+        self._undecided = racing.undecided
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._pruner = WilcoxonPruner(p_threshold=racing.p_threshold)
@@ -46,14 +48,12 @@ class Race:
         target = self._study.spec.objective.target
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
-        for block in self._blocks:
-            found = self._evaluator.evaluate(
-                merged.model, merged.tokenizer, "search", block, processor=merged.processor
-            )
-            found.require_finite()
-            scored.append(found)
-            reported[block.number] = found.scores[target].value
-            trial.report(reported[block.number], block.number)
+        for blocks in self._run_together(best):
+            for block, found in zip(blocks, self._evaluate(merged, blocks), strict=True):
+                found.require_finite()
+                scored.append(found)
+                reported[block.number] = found.scores[target].value
+                trial.report(reported[block.number], block.number)
             so_far = self._evaluator.join(scored)
             if len(scored) == len(self._blocks) or best is None:
                 continue
@@ -61,6 +61,18 @@ class Race:
                 trial.set_user_attr(STOPPED, len(so_far.outcomes))
                 break
         return so_far
+
+    def _run_together(self, best: FrozenTrial | None) -> list[list[Block]]:
+        """The blocks in groups, after each of which a candidate may be stopped."""
+        if best is None:
+            return [self._blocks]
+        first = self._undecided + 1
+        return [self._blocks[:first], *([block] for block in self._blocks[first:])]
+
+    def _evaluate(self, merged: Merged, blocks: Sequence[Block]) -> list[Evaluation]:
+        return self._evaluator.evaluate_blocks(
+            merged.model, merged.tokenizer, "search", blocks, processor=merged.processor
+        )
 
     def _is_lost(self, best: FrozenTrial, value: float, reported: dict[int, float]) -> bool:
         objective = self._study.spec.objective

@@ -25,7 +25,9 @@ def test_blocks_joined_are_the_whole_split(make_spec: SpecMaker, tiny: Path) -> 
     model, tokenizer = load_model(tiny / "a", "cpu")
     evaluator = Evaluator(make_spec())
     whole = evaluator.evaluate(model, tokenizer, "search")
-    blocks = [evaluator.evaluate(model, tokenizer, "search", Block(n, 6, 0)) for n in range(6)]
+    blocks = evaluator.evaluate_blocks(
+        model, tokenizer, "search", [Block(n, 6, 0) for n in range(6)]
+    )
     joined = evaluator.join(blocks)
     assert sorted(o.text for o in joined.outcomes) == sorted(o.text for o in whole.outcomes)
     one, other = joined.scores["words.perplexity"], whole.scores["words.perplexity"]

@@ -202,7 +202,7 @@ def test_blocks_are_the_whole(make: Make, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     evaluator = Evaluator(make())
     whole = evaluator.evaluate(model, tokenizer, "dev")
-    blocks = [evaluator.evaluate(model, tokenizer, "dev", Block(n, 3, 0)) for n in range(3)]
+    blocks = evaluator.evaluate_blocks(model, tokenizer, "dev", [Block(n, 3, 0) for n in range(3)])
     assert evaluator.join(blocks).scores == whole.scores
     assert {row["prompt"].startswith("Say: word") for row in whole.rows()} == {True}
 

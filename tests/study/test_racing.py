@@ -1,5 +1,6 @@
 """Racing: what is surely worse than the best is stopped, and nothing else changes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ def test_stopped_trials_count_with_what_was_scored(finished: MergeStudy) -> None
     merged = EveryMerger(finished.spec.evaluation).merge(recipe_of(trial))
     evaluator = Evaluator(finished.spec)
     blocks = [
-        evaluator.evaluate(merged.model, merged.tokenizer, "search", Block(n, BLOCKS, 1))
+        found
         for n in range(done)
+        for found in evaluator.evaluate_blocks(
+            merged.model, merged.tokenizer, "search", [Block(n, BLOCKS, 1)]
+        )
     ]
     assert trial.values[0] == evaluator.join(blocks).scores[TARGET].value
     assert f"Stopped after {2 * done} problems" in trial_note(finished, trial, finished.read())
@@ -99,20 +103,20 @@ def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(
     store: Store, finished: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = create_study(store, finished.spec)
-    evaluate = Evaluator.evaluate
+    evaluate = Evaluator.evaluate_blocks
     left = 0
 
-    def stop(self: Evaluator, *given: Any, **named: Any) -> Evaluation:
+    def stop(self: Evaluator, *given: Any, **named: Any) -> list[Evaluation]:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         return evaluate(self, *given, **named)
 
-    for blocks in (13, 24, 3):  # in the middle of a trial
-        left = blocks
+    for calls in (4, 9, 1):  # in the middle of a trial
+        left = calls
         with monkeypatch.context() as patch:
-            patch.setattr(Evaluator, "evaluate", stop)
+            patch.setattr(Evaluator, "evaluate_blocks", stop)
             with pytest.raises(Interrupted):
                 run_study(open_study(store, study.name), TRIALS)
     run_study(open_study(store, study.name), TRIALS)
@@ -143,11 +147,11 @@ class Canned:
         self.blocks, self.value = blocks, value
         self.asked = 0
 
-    def evaluate(
-        self, model: Any, tokenizer: Any, split: str, block: Block, **_: Any
-    ) -> Evaluation:
-        self.asked += 1
-        return self._evaluation(self.blocks[block.number])
+    def evaluate_blocks(
+        self, model: Any, tokenizer: Any, split: str, blocks: Sequence[Block], **_: Any
+    ) -> list[Evaluation]:
+        self.asked += len(blocks)
+        return [self._evaluation(self.blocks[block.number]) for block in blocks]
 
     def join(self, blocks: list[Evaluation]) -> Evaluation:
         return self._evaluation(self.value)
