@@ -158,14 +158,16 @@ def seconds_per_trial(kind: str, url: str, workers: int, existing: int, trials: 
     """Wall time over trials, of so many workers at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTS))
-    ready, spans = context.Barrier(workers), context.Queue()
+    ready, spans = context.Barrier(workers, timeout=600), context.Queue()
     arguments = (kind, url, existing + trials, ready, spans)
     processes = [context.Process(target=work, args=arguments) for _ in range(workers)]
     for process in processes:
         process.start()
-    found = [spans.get() for _ in processes]
     for process in processes:
         process.join()
+    if any(process.exitcode for process in processes):
+        raise click.ClickException("a worker failed")
+    found = [spans.get() for _ in processes]
     return (max(end for _, end in found) - min(start for start, _ in found)) / trials
 
 

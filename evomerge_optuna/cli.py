@@ -149,7 +149,7 @@ def study_create(spec_file: Path, storage: str | None) -> None:
     spec = load_spec(spec_file)
     say, train_zoo = partial(_say, console), partial(_build_zoo, console=console)
     created = make_study(_store(storage), spec, say, train_zoo)
-    click.echo(f"Created study {created.name}. Run it: evomerge-optuna study run {created.name}")
+    click.echo(f"Created study {created.name}. Run it: {_run_by_name(created)}")
 
 
 @study.command("run")
@@ -516,12 +516,21 @@ def _say(console: "Console", line: str) -> None:
 def _command(merge_study: "MergeStudy") -> str:
     """What goes on with a study that was stopped: the same options, as far as they were given."""
     context = click.get_current_context()
-    words = ["evomerge-optuna", "study", "run", merge_study.name]
+    words: list[str] = []
     for option in context.command.params:
         source = context.get_parameter_source(str(option.name))
-        if isinstance(option, click.Option) and source is click.core.ParameterSource.COMMANDLINE:
+        given = source is click.core.ParameterSource.COMMANDLINE
+        if isinstance(option, click.Option) and given and not option.is_flag:
             words += [option.opts[0], str(context.params[str(option.name)])]
-    return shlex.join(words)
+    return _run_by_name(merge_study, *words)
+
+
+def _run_by_name(merge_study: "MergeStudy", *options: str) -> str:
+    """The spec comes from the database then, so that code which it names has to be allowed."""
+    from evomerge_optuna.evaluation.user_code import code_of
+
+    code = ["--allow-code"] if code_of(merge_study.spec) else []
+    return shlex.join(["evomerge-optuna", "study", "run", merge_study.name, *options, *code])
 
 
 def _tell(line: str) -> None:

@@ -138,6 +138,10 @@ def test_code_of_a_stored_study_needs_permission(
     created = create_study(store, spec)
     said = fails(command_line, 2, "study", "run", "tiny")
     assert "would run the code of own_scores:score; look at it, then allow it with" in said
+    _, said = command_line.run("study", "run", "tiny", "--allow-code", "--trials", "1")
+    assert "evomerge-optuna study run tiny --trials 1 --allow-code" not in said  # all it wanted
+    _, said = command_line.run("study", "run", "tiny", "--allow-code", "--timeout", "0")
+    assert said.rstrip().endswith("evomerge-optuna study run tiny --timeout 0.0 --allow-code")
     command_line.run("study", "run", "tiny", "--allow-code", "--workers", "2")
     assert [trial.values for trial in created.trials()] == [[1.5]] * 2
     module.write_text(module.read_text().replace("1.5", "2.5"))

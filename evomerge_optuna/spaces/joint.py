@@ -35,14 +35,29 @@ class JointSpace(SearchSpace):
 
     def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
         """A merge with the identity path; a stack with its first model in the merge's place."""
-        if not isinstance(recipe, StackRecipe) or recipe.merges:
-            return super().values_of(parameters, recipe)
+        if not isinstance(recipe, StackRecipe):
+            merge = self.merge.values_of(parameters, recipe)
+            return None if merge is None else merge | self.stack.baseline()
+        if recipe.merges:
+            return self._values_of_joint(parameters, recipe)
         aliases = {model: alias for alias, model in self.merge.spec.models.items()}
         merge = self.merge.sources().get(aliases.get(recipe.embeddings, ""))
         first = recipe.embeddings
         in_place = recipe.located(lambda name: MERGED if name == first else name)
         stack = self.stack.values_of(parameters, in_place)
         return None if merge is None or stack is None else merge | stack
+
+    def _values_of_joint(
+        self, parameters: dict[str, float], recipe: StackRecipe
+    ) -> dict[str, float] | None:
+        ranges = self.stack.ranges()
+        if not ranges.keys() <= parameters.keys() or recipe.merges.keys() != {MERGED}:
+            return None
+        stack = {name: found.clip(parameters[name]) for name, found in ranges.items()}
+        merge = self.merge.values_of(parameters, recipe.merges[MERGED])
+        if merge is None or self.recipe(merge | stack).steps != recipe.steps:
+            return None
+        return merge | stack
 
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""

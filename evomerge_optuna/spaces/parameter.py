@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import MERGE_OPTIONS, MergeSearchSpec, Range
 
@@ -65,6 +66,14 @@ class ParameterSpace(SearchSpace):
             for alias in self.spec.models
         }
 
+    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+        """A merge of the same models by the same method, in groups of the same layers."""
+        ranges = self.ranges()
+        given = {name: parameters.get(name, found.low) for name, found in ranges.items()}
+        if not isinstance(recipe, MergeRecipe) or not _merge_alike(self.recipe(given), recipe):
+            return None
+        return {name: found.clip(given[name]) for name, found in ranges.items()}
+
     def recipe(self, values: dict[str, float]) -> MergeRecipe:
         """The recipe of these parameter values; those not given are fixed by the spec."""
         configuration = _configuration(self.spec, self.groups, self.values(values))
@@ -85,6 +94,12 @@ class ParameterSpace(SearchSpace):
             for alias in self.spec.models
             for parameter in self.spec.merge.searched
         }
+
+
+def _merge_alike(a: MergeRecipe, b: MergeRecipe) -> bool:
+    """Do they merge the same models with the same values, whatever else they say?"""
+    parts = ("merge_method", "base_model", "models", "slices")
+    return all(a.configuration.get(part) == b.configuration.get(part) for part in parts)
 
 
 def _name(alias: str, parameter: str, group: LayerGroup) -> str:

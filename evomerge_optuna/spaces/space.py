@@ -32,6 +32,7 @@ class SearchSpace(ABC):
     def sources(self) -> dict[str, dict[str, float]]:
         """Parameters of each source model on its own, by alias, as near as the ranges allow."""
 
+    @abstractmethod
     def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
         """Where the recipe of another study lies in this space.
 
@@ -39,11 +40,9 @@ class SearchSpace(ABC):
             parameters: that study's parameters of the recipe.
 
         Returns:
-            Parameters of this space; None where the recipe does not lie in it.
+            Parameters of this space, each moved into its range; None where the recipe does not lie
+            in it.
         """
-        ranges = self.ranges()
-        shared = {n: ranges[n].clip(value) for n, value in parameters.items() if n in ranges}
-        return {**self.baseline(), **shared} if shared else None
 
     def suggest(self, trial: optuna.Trial) -> Recipe:
         """The recipe of a trial; asks the trial for each parameter once."""

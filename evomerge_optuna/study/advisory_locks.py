@@ -2,7 +2,8 @@
 
 import hashlib
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -20,13 +21,23 @@ class AdvisoryLocks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._keeper = _Keeper(engine)
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @contextmanager
     def locked(self, key: str, patience: float) -> Iterator[bool]:
-        with self._engine.connect() as connection:
-            yield _acquired(connection, key, patience)
-            connection.exec_driver_sql("SELECT 1")  # a lost connection has let go too early
-            connection.rollback()
+        give_up = time.monotonic() + patience
+        # Of the threads of a proxy one waits with a connection; else none is left to the holder.
+        turn = self._turns[key] if patience else threading.Lock()
+        if not turn.acquire(timeout=patience):
+            yield False
+            return
+        try:
+            with self._engine.connect() as connection:
+                yield _acquired(connection, key, max(0.0, give_up - time.monotonic()))
+                connection.exec_driver_sql("SELECT 1")  # a lost connection has let go too early
+                connection.rollback()
+        finally:
+            turn.release()
 
     @contextmanager
     def lease(self, worker: str) -> Iterator[Lease]:
@@ -63,7 +74,7 @@ class _Keeper:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._keys: Counter[str] = Counter()  # a worker that lost its proxy may take its own twice
-        self._turn = threading.Lock()
+        self._turn = self._turns[key] if patience else threading.Lock()
         self._connection: Connection | None = None
         self._stopped = threading.Event()
 

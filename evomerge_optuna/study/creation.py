@@ -128,10 +128,12 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
         study = optuna.load_study(study_name=name, storage=store.rdb)
     except KeyError:
         return
-    begun = [t for t in study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
     if SPEC in study.user_attrs:
         raise _exists_already(store, name)
-    if begun:
+    trials = study.get_trials(deepcopy=False)
+    begun = [trial for trial in trials if trial.state is not TrialState.WAITING]
+    is_ours = VERSIONS in study.user_attrs  # which is written first
+    if begun or (not is_ours and (trials or study.user_attrs)):
         raise UsageError(
             f"study '{name}' exists in {store}, made by another program; choose another name"
         )

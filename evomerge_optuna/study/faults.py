@@ -42,7 +42,7 @@ def database_errors(url: URL) -> Iterator[None]:
         raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
     except RuntimeError as error:
         # Optuna raises it for tables of another version.
-        if "table" not in str(error) and "version" not in str(error):
+        if "table schema" not in str(error):
             raise
         cure = (
             "bring its tables up to date, once all its workers have stopped: evomerge-optuna "

@@ -32,9 +32,11 @@ class FileLocks:
     @contextmanager
     def lease(self, worker: str) -> Iterator[Lease]:
         key = worker_key(worker)
-        with self.locked(key, PATIENCE):
-            yield Lease(worker)
-        self.file_of(key).unlink(missing_ok=True)
+        try:
+            with self.locked(key, PATIENCE):
+                yield Lease(worker)
+        finally:
+            self.file_of(key).unlink(missing_ok=True)
 
     def is_alive(self, lease: Lease) -> bool:
         key = worker_key(lease.worker)

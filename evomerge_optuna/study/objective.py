@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import StorageError
+from evomerge_optuna.errors import CandidateError, StorageError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merged import Merged, Merger
@@ -123,9 +123,14 @@ class Objective:
         """Its scores on dev, which the search never sees: it is likely a finalist."""
         if not self._study.spec.has_dev:
             return None
-        return self._evaluator.evaluate(
-            merged.model, merged.tokenizer, "dev", processor=merged.processor
-        ).scores
+        try:
+            found = self._evaluator.evaluate(
+                merged.model, merged.tokenizer, "dev", processor=merged.processor
+            )
+        except CandidateError as error:  # no reason to lose its score on search
+            self._say(f"a new best candidate cannot be scored on dev: {error}")
+            return None
+        return found.scores
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())

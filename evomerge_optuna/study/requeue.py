@@ -1,7 +1,9 @@
 """What becomes of a trial that was cut short: a waiting trial repeats it, and it counts no more."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.study.samplers import sampled_attributes
@@ -77,5 +79,7 @@ def _running(merge_study: MergeStudy) -> list[FrozenTrial]:
 
 
 def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:
-    merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
-    merge_study.study.tell(trial.number, state=TrialState.FAIL)
+    # Its worker may live, and have finished it since: it had lost its lease for a moment.
+    with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
+        merge_study.study.tell(trial.number, state=TrialState.FAIL)

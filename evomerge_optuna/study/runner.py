@@ -115,18 +115,26 @@ def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> F
     except Exception as error:
         # Whatever a candidate does (out of memory, an exception in its layers), the study goes on.
         return _fail_or_give_up(merge_study, trial, _one_line(error))
+    return _tell(study, trial, values)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, values: list[float] | None) -> FrozenTrial:
+    """Finishes the trial; without values as failed.
+
+    Raises:
+        UpdateFinishedTrialError: another worker has, since the last attribute was stored.
+    """
     try:
-        return study.tell(trial, values)
+        return study.tell(trial, values, state=TrialState.FAIL if values is None else None)
     except ValueError as error:
-        if merge_study.store.rdb.get_trial(trial._trial_id).state.is_finished():
-            # By another, since the last attribute was stored.
+        if study._storage.get_trial(trial._trial_id).state.is_finished():
             raise optuna.exceptions.UpdateFinishedTrialError(str(error)) from error
         raise
 
 
 def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> FrozenTrial:
     trial.set_user_attr(ERROR, reason)
-    return study.tell(trial, state=TrialState.FAIL)
+    return _tell(study, trial, None)
 
 
 def _fail_or_give_up(merge_study: MergeStudy, trial: optuna.Trial, reason: str) -> FrozenTrial:

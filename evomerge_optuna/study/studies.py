@@ -128,8 +128,6 @@ def open_study(store: Store, name: str) -> MergeStudy:
             "run its spec file, or delete it"
         )
     spec = parse_spec(stored, origin=f"study {name}")
-    if isinstance(layers, int):  # as the first studies have it
-        layers = dict.fromkeys(spec.model_ids(), layers)
     return MergeStudy(store, study, spec, make_space(spec, layers))
 
 

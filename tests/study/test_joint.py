@@ -185,3 +185,21 @@ def test_warm_start_by_a_merge_and_by_a_stack(
         create_study(store, make_spec(study="other", warm_start=["stack"]))
     with pytest.raises(UsageError, match="there is no study 'none'"):
         create_study(store, make_spec(study="other", warm_start=["none"]))
+
+
+@pytest.mark.parametrize("change", ["groups", "method", "models"])
+def test_no_warm_start_by_a_merge_of_another_space(
+    store: Store, make_spec: SpecMaker, tiny: Path, change: str
+) -> None:
+    run_study(create_study(store, make_spec()), 1)
+    merge = {"method": "ties", "layer_group_size": 2, "weight": [0, 2]}
+    other: dict[str, Any] = {
+        "groups": {"merge": merge | {"layer_group_size": 4}},
+        "method": {"merge": merge | {"method": "dare_ties"}},
+        "models": {"models": {"a": str(tiny / "b"), "b": str(tiny / "a")}},
+    }[change]
+    with pytest.raises(UsageError, match="the best recipe of study 'tiny' is none of this"):
+        create_study(store, make_spec(study="other", warm_start=["tiny"], **other))
+    same = create_study(store, make_spec(study="same", warm_start=["tiny"]))
+    run_study(same, 2)
+    assert same.trials()[1].values == open_study(store, "tiny").trials()[0].values

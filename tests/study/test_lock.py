@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,3 +64,17 @@ def test_lease_ends_with_its_block(url: str, home: Path) -> None:
         assert store.locks.is_alive(own)
         assert not store.locks.is_alive(replace(own, worker="another"))
     assert not store.locks.is_alive(own)
+
+
+def test_threads_that_wait_leave_connections_to_the_holder(
+    database: Callable[[str], str], home: Path
+) -> None:
+    """A proxy has a thread for each worker that waits, and a pool of fifteen connections."""
+    store = open_store(database("postgres"))
+
+    def hold_and_look(_: int) -> None:
+        with hold(store.locks, "tiny"):
+            store.rdb.get_all_studies()
+
+    with ThreadPoolExecutor(40) as threads:
+        list(threads.map(hold_and_look, range(40)))
