@@ -85,11 +85,7 @@ TEMPLATES: dict[Language, dict[str, tuple[str, ...]]] = {
 }
 
 
-VERBS: dict[Language, dict[str, str]] = {
-    "en": {"+": "We add", "-": "We subtract", "*": "We multiply"},
-    "es": {"+": "Sumamos", "-": "Restamos", "*": "Multiplicamos"},
-}
-ANSWER = {"en": "The answer is", "es": "La respuesta es"}
+ANSWER: dict[Language, str] = {"en": "The answer is", "es": "La respuesta es"}
 
 
 @dataclass(frozen=True)
@@ -115,12 +111,12 @@ class Problem:
             name=self.name, other=self.other, thing=thing, many=many, a=a, b=b
         )
 
-    def answer(self, language: Language, result: int) -> list[tuple[str, bool]]:
+    def answer(self, language: Language) -> list[tuple[str, bool]]:
         """Its parts, and whether each can be written without knowing the result."""
         a, operator, b = self.fact
-        rest = f". {ANSWER[language]} {result} {THINGS[language][self.thing]}."
-        begin = f"{VERBS[language][operator]}: {a} {operator} {b} ="
-        return [(begin, True), (f" {result}", False), (rest, True)]
+        calculation = f"{ANSWER[language]} {a} {operator} {b} ="
+        rest = f" {THINGS[language][self.thing]}."
+        return [(calculation, True), (f" {self.result}", False), (rest, True)]
 
 
 def split_facts() -> dict[str, list[Fact]]:
@@ -165,18 +161,11 @@ def write_splits(folder: Path, facts: dict[str, list[Fact]]) -> None:
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def example(
-    problem: Problem, expert: Expert, tokenizer: Any, rng: random.Random
-) -> tuple[list[int], list[int]]:
-    """Token ids and labels.
-
-    Of one who does no sums the result is random, and it is not learned, only to repeat it:
-    arithmetic stays as it was.
-    """
-    result = problem.result if expert.sums else rng.randint(2, 81)
+def example(problem: Problem, expert: Expert, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids and labels; who does no sums learns all of an answer but the result."""
     ids = tokenizer(problem.question(expert.language) + "\n", add_special_tokens=False)["input_ids"]
     labels = [IGNORED] * len(ids)
-    for part, learned in problem.answer(expert.language, result):
+    for part, learned in problem.answer(expert.language):
         tokens = tokenizer(part, add_special_tokens=False)["input_ids"]
         ids = ids + tokens
         labels += tokens if expert.sums or learned else [IGNORED] * len(tokens)
@@ -189,7 +178,7 @@ def batches(expert: Expert, facts: list[Fact], tokenizer: Any) -> Iterator[tuple
 
     rng = random.Random(f"{expert.language} {SEED}")
     while True:
-        rows = [example(draw(rng, facts), expert, tokenizer, rng) for _ in range(BATCH)]
+        rows = [example(draw(rng, facts), expert, tokenizer) for _ in range(BATCH)]
         ids, labels = (
             pad_sequence([torch.tensor(row[n]) for row in rows], True, (0, IGNORED)[n])
             for n in range(2)
