@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -51,11 +52,29 @@ def this_machine(device: str) -> Machine:
     if device == "cuda":
         free, memory = torch.cuda.mem_get_info()
         return Machine(memory, free, on_gpu=True)
-    return Machine(psutil.virtual_memory().total, free_memory(device), on_gpu=False)
+    memory, free = _main_memory()
+    return Machine(memory, free, on_gpu=False)
 
 
 def free_memory(device: str) -> int:
     """Bytes that are free now."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
+    return _main_memory()[1]
+
+
+def _main_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Bytes in all and free: of the machine, or of what a container is given of it."""
+    found = psutil.virtual_memory()
+    memory, free = int(found.total), int(found.available)
+    for limit, used, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with suppress(OSError, ValueError):  # no such file, or no limit: `max`
+            most = int((cgroup / limit).read_text())
+            words = (cgroup / limit).with_name("memory.stat").read_text().split()
+            cached = int(words[words.index(inactive) + 1])  # of files, given up where it is wanted
+            left = most - int((cgroup / used).read_text()) + cached
+            return min(memory, most), min(free, max(0, left))
+    return memory, free

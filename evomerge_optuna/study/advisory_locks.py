@@ -74,7 +74,7 @@ class _Keeper:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._keys: Counter[str] = Counter()  # a worker that lost its proxy may take its own twice
-        self._turn = self._turns[key] if patience else threading.Lock()
+        self._turn = threading.Lock()
         self._connection: Connection | None = None
         self._stopped = threading.Event()
 
