@@ -147,13 +147,14 @@ def make_sampler(
     Args:
         start: where CMA-ES begins; None: in the middle of the ranges.
     """
-    if spec.name == "cmaes":
-        return PositionedCmaEsSampler(
-            seed=spec.seed, position=position, popsize=spec.population, start=start
-        )
-    kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
+        if spec.name == "cmaes":
+            return PositionedCmaEsSampler(
+                seed=spec.seed, position=position, popsize=spec.population, start=start
+            )
+        kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
         return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
 
 
