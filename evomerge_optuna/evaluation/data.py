@@ -10,27 +10,33 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.tasks import Tasks
 
+_SHOTS = "the shots"
+
 
 def check_data(tasks: Tasks) -> None:
     """Loads every split and refuses a problem that occurs in two of them, or among the shots.
 
-    Splits of different tasks are compared, too: what one task searches on, no task may test on.
+    Splits of different tasks are compared, too: what one task searches on, no task may test on, nor
+    what one task has among its shots; though another may search on that.
     Problems are the same where what the data puts into their prompts is, in NFKC and with any white
     space as one blank.
 
     Raises:
         SpecError: also where a split cannot be loaded, or an answer has no number to compare.
     """
-    seen: dict[bytes, tuple[str, str]] = {}  # the task and split where a problem first occurs
+    shots = {name: {_identity(shot) for shot in task.shots()} for name, task in tasks.items()}
+    # The task and the place where a problem first occurs.
+    seen = {shot: (name, _SHOTS) for name, found in shots.items() for shot in found}
     for runner in tasks.values():
-        shots = {_identity(shot) for shot in runner.shots()}
         for split in runner.splits:
             for problem in runner.problems(split):
                 identity = _identity(problem)
                 task, first = seen.setdefault(identity, (runner.name, split))
-                if identity in shots or first != split:
-                    place = "the shots" if identity in shots else first
-                    other = "" if task == runner.name or identity in shots else f" of tasks.{task}"
+                if identity in shots[runner.name]:
+                    task, first = runner.name, _SHOTS
+                searches_on = split == "search" and first == _SHOTS and task != runner.name
+                if first != split and not searches_on:
+                    place, other = first, "" if task == runner.name else f" of tasks.{task}"
                     raise SpecError(
                         f"{runner.key}.data: a problem of {place}{other} occurs again in "
                         f"{split}: {problem.text[:60]!r}; splits must not overlap"

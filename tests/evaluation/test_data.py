@@ -103,6 +103,18 @@ def test_what_one_task_searches_on_no_task_tests_on(
     check_data(runners({"one": tasks["one"], "the same": tasks["one"]}))
 
 
+def test_the_shots_of_one_task_are_tested_on_by_none(spec_content: Content, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": name, "answer": 1}))
+    a, b = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "ab")
+    shown = task(spec_content, data={"search": b}, shots=[{"question": "a", "answer": 1}])
+    check_data(runners({"one": shown, "two": task(spec_content, data={"search": a})}))
+    with pytest.raises(SpecError, match="a problem of the shots of tasks.one occurs again in test"):
+        check_data(
+            runners({"one": shown, "two": task(spec_content, data={"test": a, "search": b})})
+        )
+
+
 def test_a_slice_of_a_file(spec_content: Content, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("question,answer\n" + "".join(f"q{i},{i}\n" for i in range(10)))
