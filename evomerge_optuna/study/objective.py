@@ -17,8 +17,8 @@ from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.racing import Race
-from evomerge_optuna.study.result import Result, Scores, result_of, store_result
-from evomerge_optuna.study.studies import RECIPE, MergeStudy, recipe_of
+from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
+from evomerge_optuna.study.studies import RECIPE, MergeStudy
 from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
 
 SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
@@ -45,7 +45,9 @@ class Objective:
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
         racing = merge_study.spec.racing
-        self._digests: dict[int, str] = {}  # of recipes, by the trial's number
+        self._recipes: dict[
+            int, str
+        ] = {}  # digests, by the trial's number: many trials' in no time
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
@@ -82,10 +84,10 @@ class Objective:
         """A scored trial of the same recipe: the same weights, so the same scores."""
         scored = trials.of(TrialState.COMPLETE)
         for trial in scored:
-            if trial.number not in self._digests and RECIPE in trial.user_attrs:
-                self._digests[trial.number] = recipe_of(trial).digest()
+            if trial.number not in self._recipes and RESULT in trial.user_attrs:
+                self._recipes[trial.number] = trial.user_attrs[RESULT]["recipe"]
         digest = recipe.digest()
-        return next((t for t in scored if self._digests.get(t.number) == digest), None)
+        return next((t for t in scored if self._recipes.get(t.number) == digest), None)
 
     def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
         if self._race is not None:
@@ -158,6 +160,7 @@ def build_and_score(
     evaluation.require_finite()
     scored = time.perf_counter()
     result = Result(
+        recipe.digest(),
         merged.digest,
         torch.get_num_threads(),
         evaluation.scores,

@@ -19,6 +19,7 @@ class Result:
     """A scored model: what it is, its scores on search, its costs, where the time went.
 
     Attributes:
+        recipe: the recipe's digest.
         sha256: of all its tensors.
         threads: that computed it: sums round by how they are divided, and so the digest.
         costs: layers, parameters, operations a token.
@@ -26,6 +27,7 @@ class Result:
         dev: its scores on dev, if it was the best when it ended.
     """
 
+    recipe: str
     sha256: str
     threads: int
     scores: Scores
