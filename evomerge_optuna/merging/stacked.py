@@ -11,7 +11,7 @@ import torch
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import digest_tensors
-from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.loading import in_dtype, load_model
 from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -77,7 +77,8 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
     """
     model, tokenizer = load_model(text_folder(name), device)
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
-    return Merged(model.to(getattr(torch, dtype) if dtype else model.dtype), tokenizer, digest)
+    # Not model.to, by which rotary frequencies would be rounded, too.
+    return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, digest)
 
 
 def stack_digest(recipe: StackRecipe, digests: Mapping[str, str]) -> str:

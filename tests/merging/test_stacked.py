@@ -210,3 +210,20 @@ def test_a_merge_in_a_stack_goes_into_any_folder(
     digest = write_stack(recipe, tmp_path / name / "out", "cpu")
     assert digest == EveryMerger(EvaluationSpec()).merge(recipe).digest
     assert [path.name for path in (tmp_path / name).iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("stored", "run"), [("bfloat16", None), ("float32", "bfloat16")])
+def test_the_identity_path_in_low_precision(
+    tmp_path: Path, home: Path, stored: str, run: str | None
+) -> None:
+    """Rotary frequencies are not rounded with the weights, as they are not in a checkpoint."""
+    folder = save_tiny_model(tmp_path / "a", 0)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
+    name = str(folder)
+    steps = tuple(Step(model=name, layer=layer) for layer in range(LAYERS))
+    recipe = StackRecipe(embeddings=name, steps=steps, head=name, dtype=run)
+    merged = EveryMerger(EvaluationSpec(device="cpu")).merge(recipe)
+    model, _ = load_model(folder, "cpu", run)
+    ids = torch.arange(40)[None] % model.config.vocab_size
+    with torch.no_grad():
+        assert torch.equal(merged.model(ids).logits, model(ids).logits)
