@@ -4,17 +4,20 @@ import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study import objective
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer, choose_trial, stored_final_scores
+from evomerge_optuna.study.requeue import requeue_running
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
@@ -74,6 +77,38 @@ def test_overflowing_candidates_fail_and_the_study_goes_on(
     assert states[0] is TrialState.COMPLETE  # the uniform merge
     assert states[1:] == [TrialState.FAIL] * 3
     assert "NaN or infinite" in merge_study.trials()[1].user_attrs["error"]
+
+
+def test_a_new_best_that_cannot_be_scored_on_dev_keeps_its_score(
+    merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Evaluator.evaluate
+
+    def fails_on_dev(self: Evaluator, model: Any, tokenizer: Any, split: str, **named: Any) -> Any:
+        if split == "dev":
+            raise CandidateError("no text has anything to predict")
+        return evaluate(self, model, tokenizer, split, **named)
+
+    monkeypatch.setattr(Evaluator, "evaluate", fails_on_dev)
+    said: list[str] = []
+    run_study(merge_study, 1, say=said.append)
+    (trial,) = merge_study.trials()
+    assert trial.state is TrialState.COMPLETE
+    assert result_of(trial).dev is None
+    assert "a new best candidate cannot be scored on dev: no text has anything to predict" in said
+
+
+def test_a_trial_that_ends_while_its_worker_is_taken_for_dead(merge_study: MergeStudy) -> None:
+    """Its lease was lost for a moment; the score counts, and is not looked for again."""
+    trial = merge_study.study.ask()
+    merge_study.space.suggest(trial)
+
+    def is_cut_short(_: FrozenTrial) -> bool:
+        merge_study.study.tell(trial, 1.0)  # after it was looked at
+        return True
+
+    requeue_running(merge_study, is_cut_short, "its worker died")
+    assert merge_study.study.trials[trial.number].state is TrialState.COMPLETE
 
 
 def break_merging(broken: pytest.MonkeyPatch, error: Exception) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
+from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.urls import parse_url, shown
 from tests.conftest import CommandLine
@@ -28,6 +29,16 @@ def test_postgres_by_any_name_is_psycopg_3(scheme: str) -> None:
     url = parse_url(f"{scheme}://me:secret@host/db")
     assert url.drivername == "postgresql+psycopg"
     assert shown(url) == "postgresql+psycopg://me:***@host/db"
+
+
+def test_only_its_tables_are_told_as_another_versions() -> None:
+    url = parse_url("sqlite:///studies.db")
+    tables = "The runtime optuna version 4 is no longer compatible with the table schema"
+    with pytest.raises(StorageError, match="made by another version"), database_errors(url):
+        raise RuntimeError(tables)
+    driver = RuntimeError("The driver is too old (found version 11040)")
+    with pytest.raises(RuntimeError, match="driver"), database_errors(url):
+        raise driver
 
 
 @pytest.mark.parametrize(

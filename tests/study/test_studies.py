@@ -207,8 +207,10 @@ def test_delete_removes_nothing_outside_the_artifact_store(
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
     store = open_store()
     optuna.create_study(storage=store.rdb, study_name="tiny").ask()
-    with pytest.raises(UsageError, match="made by another program; choose another name"):
-        create_study(store, make_spec())
+    optuna.create_study(storage=store.rdb, study_name="queued").enqueue_trial({"x": 1})
+    for name in ("tiny", "queued"):
+        with pytest.raises(UsageError, match="made by another program; choose another name"):
+            create_study(store, make_spec(study=name))
     optuna.create_study(storage=store.rdb, study_name="someone else's")
     assert list_studies(store) == []
     with pytest.raises(UsageError, match="has no spec"):
