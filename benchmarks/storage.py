@@ -206,8 +206,7 @@ def add_trials(
     values: list[float],
     attributes: Callable[[int], dict[str, Any]],
 ) -> None:
-    """Writes finished trials into Optuna's tables, ten thousand in seconds: `add_trial` takes
-    hours."""
+    """Writes finished trials into Optuna's tables, all at once; `add_trial` stores them singly."""
     finished = datetime.now()
     distribution = distribution_to_json(FloatDistribution(0, 1))
     before = connection.scalar(select(func.max(models.TrialModel.trial_id))) or 0

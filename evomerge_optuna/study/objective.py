@@ -45,9 +45,7 @@ class Objective:
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec)
         racing = merge_study.spec.racing
-        self._recipes: dict[
-            int, str
-        ] = {}  # digests, by the trial's number: many trials' in no time
+        self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
@@ -92,8 +90,11 @@ class Objective:
     def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
         if self._race is not None:
             return self._race.score(trial, merged, before.best)
+        return self._evaluate(merged, "search")
+
+    def _evaluate(self, merged: Merged, split: str) -> Evaluation:
         return self._evaluator.evaluate(
-            merged.model, merged.tokenizer, "search", processor=merged.processor
+            merged.model, merged.tokenizer, split, processor=merged.processor
         )
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
@@ -126,13 +127,10 @@ class Objective:
         if not self._study.spec.has_dev:
             return None
         try:
-            found = self._evaluator.evaluate(
-                merged.model, merged.tokenizer, "dev", processor=merged.processor
-            )
+            return self._evaluate(merged, "dev").scores
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None
-        return found.scores
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())
