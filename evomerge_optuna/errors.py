@@ -17,6 +17,10 @@ class SpecError(UsageError):
     """A spec or recipe says something that cannot be: a wrong key, type, range, model, data set."""
 
 
+class IncompleteError(EvomergeError):
+    """A checkpoint's tensors are not those of its model: some would be made up or left unused."""
+
+
 class StorageError(EvomergeError):
     """The database or the artifact store cannot be reached or used."""
 

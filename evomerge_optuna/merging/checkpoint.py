@@ -1,4 +1,4 @@
-"""Checkpoint merger: a recipe becomes files, written by mergekit's `run_merge`."""
+"""Checkpoint merger: a recipe becomes files, written by mergekit."""
 
 import itertools
 import os
@@ -10,12 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from mergekit.config import MergeConfiguration
-from mergekit.merge import _copy_tokenizer, run_merge
+import transformers
 
 from evomerge_optuna.home import home
 from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.plan import located, merge_options, mergekit_errors
+from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.loading import load_model, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -37,12 +36,12 @@ def write_checkpoint(recipe: MergeRecipe, folder: Path, device: str) -> str:
         OSError: the machine's fault: a file cannot be read or written.
     """
     with mergekit_errors(folder):
-        configuration = MergeConfiguration.model_validate(located(recipe).configuration)
-        options = merge_options(recipe, torch_device(device))
-        run_merge(configuration, str(folder), options)
-        if configuration.tokenizer_source is None and configuration.tokenizer is None:
-            # Not left to run_merge, which only logs that it could not copy it.
-            _copy_tokenizer(configuration, str(folder), options=options)
+        # Not run_merge, which merges what mergekit's definition of the architecture names alone.
+        plan = plan_merge(recipe, folder, torch_device(device))
+        transformers.set_seed(recipe.seed)
+        plan.write_weights()
+        plan.write_tokenizer(folder)
+        plan.config.save_pretrained(folder)
     return digest_files(folder)
 
 

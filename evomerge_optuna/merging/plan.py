@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergekit.architecture import ModelArchitecture, get_architecture_info
+from mergekit.architecture import ModelArchitecture
 from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.graph import Executor, Task
@@ -31,8 +31,11 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from mergekit.tokenizer import BuildTokenizer
 
-from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.merging.architecture import merge_architecture
 from evomerge_optuna.merging.vocabulary import union_tokenizer
+from evomerge_optuna.models.layout import is_tied
+from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 
@@ -70,7 +73,8 @@ class MergePlan:
 
     def write_weights(self) -> None:
         """The checkpoint's safetensors files, in the folder that `plan_merge` was given."""
-        for _ in Executor(self.targets).run(quiet=True):
+        device = self.options.device
+        for _ in Executor(self.targets, math_device=device).run(quiet=True):
             pass
 
     def write_tokenizer(self, folder: Path) -> None:
@@ -86,17 +90,25 @@ class MergePlan:
             built.tokenizer.save_pretrained(folder)
 
 
-def plan_merge(recipe: MergeRecipe, folder: Path | None = None) -> MergePlan:
+def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "cpu") -> MergePlan:
     """mergekit's plan of a recipe; of the models only configurations and file indexes are read.
 
     Args:
         folder: where `write_weights` is to write.
+        device: where it is to compute.
     """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
-    options = merge_options(recipe)
-    architecture = get_architecture_info(configuration, options)
+    options = merge_options(recipe, device)
+    models = configuration.referenced_models()
+    first = configuration.base_model or models[0]
+    configs = {model: model.config() for model in (first, *models)}
+    tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
+    files = [file for model in configs for file in weight_files(Path(model.model.path))]
+    architecture = merge_architecture(list(configs.values()), files, tied)
     LoaderCache().setup(options=options)
     config = _model_out_config(configuration, architecture)
+    if not tied:
+        config.tie_word_embeddings = False
     planner = MergePlanner(configuration, architecture, options, config)
     targets = planner.plan_to_disk(out_path=str(folder or ""))
     MergePlanner._model_arch.cache_clear()  # it would keep the last planners alive
@@ -181,7 +193,7 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
         # A failed copy names its source first, a failed write no file at all.
         name = error.filename2 or error.filename or (str(place) if place else None)
         raise OSError(error.errno, error.strerror, name) from error
-    except (CandidateError, MemoryError):
+    except (EvomergeError, MemoryError):
         raise
     except Exception as error:
         # safetensors reports a full disk as an error of its own.

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.models.catalog import load_processor
 from evomerge_optuna.models.vision import sees
 
@@ -39,9 +39,7 @@ def load_model(folder: Path, device: str, dtype: str | None = None) -> tuple[Any
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = torch_device(device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
-    )
+    model = complete_model(AutoModelForCausalLM, folder, dtype=dtype or "auto")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.to(device).eval(), tokenizer
 
@@ -74,9 +72,7 @@ def load_checkpoint(
 
     if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
         return *load_model(folder, device, dtype), None
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
-    )
+    model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
     processor = load_processor(str(folder), str(folder))
     return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
@@ -99,5 +95,41 @@ def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> t
 
 
 def model_with(architecture: Any, config: Any, tensors: "dict[str, torch.Tensor]") -> Any:
-    """A model of a class of transformers whose weights are these tensors, ready to run."""
-    return architecture.from_pretrained(None, config=config, state_dict=tensors, dtype="auto")
+    """A model of a class of transformers whose weights are these tensors, ready to run.
+
+    Raises:
+        IncompleteError: they are not all, or more than it has.
+    """
+    return complete_model(architecture, None, config=config, state_dict=tensors, dtype="auto")
+
+
+def complete_model(kind: Any, folder: Path | None, **options: Any) -> Any:
+    """What `from_pretrained` of a class gives, if every tensor has its place and each place one.
+
+    transformers makes up what is missing and leaves out what it does not know.
+
+    Args:
+        folder: safetensors only; None where the options have a state dict.
+
+    Raises:
+        IncompleteError: naming a tensor that is missing, unknown or of another shape.
+    """
+    model, info = kind.from_pretrained(
+        folder,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # which are refused below, by name
+        use_safetensors=None if folder is None else True,
+        trust_remote_code=False,
+        **options,
+    )
+    place = "the merged model" if folder is None else str(folder)
+    for key, words in (
+        ("missing_keys", "has no tensor {}, which its architecture needs"),
+        ("mismatched_keys", "has a tensor {} of another shape than its config.json says"),
+        ("unexpected_keys", "has a tensor {}, for which its architecture has no place"),
+        ("conversion_errors", "has tensors of which {} cannot be made"),
+    ):
+        if found := sorted(map(str, info.get(key, ()))):
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise IncompleteError(f"{place} {words.format(found[0] + more)}")
+    return model

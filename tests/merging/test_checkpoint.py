@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
+from evomerge_optuna.merging.plan import MergePlan
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spec import SEARCHED_PARAMETERS, parse_spec
@@ -93,7 +94,7 @@ def test_a_full_disk_is_not_the_candidates_fault(
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: No space left on device (os error 28)")
 
-    monkeypatch.setattr("evomerge_optuna.merging.checkpoint.run_merge", full)
+    monkeypatch.setattr(MergePlan, "write_weights", full)
     with pytest.raises(OSError, match="No space left on device") as raised:
         write_checkpoint(a_recipe(spec_content(), seed=0), tmp_path / "out", "cpu")
     assert raised.value.errno == errno.ENOSPC
