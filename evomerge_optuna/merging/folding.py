@@ -7,24 +7,27 @@ So the outputs of attention and MLP are multiplied by 1 / c_t, and for c_t < 0 t
 norms that read the stream change their sign, those of the final norm with the last c.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
-from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
+from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.models.shards import Tensors, write_shards
+from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.stack import StackRecipe
+
+_SHARD = 5 * 10**9  # bytes
 
 
 def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
@@ -33,7 +36,7 @@ def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
     Its merges are written first, by mergekit.
 
     Raises:
-        CandidateError: mergekit refuses it.
+        CandidateError: mergekit refuses one of them.
         OSError: the machine's fault: a file cannot be read or written.
     """
     with ExitStack() as files:
@@ -46,48 +49,87 @@ def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
         models: dict[str, Any] = {}
         for name in recipe.models():
             if name in places:
-                models[str(places[name])], _ = load_model(places[name], device)
+                models[name], _ = load_model(places[name], device)
             else:
                 source = load_source(name, recipe.dtype, device)
                 models[name], digests[name] = source.model, source.digest
-        located = recipe.located(lambda name: str(places.get(name, name)))
-        write_folded(located, folder, models)
+        write_folded(recipe, folder, models)
+        own = recipe.embeddings
+        _copy_tokenizer(places[own] if own in places else text_folder(own), folder)
     return stack_digest(recipe, digests)
 
 
 def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -> None:
-    """Writes the stack as a checkpoint of its models' own architecture.
-
-    mergekit writes it, but for what its `scale` cannot express; see `corrections`.
+    """Writes weights and configuration of a stack, of its models' own architecture.
 
     Args:
         models: loaded models by the recipe's names.
 
     Raises:
-        CandidateError: mergekit refuses it.
-        OSError: the machine's fault: a file cannot be read or written.
+        OSError: the machine's fault: a file cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     configs = {name: model.config for name, model in models.items()}
     names = stack_names(configs[recipe.embeddings].model_type, recipe.embeddings)
-    with mergekit_errors(folder):
-        # Not run_merge, which writes a configuration that lists too few layers.
-        plan = plan_merge(folded_recipe(recipe, names), folder)
-        plan.write_weights()
-        plan.write_tokenizer(folder)
-        config = stacked_config(recipe, configs)
-        config.dtype = recipe.dtype or config.dtype
-        config.tie_word_embeddings = config.tie_word_embeddings and recipe.head == recipe.embeddings
+    config = stacked_config(recipe, configs)
+    config.dtype = recipe.dtype or config.dtype
+    config.tie_word_embeddings = is_tied_stack(recipe, models)
+    with mergekit_errors(folder), torch.no_grad():
+        write_shards(folder, _in_shards(folded_tensors(recipe, models, names)))
         config.save_pretrained(folder)
-        wanted = list(corrections(recipe, names))
-        if wanted:
-            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
-            with torch.no_grad():
-                for correction in wanted:
-                    source = models[correction.model].get_parameter(correction.source)
-                    model.get_parameter(correction.name).copy_(correction.of(source))
-            for file in folder.glob("*.safetensors*"):
-                file.unlink()
-            model.save_pretrained(folder)
+
+
+def folded_tensors(
+    recipe: StackRecipe, models: Mapping[str, Any], names: StackNames
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The folded checkpoint's tensors by name, one after the other.
+
+    Args:
+        models: loaded models by the recipe's names.
+    """
+    dtype: torch.dtype | None = getattr(torch, recipe.dtype) if recipe.dtype else None
+
+    def scaled(tensor: torch.Tensor, factor: float, offset: int = 0) -> torch.Tensor:
+        """Where a norm multiplies by offset + weight, that sum is scaled."""
+        if factor != 1:
+            tensor = (factor * (offset + tensor.double()) - offset).to(tensor.dtype)
+        return tensor if dtype is None else tensor.to(dtype)
+
+    first, last = models[recipe.embeddings], models[recipe.head]
+    for module in names.embeddings:
+        for name, tensor in first.get_submodule(module).state_dict().items():
+            yield f"{module}.{name}", scaled(tensor, 1)
+    totals = cumulative_scales(recipe)
+    for index, (step, total) in enumerate(zip(recipe.steps, totals, strict=True)):
+        layer = models[step.model].get_submodule(names.layers)[step.layer]
+        for name, tensor in layer.state_dict().items():
+            factor, offset = _factor(name, total, names)
+            yield f"{names.layers}.{index}.{name}", scaled(tensor, factor, offset)
+    for name, tensor in last.get_submodule(names.final_norm).state_dict().items():
+        sign = -1.0 if totals[-1] < 0 and name == "weight" else 1.0
+        yield f"{names.final_norm}.{name}", scaled(tensor, sign, names.offset)
+    if not is_tied_stack(recipe, models):
+        for name, tensor in last.get_submodule("lm_head").state_dict().items():
+            yield f"lm_head.{name}", scaled(tensor, 1)
+
+
+def _factor(name: str, total: float, names: StackNames) -> tuple[float, int]:
+    """What a tensor of a layer is multiplied by, where the stream is c_t = `total` times smaller.
+
+    And the offset of its norm, if it is one.
+    """
+    if any(name.startswith(f"{part}.") for part in names.outer):
+        return 1 / total, names.offset
+    # The weight alone: a LayerNorm's bias is added after the sign.
+    if total < 0 and any(name == f"{part}.weight" for part in names.inner):
+        return -1.0, names.offset
+    return 1.0, 0
+
+
+def is_tied_stack(recipe: StackRecipe, models: Mapping[str, Any]) -> bool:
+    """Is the stack's head one tensor with its embeddings?"""
+    first, last = models[recipe.embeddings], models[recipe.head]
+    return first.get_input_embeddings().weight is last.get_output_embeddings().weight
 
 
 def cumulative_scales(recipe: StackRecipe) -> list[float]:
@@ -95,90 +137,19 @@ def cumulative_scales(recipe: StackRecipe) -> list[float]:
     return list(accumulate((step.scale for step in recipe.steps), mul))
 
 
-def folded_recipe(recipe: StackRecipe, names: StackNames) -> MergeRecipe:
-    """The stack as a mergekit `passthrough` merge: a slice for each step, with what it scales."""
-    slices = [
-        {
-            "sources": [
-                {
-                    "model": step.model,
-                    "layer_range": [step.layer, step.layer + 1],
-                    **_parameters(total, names),
-                }
-            ]
-        }
-        for step, total in zip(recipe.steps, cumulative_scales(recipe), strict=True)
-    ]
-    configuration: dict[str, Any] = {
-        "merge_method": "passthrough",
-        "base_model": recipe.embeddings,  # its configuration and tokenizer
-        "slices": slices,
-    }
-    if recipe.dtype:
-        configuration["dtype"] = recipe.dtype
-    return MergeRecipe(configuration=configuration, seed=0)
+def _in_shards(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Tensors]:
+    shard: Tensors = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > _SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.cpu().clone()  # a layer may be in the path twice
+        size += tensor.nbytes
+    yield shard
 
 
-def _parameters(total: float, names: StackNames) -> dict[str, Any]:
-    if names.offset or total == 1:
-        return {}
-    scale = [{"filter": f"{part}.", "value": 1 / total} for part in names.outer]
-    if total < 0:
-        # The weight alone: a LayerNorm's bias is added after the sign.
-        scale += [{"filter": f"{part}.weight", "value": -1.0} for part in names.inner]
-    return {"parameters": {"scale": scale}}
-
-
-@dataclass(frozen=True)
-class Correction:
-    """A parameter of the folded model made of a parameter of one of its models.
-
-    `factor * (offset + source) - offset`, where a norm multiplies by offset + weight.
-    """
-
-    name: str
-    model: str
-    source: str
-    factor: float = 1.0
-    offset: int = 0
-
-    def of(self, source: torch.Tensor) -> torch.Tensor:
-        """The corrected values."""
-        if self.factor == 1:
-            return source
-        return self.factor * (self.offset + source.double()) - self.offset
-
-
-def corrections(recipe: StackRecipe, names: StackNames) -> Iterator[Correction]:
-    """What mergekit's multiplicative scale and its choice of models do not give.
-
-    Norms that multiply by 1 + weight; the final norm's sign; embeddings, final norm and head
-    that come from another model than the first and the last step.
-    """
-    totals = cumulative_scales(recipe)
-    if recipe.embeddings != recipe.steps[0].model:
-        for module in names.embeddings:
-            yield Correction(f"{module}.weight", recipe.embeddings, f"{module}.weight")
-    if names.offset:
-        for index, (step, total) in enumerate(zip(recipe.steps, totals, strict=True)):
-            here, there = f"{names.layers}.{index}", f"{names.layers}.{step.layer}"
-            factors = {**dict.fromkeys(names.outer, 1 / total)}
-            factors |= dict.fromkeys(names.inner, -1.0 if total < 0 else 1.0)
-            for part, factor in factors.items():
-                if factor != 1:
-                    yield Correction(
-                        f"{here}.{part}.weight",
-                        step.model,
-                        f"{there}.{part}.weight",
-                        factor,
-                        names.offset,
-                    )
-    sign = -1.0 if totals[-1] < 0 else 1.0
-    elsewhere = recipe.head != recipe.steps[-1].model
-    if elsewhere or sign < 0:
-        weight = f"{names.final_norm}.weight"
-        yield Correction(weight, recipe.head, weight, sign, names.offset)
-    if elsewhere and names.norm_bias:
-        yield Correction(f"{names.final_norm}.bias", recipe.head, f"{names.final_norm}.bias")
-    if elsewhere or recipe.head != recipe.embeddings:
-        yield Correction("lm_head.weight", recipe.head, "lm_head.weight")
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copy(source / name, folder)

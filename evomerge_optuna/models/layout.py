@@ -91,9 +91,7 @@ def other_names(config: "PretrainedConfig", files: Iterable[Path]) -> dict[str, 
 
 
 @lru_cache(maxsize=32)
-def _other_names(
-    kind: Any, content: str, in_files: frozenset[str]
-) -> dict[str, tuple[str, ...]]:
+def _other_names(kind: Any, content: str, in_files: frozenset[str]) -> dict[str, tuple[str, ...]]:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
