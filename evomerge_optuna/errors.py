@@ -18,7 +18,16 @@ class SpecError(UsageError):
 
 
 class IncompleteError(EvomergeError):
-    """A checkpoint's tensors are not those of its model: some would be made up or left unused."""
+    """A checkpoint's tensors are not those of its model: some would be made up or left unused.
+
+    Args:
+        place: the checkpoint.
+        what: is wrong with it, as "has no tensor NAME".
+    """
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place} {what}")
+        self.what = what
 
 
 class StorageError(EvomergeError):

@@ -1,12 +1,8 @@
 """mergekit's own plan of a merge: which tensor is made how, from which, and in which order."""
 
-import contextlib
-import io
 import json
-import logging
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +33,7 @@ from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.layout import is_tied
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
@@ -185,7 +182,7 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
         OSError: the machine's fault: a file cannot be read or written.
     """
     try:
-        with _quiet():
+        with quiet():
             yield
     except OSError as error:
         if error.errno is None:  # transformers has its own use of it
@@ -203,19 +200,6 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
         raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
     finally:
         LoaderCache().flush_all()  # it would go on reading files as they once were
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """mergekit logs and warns at every merge; a study merges a thousand times."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import is_text, sees, text_config
 
@@ -81,18 +82,7 @@ def parameter_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[in
     Raises:
         SpecError: naming `key`: there is no model of this configuration.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:
-        # Every architecture has its own demands on a configuration, and its own errors.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SpecError(
-            f"{key}: its configuration gives no model: {reason}; correct its config.json"
-        ) from error
+    model = meta_model(config, key)
     return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.models.catalog import load_processor
 from evomerge_optuna.models.vision import sees
+from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -114,14 +115,15 @@ def complete_model(kind: Any, folder: Path | None, **options: Any) -> Any:
     Raises:
         IncompleteError: naming a tensor that is missing, unknown or of another shape.
     """
-    model, info = kind.from_pretrained(
-        folder,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # which are refused below, by name
-        use_safetensors=None if folder is None else True,
-        trust_remote_code=False,
-        **options,
-    )
+    with quiet():  # what it reports is raised below
+        model, info = kind.from_pretrained(
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=None if folder is None else True,
+            trust_remote_code=False,
+            **options,
+        )
     place = "the merged model" if folder is None else str(folder)
     for key, words in (
         ("missing_keys", "has no tensor {}, which its architecture needs"),
@@ -129,7 +131,11 @@ def complete_model(kind: Any, folder: Path | None, **options: Any) -> Any:
         ("unexpected_keys", "has a tensor {}, for which its architecture has no place"),
         ("conversion_errors", "has tensors of which {} cannot be made"),
     ):
-        if found := sorted(map(str, info.get(key, ()))):
+        if found := sorted(map(_tensor_name, info.get(key, ()))):
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise IncompleteError(f"{place} {words.format(found[0] + more)}")
+            raise IncompleteError(place, words.format(found[0] + more))
     return model
+
+
+def _tensor_name(found: Any) -> str:
+    return str(found[0] if isinstance(found, tuple) else found)  # a mismatch comes with its shapes

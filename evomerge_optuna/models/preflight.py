@@ -14,6 +14,7 @@ from evomerge_optuna.models.catalog import (
     load_tokenizer,
 )
 from evomerge_optuna.models.headers import parameter_shapes
+from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
@@ -279,7 +280,8 @@ def _check_dtype(
 
 def _check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: str) -> None:
     want, have = parameter_shapes(a, first), parameter_shapes(b, key)
-    for name in {**want, **have}:
+    shared = layout_of(a, tied=True).tied  # a head of its own is merged with embeddings that serve
+    for name in (name for name in {**want, **have} if name not in shared):
         x, y = want.get(name), have.get(name)
         if None in (x, y) and a.num_hidden_layers != b.num_hidden_layers:
             continue  # of a layer that one of them has not, which only a stack allows

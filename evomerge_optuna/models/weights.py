@@ -4,28 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mergekit.architecture import arch_info_for_config
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
+from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.shards import weight_files
-from evomerge_optuna.models.vision import text_config, text_folder
+from evomerge_optuna.models.vision import sees, text_folder
 from evomerge_optuna.spec import StudySpec
 
 _MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_weights(spec: StudySpec) -> None:
-    """Checks that no tensor is missing, then their shapes against the first model's, types, values.
+    """Checks tensors' shapes against the first model's, types and values, and that none is missing.
 
     Raises:
         SpecError: naming the model and the tensor: missing, of another shape than in the first
             model, NaN or infinite values, a quantized type; or the file that cannot be read.
     """
-    for key, model in spec.model_ids().items():
-        _check_complete(key, model)
     check_shape = _shape_check(rows_may_differ=spec.any_vocabulary)
     # What is not text is not merged, but it is run.
     for folder_of, check in ((text_folder, check_shape), (local_folder, _check_values)):
@@ -34,29 +33,23 @@ def check_weights(spec: StudySpec) -> None:
                 with opened(f"{key} ({model})", file) as tensors:
                     for name in tensors.keys():  # noqa: SIM118
                         check(f"{key} ({model}): tensor {name}", name, tensors)
+    for key, model in spec.model_ids().items():
+        _check_complete(key, model)
 
 
 def _check_complete(key: str, model: str) -> None:
-    """mergekit must find all that its definition of the architecture requires.
-
-    That of Phi-3, for one, requires a head of its own, which a model with tied embeddings lacks.
-    """
-    config = text_config(load_config(model, key), key)
-    architecture = arch_info_for_config(config)
-    if architecture is None:
-        return  # mergekit infers the architecture from the tensors that are there
-    names: set[str] = set()
-    for file in weight_files(text_folder(model)):
-        with opened(f"{key} ({model})", file) as tensors:
-            names |= set(tensors.keys())
-    for weight in architecture.all_weights(config):
-        known = {weight.name, *(weight.aliases or ()), *(weight.tied_names or ())}
-        if not weight.optional and not known & names:
+    """transformers must find every tensor of the model's class, and know every tensor there is."""
+    folders = (
+        {local_folder(model): AutoModelForImageTextToText} if sees(load_config(model, key)) else {}
+    )
+    for folder, kind in (folders | {text_folder(model): AutoModelForCausalLM}).items():
+        try:
+            complete_model(kind, folder, device_map="meta")  # reads no weight
+        except IncompleteError as error:
             raise SpecError(
-                f"{key} ({model}): there is no tensor {weight.name}, which mergekit requires of "
-                f"{config.architectures[0]}; save the model with it (a tied one as a copy), or "
-                "leave the model out"
-            )
+                f"{key} ({model}) {error.what}; a merge would have it at random or without it: "
+                "correct config.json or the files, or leave the model out"
+            ) from error
 
 
 def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import AutoConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.weights import check_weights
@@ -58,6 +58,7 @@ def test_rows_may_differ_only_where_mergekit_matches_vocabularies(
     model = changed_copy(tmp_path, tiny, EMBEDDING, torch.ones(25, 16))
     assert f"tensor {EMBEDDING} has shape [25, 16]" in refusal(make_spec, tiny, model)
     models = {"a": str(tiny / "a"), "b": model}
+    save_tiny_model(Path(model), 2, vocab_size=25)
     check_weights(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
 
 
@@ -73,13 +74,33 @@ def test_a_file_that_is_cut_short(make_spec: SpecMaker, tiny: Path, tmp_path: Pa
     assert "model.safetensors cannot be read" in refusal(make_spec, tiny, model)
 
 
-def test_a_tensor_that_mergekit_requires(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
-    """Tied embeddings need no head of their own, but for mergekit's Phi-3."""
-    folder = save_tiny_model(tmp_path / "phi", 2)
-    config = Phi3Config(
-        vocab_size=19, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, pad_token_id=0, tie_word_embeddings=True,
-    )  # fmt: skip
-    Phi3ForCausalLM(config).save_pretrained(folder)
-    assert "models.b" in (message := refusal(make_spec, tiny, str(folder)))
-    assert "there is no tensor lm_head.weight, which mergekit requires" in message
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("missing", f"has no tensor {NORM}, which its architecture needs"),
+        ("unknown", "has a tensor v_head.weight, for which its architecture has no place"),
+    ],
+)
+def test_tensors_that_are_not_those_of_the_models_class(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path, wrong: str, told: str
+) -> None:
+    model = changed_copy(tmp_path, tiny, NORM, torch.ones(16))
+    file = Path(model) / "model.safetensors"
+    tensors = load_file(file)
+    if wrong == "missing":
+        del tensors[NORM]
+    else:
+        tensors["v_head.weight"] = torch.ones(1, 16)
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert f"models.b ({model}) {told}" in refusal(make_spec, tiny, model)
+
+
+def test_a_bias_that_the_configuration_says_and_the_files_lack(
+    make_spec: SpecMaker, tiny: Path, tmp_path: Path
+) -> None:
+    model = changed_copy(tmp_path, tiny, NORM, torch.ones(16))
+    config = AutoConfig.from_pretrained(model)
+    config.attention_bias = True
+    config.save_pretrained(model)
+    found = refusal(make_spec, tiny, model)
+    assert "has no tensor model.layers.0.self_attn.k_proj.bias (and" in found

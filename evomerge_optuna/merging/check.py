@@ -1,0 +1,59 @@
+"""Can a merge be read from its models' files? Asked at a study's creation; no weight is read."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from mergekit.architecture.conversion import convert_checkpoint_tensors
+from mergekit.io.tasks import LoadTensor
+from mergekit.tokenizer import PermutedVocabulary
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.merging.plan import MergePlan, mergekit_errors, plan_merge
+from evomerge_optuna.models.headers import headers_in
+from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.recipes.merge import MergeRecipe
+
+
+def check_merge(recipe: MergeRecipe) -> None:
+    """Refuses a merge of which a tensor is in none of a model's files.
+
+    Its plan has all tensors of the models' class, see `merge_architecture`. Each must be there by
+    one of its names, or be what mergekit makes of those that are there, as joined experts are.
+
+    Raises:
+        SpecError: naming the model and the tensor.
+    """
+    names = {str(text_folder(model)): model for model in recipe.models()}
+    with mergekit_errors():
+        plan = plan_merge(recipe)
+    files = {
+        folder: {
+            name: torch.empty(header.shape, device="meta")
+            for name, header in headers_in(Path(folder), model).items()
+        }
+        for folder, model in names.items()
+    }
+    for load in _reads(plan):
+        folder = load.model.model.path
+        if not _can_read(load, files[folder]):
+            raise SpecError(
+                f"{names[folder]}: there is no tensor {load.tensor}, nor any that mergekit makes "
+                "it of; load the model with transformers, save it again and name that"
+            )
+
+
+def _reads(plan: MergePlan) -> Iterator[LoadTensor]:
+    for tensor in plan.tensors.values():
+        gather = tensor.task.gather_tensors
+        if isinstance(gather, PermutedVocabulary):
+            gather = gather.gather_tensors
+        yield from gather.arguments().values()
+
+
+def _can_read(load: LoadTensor, tensors: Mapping[str, torch.Tensor]) -> bool:
+    names = (load.tensor, *(load.aliases or ()), *(load.tied_names or ()))
+    if any(name in tensors for name in names):
+        return True
+    kind = load.model.config().model_type
+    return convert_checkpoint_tensors(kind, tensors, load.tensor) is not None
