@@ -343,7 +343,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 
     merge_study = open_study(_store(storage), name)
     chosen = choose_trial(merge_study, trial)
-    digest = export(merge_study, chosen, out)
+    digest = export(merge_study, chosen, out, partial(_say, _console()))
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
     if trial == "best" and without_dev_score(merge_study):
         _say(

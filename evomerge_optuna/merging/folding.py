@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
-from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config
+from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config, stacked_ends
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
@@ -42,21 +43,20 @@ def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
     with ExitStack() as files:
         # Not beside the folder, whose path mergekit might read as that of something else.
         places = {name: files.enter_context(scratch_folder()) for name in recipe.merges}
-        digests = {
-            name: write_checkpoint(recipe.merges[name], place, device)
-            for name, place in places.items()
-        }
-        models: dict[str, Any] = {}
+        found: dict[str, Merged] = {}
         for name in recipe.models():
             if name in places:
-                models[name], _ = load_model(places[name], device)
+                digest = write_checkpoint(recipe.merges[name], places[name], device)
+                found[name] = Merged(*load_model(places[name], device), digest)
             else:
-                source = load_source(name, recipe.dtype, device)
-                models[name], digests[name] = source.model, source.digest
-        write_folded(recipe, folder, models)
+                found[name] = load_source(name, recipe.dtype, device)
+        write_folded(recipe, folder, {name: merged.model for name, merged in found.items()})
         own = recipe.embeddings
         _copy_tokenizer(places[own] if own in places else text_folder(own), folder)
-    return stack_digest(recipe, digests)
+        ends = stacked_ends(recipe, found)
+        if ends.eos_token_id != found[own].model.generation_config.eos_token_id:
+            ends.save_pretrained(folder)
+    return stack_digest(recipe, {name: merged.digest for name, merged in found.items()})
 
 
 def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -> None:

@@ -26,10 +26,12 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from mergekit.tokenizer import BuildTokenizer
+from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.merging.architecture import merge_architecture
 from evomerge_optuna.merging.vocabulary import union_tokenizer
+from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import text_folder
@@ -75,16 +77,25 @@ class MergePlan:
             pass
 
     def write_tokenizer(self, folder: Path) -> None:
-        """Tokenizer and generation settings, as `run_merge` writes them."""
+        """The tokenizer, as `run_merge` writes it, and generation settings.
+
+        `config` gets the size of its vocabulary and the ids of its special tokens.
+        """
         if self.tokenizer_task is None:
             _copy_tokenizer(self.configuration, str(folder), options=self.options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         else:
             ((_, built),) = Executor([self.tokenizer_task]).run(quiet=True)
             given = self.configuration.tokenizer
             multiple = given.pad_to_multiple_of if given else None
             _update_config_vocab(self.config, self.architecture, built.tokenizer, multiple)
-            _set_chat_template(built.tokenizer, self.configuration)
-            built.tokenizer.save_pretrained(folder)
+            tokenizer = built.tokenizer
+            _set_chat_template(tokenizer, self.configuration)
+            tokenizer.save_pretrained(folder)
+        models = [Path(model.model.path) for model in self.configuration.referenced_models()]
+        base = self.configuration.base_model
+        first = Path(base.model.path) if base else models[0]
+        write_generation_config(folder, self.config, tokenizer, first, models)
 
 
 def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "cpu") -> MergePlan:

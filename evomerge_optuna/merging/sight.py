@@ -13,6 +13,7 @@ from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.models.catalog import load_processor, local_folder
+from evomerge_optuna.models.ends import end_ids
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.vision import (
     is_text,
@@ -56,7 +57,7 @@ class Sight:
         try:
             with mergekit_errors(), torch.no_grad():
                 if merged.tokenizer is not self._tokenizer:
-                    self._read_files(text.config, merged.tokenizer)
+                    self._read_files(text, merged.tokenizer)
                 if self._model is None or self._model.dtype != text.dtype:
                     self._model = without_layers(self._folder, text.dtype, self._device)
                 content = merged_config(
@@ -77,10 +78,11 @@ class Sight:
         digest = sight_digest(merged.digest, self._digest)
         return Merged(self._model, self._processor.tokenizer, digest, self._processor)
 
-    def _read_files(self, config: Any, tokenizer: Any) -> None:
+    def _read_files(self, text: Any, tokenizer: Any) -> None:
         """As `AutoProcessor` and the others read them from what `write_checkpoint` writes."""
         with tempfile.TemporaryDirectory() as place:
-            write_files(self._folder, config, tokenizer, Path(place))
+            ends = end_ids(text.generation_config.to_dict())
+            write_files(self._folder, text.config, tokenizer, ends, Path(place))
             self._processor = load_processor(place, self.vision)
             if (Path(place) / "generation_config.json").is_file():
                 self._generation_config = GenerationConfig.from_pretrained(place)

@@ -10,6 +10,7 @@ import torch
 
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.ends import with_united_ends
 from evomerge_optuna.models.fingerprint import digest_tensors
 from evomerge_optuna.models.loading import in_dtype, load_model
 from evomerge_optuna.models.vision import text_folder
@@ -44,8 +45,10 @@ class StackedMerger:
         found = {name: self._model(name, recipe) for name in recipe.models()}
         models = {name: merged.model for name, merged in found.items()}
         names = stack_names(models[recipe.embeddings].config.model_type, recipe.embeddings)
+        stacked = stacked_model(recipe, models, names)
+        stacked.generation_config = stacked_ends(recipe, found)
         return Merged(
-            stacked_model(recipe, models, names),
+            stacked,
             found[recipe.embeddings].tokenizer,
             stack_digest(recipe, {name: merged.digest for name, merged in found.items()}),
         )
@@ -79,6 +82,13 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
     # Not model.to, by which rotary frequencies would be rounded, too.
     return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, digest)
+
+
+def stacked_ends(recipe: StackRecipe, models: Mapping[str, Merged]) -> Any:
+    """The stack's generation config: that of its embeddings' model with the ends of all."""
+    own = models[recipe.embeddings]
+    others = [(merged.model, merged.tokenizer) for merged in models.values()]
+    return with_united_ends(own.model, own.tokenizer, others)
 
 
 def stack_digest(recipe: StackRecipe, digests: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.derived import derived_folder
+from evomerge_optuna.models.ends import GENERATION_CONFIG, TOKEN_ID, end_ids, ends_of, with_new_ids
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.shards import read_shards, tensor_names, write_shards
 
@@ -35,7 +36,6 @@ _BODY = re.compile(
     r"(model\.language_model\.|language_model\.model\.|model\.)((embed_tokens|layers|norm)\..+)"
 )
 _HEAD = re.compile(r"(language_model\.)?(lm_head\..+)")
-_TOKEN = re.compile(r"\w+_token_(id|index)")
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -118,16 +118,20 @@ def write_model(vision: Path, text: Path, out: Path) -> None:
 
     write_shards(out, chain(read_shards(text, in_place), read_shards(vision, outside)))
     config = AutoConfig.from_pretrained(text, trust_remote_code=False)
-    write_files(vision, config, AutoTokenizer.from_pretrained(text, trust_remote_code=False), out)
+    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
+    write_files(vision, config, tokenizer, ends_of(text), out)
 
 
-def write_files(vision: Path, text: "PretrainedConfig", tokenizer: Any, out: Path) -> None:
+def write_files(
+    vision: Path, text: "PretrainedConfig", tokenizer: Any, ends: Sequence[int], out: Path
+) -> None:
     """Writes what a vision-language checkpoint has beside its weights.
 
     Args:
         vision: the checkpoint whose processor, chat template and configuration it has.
         text: the text part's configuration, whose depth, vocabulary and dtype it has.
         tokenizer: the text part's; where it has the same tokens, that of `vision` stays as it is.
+        ends: ids of the tokens that end a text of the text part.
 
     Raises:
         SpecError: see `merged_config`.
@@ -144,10 +148,14 @@ def write_files(vision: Path, text: "PretrainedConfig", tokenizer: Any, out: Pat
     for name in (*PROCESSOR_FILES, *(TOKENIZER_FILES if same else ())):
         if (vision / name).is_file():
             shutil.copy(vision / name, out)
-    if not same and (vision / "generation_config.json").is_file():
-        content = _read_json(vision / "generation_config.json")
-        moved = _with_new_ids(content, own.get_vocab(), tokenizer.get_vocab())
-        (out / "generation_config.json").write_text(json.dumps(moved, indent=2), encoding="utf-8")
+    file, settings = vision / GENERATION_CONFIG, {}
+    if file.is_file():
+        settings = with_new_ids(_read_json(file), own.get_vocab(), tokenizer.get_vocab())
+    known = end_ids(settings or config) or end_ids(config.get("text_config", {}))
+    if (not same and settings) or set(ends) - set(known):
+        settings |= {"eos_token_id": list(dict.fromkeys([*known, *ends]))} if ends else {}
+        text_of = json.dumps(settings, indent=2)
+        (out / GENERATION_CONFIG).write_text(text_of, encoding="utf-8")
 
 
 def merged_config(
@@ -170,12 +178,12 @@ def merged_config(
     before, after = own.get_vocab(), tokenizer.get_vocab()
     if before != after:
         named = AutoConfig.from_pretrained(vision, trust_remote_code=False).to_dict()
-        content = {k: v for k, v in named.items() if _TOKEN.fullmatch(k)} | content
+        content = {k: v for k, v in named.items() if TOKEN_ID.fullmatch(k)} | content
         if missing := missing_tokens(content, own, tokenizer):
             raise SpecError(f"the merged tokenizer has no {missing[0]}, which stands for images")
-        content = _with_new_ids(content, before, after)
+        content = with_new_ids(content, before, after)
         if "text_config" in content:
-            content["text_config"] = _with_new_ids(content["text_config"], before, after)
+            content["text_config"] = with_new_ids(content["text_config"], before, after)
     decoder = content.get("text_config", content)
     described = text.to_dict()
     per_layer = [
@@ -207,26 +215,9 @@ def missing_tokens(content: Mapping[str, Any], own: Any, tokenizer: Any) -> list
     found = [
         own.convert_ids_to_tokens(value)
         for name, value in content.items()
-        if _TOKEN.fullmatch(name) and name not in _ENDS and isinstance(value, int)
+        if TOKEN_ID.fullmatch(name) and name not in _ENDS and isinstance(value, int)
     ]
     return [token for token in found if token is None or token not in after]
-
-
-def _with_new_ids(
-    content: dict[str, Any], before: Mapping[str, int], after: Mapping[str, int]
-) -> dict[str, Any]:
-    """The content with the ids of tokens as they are in another vocabulary, None where in none."""
-    tokens = {number: token for token, number in before.items()}
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [new for old in value if (new := moved(old)) is not None]
-        return after.get(tokens.get(value, ""))
-
-    return {
-        name: moved(value) if _TOKEN.fullmatch(name) and value is not None else value
-        for name, value in content.items()
-    }
 
 
 def _with_names_of(own: Any, tokenizer: Any) -> Any:

@@ -106,9 +106,13 @@ def _map_models(part: Any, change: Callable[[str], str]) -> Any:
         return [_map_models(item, change) for item in part]
     if isinstance(part, dict):
         return {
-            key: change(value)
-            if key in ("model", "base_model") and isinstance(value, str)
-            else _map_models(value, change)
+            key: change(value) if _names_model(key, value) else _map_models(value, change)
             for key, value in part.items()
         }
     return part
+
+
+def _names_model(key: str, value: Any) -> bool:
+    if key == "tokenizer_source":
+        return value not in (None, "base", "union")
+    return key in ("model", "base_model") and isinstance(value, str)

@@ -1,5 +1,6 @@
 """Export: a trial's recipe as an ordinary checkpoint, checked against what was scored."""
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,16 +19,28 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 STACK_FILE = "stack.yml"
 
 
-def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
+def export(
+    merge_study: MergeStudy,
+    trial: FrozenTrial,
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
     """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
+
+    It is loaded and asked before it is there, see `ask_both`.
+
+    Args:
+        say: told what was checked.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
 
     Raises:
         UsageError: the folder exists; nothing is ever overwritten.
-        ExportError: the tensors are not those that were scored, or the disk is full.
+        ExportError: it is not the model that was scored, or the disk is full.
     """
+    from evomerge_optuna.report.asking import ask_both
+
     recipe = recipe_of(trial)
     with new_folder(folder) as temporary:
         try:
@@ -42,6 +55,7 @@ def export(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of processor still the same?"
             )
+        say(ask_both(merge_study, trial, temporary))
         if isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
         else:

@@ -144,7 +144,8 @@ def _configuration(
     extras = {
         "parameters": parameters,
         "dtype": merge.dtype,
-        "tokenizer_source": merge.tokenizer_source,
+        "tokenizer_source": spec.tokenizer_source,
+        "chat_template": merge.chat_template,
     }
     return configuration | {key: value for key, value in extras.items() if value}
 

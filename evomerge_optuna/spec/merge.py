@@ -58,8 +58,17 @@ class MergeSpec(Strict):
     """What the merged task vector is multiplied by."""
     dtype: DTypeName | None = None
     """In which the merged model is made and kept; the models' own unless given."""
-    tokenizer_source: Literal["base", "union"] | None = None
-    """Whose vocabulary the merge has where the models' differ; refused there unless given."""
+    tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
+    """Whose vocabulary the merge has where the models' differ; refused there unless given.
+
+    `base`, `union`, or the name of one of `models`.
+    """
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """The merged model's chat template, where it is not to be that of its tokenizer.
+
+    `auto` for the one that most of the models have, the name of one of mergekit's, as `chatml`, or
+    the template itself.
+    """
 
     @field_validator("density", "t")
     @classmethod

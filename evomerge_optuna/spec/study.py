@@ -306,7 +306,19 @@ class MergeSearchSpec(StudySpec):
                 "models: the base model is also a source model, so its task vector is zero; "
                 "remove it from models"
             )
+        source = self.merge.tokenizer_source
+        if source not in (None, "base", "union", *self.models):
+            raise ValueError(
+                f"merge.tokenizer_source: '{source}' is none of the models; write base, union, or "
+                f"{' or '.join(self.models)}"
+            )
         return self
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """As in mergekit's configuration: `base`, `union`, or a model."""
+        source = self.merge.tokenizer_source
+        return self.models.get(source, source) if source else None
 
     @property
     def dtype(self) -> DTypeName | None:
