@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from transformers import PretrainedConfig
 
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.models.layout import Layout, layout_of, other_names
+from evomerge_optuna.models.layout import Layout, layout_of, names_in, other_names
 
 _LAYER = re.compile(r"^(.*?)\.(\d+)\.")
 
@@ -89,16 +89,37 @@ def merge_architecture(
     )
 
 
-def left_out_by_mergekit(config: PretrainedConfig, tied: bool) -> list[str]:
-    """Tensors of a model that mergekit's own definition of its architecture does not give."""
-    known = arch_info_for_config(config)
-    if known is None:
-        return []
-    planned = {weight.name for weight in known.all_weights(config)}
+def left_out_by_mergekit(config: PretrainedConfig, files: Iterable[Path], tied: bool) -> list[str]:
+    """Tensors of a merged model that plain mergekit does not make.
+
+    Its definition of the architecture lacks them; or it has none, and takes for optional, as
+    experts that not all layers have, what is called otherwise in the files.
+
+    Args:
+        config: of the merged model.
+        files: with the weights of the models.
+        tied: see `merge_architecture`.
+    """
+    layout, known = layout_of(config, tied), arch_info_for_config(config)
+    if known is not None:
+        planned = {weight.name for weight in known.all_weights(config)}
+        return [
+            name
+            for name in layout.names
+            if not can_convert_checkpoint_keys(config.model_type, planned, name)
+        ]
+    place = _layer_of(layout, None)
+    layers: dict[str, set[int | None]] = defaultdict(set)
+    for name in layout.names:
+        layers[_LAYER.sub(r"\1.*.", name)].add(place(name))
+    count = max(map(len, layers.values()), default=0)
+    in_files = names_in(files)
     return [
         name
-        for name in layout_of(config, tied).names
-        if not can_convert_checkpoint_keys(config.model_type, planned, name)
+        for name in layout.names
+        if place(name) is not None
+        and len(layers[_LAYER.sub(r"\1.*.", name)]) < count
+        and name not in in_files
     ]
 
 

@@ -10,16 +10,21 @@ from mergekit.tokenizer import PermutedVocabulary
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors, plan_merge
+from evomerge_optuna.models.ends import end_tokens
 from evomerge_optuna.models.headers import headers_in
 from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
-def check_merge(recipe: MergeRecipe) -> None:
+def check_merge(recipe: MergeRecipe) -> list[str]:
     """Refuses a merge of which a tensor is in none of a model's files.
 
     Its plan has all tensors of the models' class, see `merge_architecture`. Each must be there by
     one of its names, or be what mergekit makes of those that are there, as joined experts are.
+
+    Returns:
+        What is worth knowing of it: where plain mergekit makes another model of the recipe, and
+        with which tokens a text ends where the models' texts end with different ones.
 
     Raises:
         SpecError: naming the model and the tensor.
@@ -41,6 +46,22 @@ def check_merge(recipe: MergeRecipe) -> None:
                 f"{names[folder]}: there is no tensor {load.tensor}, nor any that mergekit makes "
                 "it of; load the model with transformers, save it again and name that"
             )
+    return [*_told_of_tensors(plan), *_told_of_ends([Path(folder) for folder in names])]
+
+
+def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
+    if left_out := plan.left_out_by_mergekit():
+        yield (
+            f"{len(left_out)} tensors that mergekit leaves out of such models are merged, too, as "
+            f"{left_out[0]}"
+        )
+
+
+def _told_of_ends(folders: list[Path]) -> Iterator[str]:
+    ends = {folder: frozenset(end_tokens(folder)) for folder in folders}
+    if len(set(ends.values())) > 1:
+        all_ends = dict.fromkeys(token for folder in folders for token in end_tokens(folder))
+        yield f"texts of merged models end with any of the models' ends: {', '.join(all_ends)}"
 
 
 def _reads(plan: MergePlan) -> Iterator[LoadTensor]:

@@ -29,7 +29,7 @@ from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
-from evomerge_optuna.merging.architecture import merge_architecture
+from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
@@ -69,6 +69,13 @@ class MergePlan:
         names = {id(plan.task): name for name, plan in self.tensors.items()}
         scheduled = [handle.task() for handle in Executor(self.targets).schedule.tasks]
         return tuple(names[id(task)] for task in scheduled if id(task) in names)
+
+    def left_out_by_mergekit(self) -> list[str]:
+        """Names of tensors that plain mergekit leaves out of this merge."""
+        models = self.configuration.referenced_models()
+        files = [file for model in models for file in weight_files(Path(model.model.path))]
+        tied = bool(getattr(self.config, "tie_word_embeddings", False))
+        return left_out_by_mergekit(self.config, files, tied)
 
     def write_weights(self) -> None:
         """The checkpoint's safetensors files, in the folder that `plan_merge` was given."""

@@ -29,6 +29,13 @@ def ends_of(folder: Path) -> list[int]:
     return end_ids(_read_json(file if file.is_file() else folder / "config.json"))
 
 
+def end_tokens(folder: Path) -> list[str]:
+    """The tokens with which `generate` ends a text of this checkpoint; none without a tokenizer."""
+    tokenizer = _tokenizer(folder, None)
+    ids = ends_of(folder)
+    return [] if tokenizer is None else [str(t) for t in tokenizer.convert_ids_to_tokens(ids)]
+
+
 def united_ends(models: Iterable[tuple[Sequence[int], Any]], tokenizer: Any) -> list[int]:
     """The ends of all models as ids of a merged tokenizer; those that it has not are left out.
 

@@ -84,10 +84,9 @@ def other_names(config: "PretrainedConfig", files: Iterable[Path]) -> dict[str, 
 
     Only those that it takes over as they are; experts that are joined have no such name.
     """
-    in_files = frozenset[str]().union(*(_names_in(path, _changed(path)) for path in files))
     content = json.dumps(config.to_dict(), sort_keys=True, default=str)
     kind: Any = type(config)
-    return _other_names(kind, content, in_files)
+    return _other_names(kind, content, names_in(files))
 
 
 @lru_cache(maxsize=32)
@@ -107,6 +106,11 @@ def _other_names(kind: Any, content: str, in_files: frozenset[str]) -> dict[str,
         if pattern is None and new in there:
             found[new] = (*found.get(new, ()), name)
     return found
+
+
+def names_in(files: Iterable[Path]) -> frozenset[str]:
+    """The names of all tensors in these files."""
+    return frozenset[str]().union(*(_names_in(path, _changed(path)) for path in files))
 
 
 def is_tied(folder: Path, config: "PretrainedConfig") -> bool:

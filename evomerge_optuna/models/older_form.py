@@ -10,6 +10,16 @@ from pathlib import Path
 from typing import Any
 
 _OWN_KEYS = ("rope_theta", "partial_rotary_factor")  # of rope_parameters, beside `rope_scaling`
+_NEOX = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+_ALSO = {
+    "gpt_neox": _NEOX,
+    "gpt_neox_japanese": _NEOX,
+    "modernbert-decoder": {
+        "rope_theta": "global_rope_theta",
+        "rope_local_base_freq": "local_rope_theta",
+    },
+    "qwen3_moe": {"num_local_experts": "num_experts"},
+}  # by model_type: names of single architectures
 
 
 def write_older_form(folder: Path) -> None:
@@ -34,9 +44,14 @@ def older_config(content: Mapping[str, Any]) -> dict[str, Any]:
         found["torch_dtype"] = found["dtype"]
     if isinstance(found.get("text_config"), dict):
         found["text_config"] = older_config(found["text_config"])
-    rope = found.get("rope_parameters")
-    if not isinstance(rope, dict):
-        return found
+    if isinstance(rope := found.get("rope_parameters"), dict):
+        found |= _older_rope(rope)
+    others = _ALSO.get(found.get("model_type", ""), {})
+    return found | {old: found[new] for new, old in others.items() if new in found}
+
+
+def _older_rope(rope: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     if "full_attention" in rope:  # one for each kind of layer, as of Gemma 3
         if "rope_theta" in (local := rope.get("sliding_attention") or {}):
             found["rope_local_base_freq"] = local["rope_theta"]

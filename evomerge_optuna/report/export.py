@@ -1,6 +1,6 @@
 """Export: a trial's recipe as an ordinary checkpoint, checked against what was scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError
 from evomerge_optuna.models.catalog import local_folder, mergekit_name
+from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
@@ -39,6 +40,8 @@ def export(
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: it is not the model that was scored, or the disk is full.
     """
+    from evomerge_optuna.merging.plan import plan_merge
+    from evomerge_optuna.models.saved_form import write_saved_form
     from evomerge_optuna.report.asking import ask_both
 
     recipe = recipe_of(trial)
@@ -55,11 +58,14 @@ def export(
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of processor still the same?"
             )
+        write_saved_form(temporary)
+        write_older_form(temporary)
         say(ask_both(merge_study, trial, temporary))
         if isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
         else:
-            (temporary / RECIPE_FILE).write_text(mergekit_yaml(recipe), encoding="utf-8")
+            yaml = mergekit_yaml(recipe, plan_merge(recipe).left_out_by_mergekit())
+            (temporary / RECIPE_FILE).write_text(yaml, encoding="utf-8")
         card = model_card(merge_study, trial, digest)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
@@ -92,10 +98,19 @@ def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
     return write_checkpoint(recipe, folder, device)
 
 
-def mergekit_yaml(recipe: MergeRecipe) -> str:
-    """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts."""
+def mergekit_yaml(recipe: MergeRecipe, left_out: Sequence[str] = ()) -> str:
+    """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts.
+
+    Args:
+        left_out: tensors that it would not make, see `MergePlan.left_out_by_mergekit`.
+    """
     what = "The same tensors again:" if recipe.vision is None else "The text part again:"
     lines = [what, *recipe.how_to_repeat(RECIPE_FILE)]
+    if left_out:
+        lines.append(
+            f"mergekit leaves out {len(left_out)} tensors that models of this kind have, as "
+            f"{left_out[0]}; here they are merged by the same method, so its result is another."
+        )
     locate = mergekit_name if recipe.vision is None else _text_part
     return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
 

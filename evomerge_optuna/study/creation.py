@@ -74,7 +74,8 @@ def create_study(
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     say(_memory_plan(spec))
-    _check_weights(spec, space)
+    for line in _check_weights(spec, space):
+        say(line)
     warm = _warm_starts(store, spec, space)
     attributes = {
         VERSIONS: versions_of(spec),
@@ -204,14 +205,15 @@ def _memory_plan(spec: StudySpec) -> str:
     return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)))
 
 
-def _check_weights(spec: StudySpec, space: SearchSpace) -> None:
+def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:
+    """Refuses weights that cannot be merged; what is worth a remark, a line each."""
     from evomerge_optuna.merging.check import check_merge  # imports torch
     from evomerge_optuna.models.weights import check_weights
 
     check_weights(spec)
     recipe = space.recipe(space.baseline())  # all others read the same
-    for merge in [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values():
-        check_merge(merge)
+    merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
+    return [line for merge in merges for line in check_merge(merge)]
 
 
 def _check_languages(spec: StudySpec) -> None:
