@@ -3,6 +3,7 @@
 `python -m tests.architectures` merges all of them and writes the table of docs/architectures.md.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from evomerge_optuna.merging.check import check_merge
 from evomerge_optuna.merging.checkpoint import write_checkpoint
 from evomerge_optuna.merging.plan import plan_merge
 from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.architectures import STACKABLE
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.saved_form import write_saved_form
@@ -222,3 +224,19 @@ def sweep(model_type: str) -> Row:
             shutil.rmtree(folder)
         row.variants += 1
     return row
+
+
+def table(rows: list[Row]) -> list[str]:
+    """The rows of the documentation's table, with its head."""
+    lines = ["| architecture | `model_type` | merged | tensors that plain mergekit leaves out |"]
+    lines.append("| --- | --- | --- | --- |")
+    for row in rows:
+        definition = "by mergekit's definition" if row.known else "by transformers' class"
+        merged = row.refused or f"{definition}, {row.variants} of {row.variants} kinds"
+        stacked = ", stacked" if row.model_type in STACKABLE else ""
+        left_out = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in row.left_out})
+        lines.append(
+            f"| {row.name} | `{row.model_type}` | {merged}{stacked} | "
+            f"{', '.join(f'`{name}`' for name in left_out)} |"
+        )
+    return lines

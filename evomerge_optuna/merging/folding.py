@@ -8,7 +8,7 @@ norms that read the stream change their sign, those of the final norm with the l
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import accumulate
 from operator import mul
@@ -24,11 +24,9 @@ from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_c
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.shards import Tensors, write_shards
+from evomerge_optuna.models.shards import in_shards, write_shards
 from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.stack import StackRecipe
-
-_SHARD = 5 * 10**9  # bytes
 
 
 def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
@@ -75,7 +73,7 @@ def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -
     config.dtype = recipe.dtype or config.dtype
     config.tie_word_embeddings = is_tied_stack(recipe, models)
     with mergekit_errors(folder), torch.no_grad():
-        write_shards(folder, _in_shards(folded_tensors(recipe, models, names)))
+        write_shards(folder, in_shards(folded_tensors(recipe, models, names)))
         config.save_pretrained(folder)
 
 
@@ -135,18 +133,6 @@ def is_tied_stack(recipe: StackRecipe, models: Mapping[str, Any]) -> bool:
 def cumulative_scales(recipe: StackRecipe) -> list[float]:
     """c_t = w_1 ... w_t for each step."""
     return list(accumulate((step.scale for step in recipe.steps), mul))
-
-
-def _in_shards(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Tensors]:
-    shard: Tensors = {}
-    size = 0
-    for name, tensor in tensors:
-        if shard and size + tensor.nbytes > _SHARD:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor.cpu().clone()  # a layer may be in the path twice
-        size += tensor.nbytes
-    yield shard
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Which tensors a model has: those of its class in transformers, as they are in memory."""
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +59,27 @@ def layout_of(config: "PretrainedConfig", tied: bool | None = None) -> Layout:
     Raises:
         SpecError: there is no model of this configuration.
     """
-    content = config.to_dict()
     if tied is not None:
-        content["tie_word_embeddings"] = tied
-    kind: Any = type(config)
-    return _layout(kind, json.dumps(content, sort_keys=True, default=str))
+        config = copy.deepcopy(config)
+        config.tie_word_embeddings = tied
+    return _layout(_Known(config))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A configuration by its content, so that what is found of it can be kept."""
+
+    config: Any = field(compare=False)
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        content = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
+        object.__setattr__(self, "content", f"{type(self.config).__name__} {content}")
 
 
 @lru_cache(maxsize=32)
-def _layout(kind: Any, content: str) -> Layout:
-    model = meta_model(kind.from_dict(json.loads(content)), "config.json")
+def _layout(known: _Known) -> Layout:
+    model = meta_model(known.config, "config.json")
     tied = dict(model.all_tied_weights_keys)
     embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
     rows = {id(tensor) for part in embeddings if part is not None for tensor in part.parameters()}
@@ -84,17 +96,15 @@ def other_names(config: "PretrainedConfig", files: Iterable[Path]) -> dict[str, 
 
     Only those that it takes over as they are; experts that are joined have no such name.
     """
-    content = json.dumps(config.to_dict(), sort_keys=True, default=str)
-    kind: Any = type(config)
-    return _other_names(kind, content, names_in(files))
+    return _other_names(_Known(config), names_in(files))
 
 
 @lru_cache(maxsize=32)
-def _other_names(kind: Any, content: str, in_files: frozenset[str]) -> dict[str, tuple[str, ...]]:
+def _other_names(known: _Known, in_files: frozenset[str]) -> dict[str, tuple[str, ...]]:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    model = meta_model(kind.from_dict(json.loads(content)), "config.json")
+    model = meta_model(known.config, "config.json")
     there = model.state_dict()
     transforms = get_model_conversion_mapping(model)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]

@@ -5,7 +5,7 @@ without a word and takes its defaults. So the older names stand beside the newer
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,36 @@ _ALSO = {
 def write_older_form(folder: Path) -> None:
     """Adds the older names to config.json and tokenizer_config.json.
 
+    Not to a configuration that transformers 5 would then read otherwise: there are architectures
+    that only it knows.
+
     Raises:
         OSError: a file cannot be read or written.
     """
-    for name, older in (("config.json", older_config), ("tokenizer_config.json", older_tokenizer)):
-        file = folder / name
-        if file.is_file():
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if (changed := older(content)) != content:
-                text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
-                file.write_text(text, encoding="utf-8")
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    before, text = _as_read(folder), config.read_text(encoding="utf-8")
+    _rewrite(config, older_config)
+    if _as_read(folder, before) != before:
+        config.write_text(text, encoding="utf-8")
+    if tokenizer.is_file():
+        _rewrite(tokenizer, older_tokenizer)
+
+
+def _rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    changed = change(json.loads(file.read_text(encoding="utf-8")))
+    text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8")
+
+
+def _as_read(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any] | None:
+    """The configuration as transformers reads it, of it these keys; None where it cannot."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
+    except Exception:  # each architecture has its own demands
+        return None
+    return found if names is None else {name: found.get(name) for name in names}
 
 
 def older_config(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,16 +71,25 @@ def older_config(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _older_rope(rope: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if "full_attention" in rope:  # one for each kind of layer, as of Gemma 3
-        if "rope_theta" in (local := rope.get("sliding_attention") or {}):
-            found["rope_local_base_freq"] = local["rope_theta"]
-        rope = rope["full_attention"] or {}
-    found |= {key: rope[key] for key in _OWN_KEYS if key in rope}
-    scaling = {key: value for key, value in rope.items() if key not in _OWN_KEYS}
-    is_default = scaling.get("rope_type", "default") == "default"
-    found["rope_scaling"] = None if is_default else scaling
-    return found
+    if any(isinstance(value, dict) for value in rope.values()):  # one for each kind of layer
+        return _older_rope_by_layer(rope)
+    found = {key: rope[key] for key in _OWN_KEYS if key in rope}
+    return found | {"rope_scaling": _scaling(rope)}
+
+
+def _older_rope_by_layer(rope: Mapping[str, Any]) -> dict[str, Any]:
+    """As of Gemma 3: the rest of it is for the layers with full attention."""
+    full, local = (rope.get(f"{kind}_attention") or {} for kind in ("full", "sliding"))
+    found = {"rope_theta": full.get("rope_theta"), "rope_local_base_freq": local.get("rope_theta")}
+    return {key: value for key, value in found.items() if value is not None} | (
+        {"rope_scaling": scaling} if (scaling := _scaling(full)) else {}
+    )
+
+
+def _scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
+    if rope.get("rope_type", "default") == "default":
+        return None
+    return {key: value for key, value in rope.items() if key not in _OWN_KEYS}
 
 
 def older_tokenizer(content: Mapping[str, Any]) -> dict[str, Any]:

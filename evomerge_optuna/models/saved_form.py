@@ -4,16 +4,22 @@ In memory transformers 5 joins the experts of a layer, and calls some tensors by
 their files do. mergekit merges and writes what is in memory.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from evomerge_optuna.models.layout import meta_model
-from evomerge_optuna.models.loading import complete_model
-from evomerge_optuna.models.shards import tensor_names, weight_files
+from evomerge_optuna.models.shards import (
+    in_shards,
+    read_shards,
+    tensor_names,
+    weight_files,
+    write_shards,
+)
 from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
 
 
@@ -21,28 +27,30 @@ def write_saved_form(folder: Path) -> None:
     """Writes the weights of a merged text model anew, where its files have the layout of memory.
 
     Raises:
-        IncompleteError: they are not all.
         OSError: a file cannot be read or written.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if sees(config) or saved_names(config) >= set(tensor_names(folder)):
+    if sees(config):
+        return  # its tensors have the names of the model's that gives the vision
+    there = dict.fromkeys(tensor_names(folder))
+    if _saved(config, meta_model(config, "config.json").state_dict()).keys() >= there.keys():
         return
-    model = complete_model(AutoModelForCausalLM, folder, dtype="auto")
-    with TemporaryDirectory(dir=folder) as place:
-        model.save_pretrained(place)
-        for old in (*weight_files(folder), *folder.glob("*.index.json")):
-            old.unlink()
-        for new in Path(place).glob("*.safetensors*"):
-            new.rename(folder / new.name)
+    tensors = {name: tensor for shard in read_shards(folder, str) for name, tensor in shard.items()}
+    for old in (*weight_files(folder), *folder.glob("*.index.json")):
+        old.unlink()
+    write_shards(folder, in_shards(_saved(config, tensors).items()))
 
 
-def saved_names(config: "PretrainedConfig") -> set[str]:
-    """The names of the tensors that transformers saves of a model of this configuration."""
+def _saved(
+    config: "PretrainedConfig", tensors: "Mapping[str, torch.Tensor]"
+) -> "dict[str, torch.Tensor]":
+    """The tensors of a model as its files have them."""
     from transformers.core_model_loading import revert_weight_conversion
 
     model = meta_model(config, "config.json")
     tied = model.all_tied_weights_keys
-    there = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-    return set(revert_weight_conversion(model, there))
+    own = {name: tensor for name, tensor in tensors.items() if name not in tied}
+    saved: dict[str, torch.Tensor] = revert_weight_conversion(model, own)
+    return saved

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Tensors = dict[str, "torch.Tensor"]
 
 
+_SHARD = 5 * 10**9  # bytes
 INDEX = "model.safetensors.index.json"
 
 
@@ -58,6 +59,19 @@ def read_shards(folder: Path, rename: Callable[[str], str | None]) -> Iterator[T
         with safe_open(path, framework="pt") as file:
             names = {name: rename(name) for name in file.keys()}  # noqa: SIM118
             yield {new: file.get_tensor(name) for name, new in names.items() if new is not None}
+
+
+def in_shards(tensors: "Iterable[tuple[str, torch.Tensor]]") -> Iterator[Tensors]:
+    """Named tensors in shards of up to 5 GB, each a copy of its own."""
+    shard: Tensors = {}
+    size = 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > _SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.cpu().contiguous().clone()  # several may be parts of one
+        size += tensor.nbytes
+    yield shard
 
 
 def write_shards(folder: Path, shards: Iterable[Tensors]) -> None:
