@@ -150,7 +150,7 @@ def test_a_password_is_told_to_nobody(
     assert process.stdout is not None
     address = process.stdout.readline().split()[2]
     for page in ("dashboard", "api/meta", "api/studies", "api/studies/1"):
-        with urllib.request.urlopen(f"{address}{page}", timeout=60) as response:
+        with urllib.request.urlopen(f"{address}{page}") as response:
             told.add(response.read().decode())
     process.terminate()
     told |= set(process.communicate())
@@ -186,7 +186,5 @@ def test_a_reader_does_not_lock_a_sqlite_study(tmp_path: Path) -> None:
     with store.rdb.engine.connect() as reader:
         reader.exec_driver_sql("BEGIN")
         reader.exec_driver_sql("SELECT * FROM studies").fetchall()
-        start = time.monotonic()
-        study.tell(study.ask(), 1.0)
-        assert time.monotonic() - start < 30  # SQLite would wait a minute, then fail
+        study.tell(study.ask(), 1.0)  # else SQLite would wait a minute, then fail
     assert study.best_value == 1.0
