@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.store import Store
+from tests.forked import Command
 from tests.gate import Gate
 
 WORDS = [f"word{number}" for number in range(16)]
@@ -218,7 +219,13 @@ class CommandLine:
         """The same, run by another command."""
         return replace(self, prefix=prefix)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Command | subprocess.Popen[str]:
+        """A process forked from one that has imported what takes seconds."""
+        if self.prefix:
+            return self.start_afresh(*arguments)
+        return Command(arguments, self.folder, self.variables)
+
+    def start_afresh(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "evomerge_optuna", *arguments],
             cwd=self.folder,

@@ -21,6 +21,7 @@ from evomerge_optuna.study.result import RESULT, Result
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, wait_until
+from tests.forked import Command
 from tests.gate import Gate
 from tests.postgres import Postgres, running
 
@@ -42,7 +43,7 @@ def states(study: MergeStudy) -> Counter[TrialState]:
     return Counter(trial.state for trial in study.study.get_trials())
 
 
-def opened(url: str, command: subprocess.Popen[str]) -> MergeStudy:
+def opened(url: str, command: Command | subprocess.Popen[str]) -> MergeStudy:
     """The study, once the command has made it."""
 
     def is_there() -> bool:

@@ -133,7 +133,7 @@ def test_a_password_is_told_to_nobody(
     command_line.variables["EVOMERGE_STORAGE"] = url.render_as_string(hide_password=False)
     (command_line.folder / "tiny.yaml").write_text(yaml.safe_dump(spec_content()))
 
-    process = command_line.start("study", "run", "tiny.yaml", "--workers", "2")
+    process = command_line.start_afresh("study", "run", "tiny.yaml", "--workers", "2")
     told: set[str] = set()
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
@@ -146,7 +146,7 @@ def test_a_password_is_told_to_nobody(
     assert process.returncode == 0
     for command in ("list", "show tiny", "show tiny --json", "test tiny", "export tiny out"):
         told |= set(command_line.run("study", *command.split()))
-    process = command_line.start("dashboard", "--port", "0")
+    process = command_line.start_afresh("dashboard", "--port", "0")
     assert process.stdout is not None
     address = process.stdout.readline().split()[2]
     for page in ("dashboard", "api/meta", "api/studies", "api/studies/1"):

@@ -1,0 +1,66 @@
+"""Processes that begin where their imports end: forked from one that has done them."""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.preloaded"])
+
+
+class Command:
+    """`python -m evomerge_optuna` in such a process; what of it is used is as in a Popen."""
+
+    def __init__(self, arguments: tuple[str, ...], folder: Path, variables: dict[str, str]) -> None:
+        (out, their_out), (err, their_err) = os.pipe(), os.pipe()
+        fds = (DupFd(their_out), DupFd(their_err))
+        given = (arguments, str(folder), {**os.environ, **variables}, *fds)
+        self._process = processes.Process(target=_run, args=given)
+        self._process.start()
+        os.close(their_out)
+        os.close(their_err)
+        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
+        self.pid = self._process.pid
+        assert self.pid is not None
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def communicate(self) -> tuple[str, str]:
+        """stdout and stderr to their ends, and waits for the process."""
+        with self.stdout, self.stderr, ThreadPoolExecutor(1) as thread:
+            err = thread.submit(self.stderr.read)
+            said = self.stdout.read(), err.result()
+        self._process.join()
+        return said
+
+
+def _run(
+    arguments: tuple[str, ...], folder: str, environment: dict[str, str], out: Any, err: Any
+) -> None:
+    os.dup2(out.detach(), 1)
+    os.dup2(err.detach(), 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0] = folder  # as of `python -m`
+    sys.argv[1:] = arguments
+    try:
+        runpy.run_module("evomerge_optuna", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out
