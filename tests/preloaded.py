@@ -16,3 +16,4 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 import evomerge_optuna.merging.memory
 import evomerge_optuna.report.dashboard
 import evomerge_optuna.study.runner  # noqa: F401
+import tests.conftest  # noqa: F401
