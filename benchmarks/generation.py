@@ -46,7 +46,7 @@ class Workload:
 
 
 def workloads(problems: int) -> list[Workload]:
-    """So many of the zoo's problems as they are; after the same examples; after none to many of their own."""
+    """So many of the zoo's problems: alone; after the same examples; after some of their own."""
     drawn = random.Random(0)
     splits = load_problems()
     solved = [f"{row['question']} {row['solution']}" for row in splits["dev"]]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -23,6 +24,9 @@ from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.study.store import Store
 from tests.forked import Command
 from tests.gate import Gate
+
+settings.register_profile("without hurry", deadline=None)
+settings.load_profile("without hurry")
 
 WORDS = [f"word{number}" for number in range(16)]
 LAYERS = 4

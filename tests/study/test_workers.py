@@ -56,7 +56,7 @@ TRIAL = 300_000  # calls and returns of functions from one candidate to the next
 
 
 @pytest.mark.parametrize(
-    ("kind", "kills"), [("sqlite", 16), ("postgres", 24), ("proxy of postgres", 12)]
+    ("kind", "kills"), [("sqlite", 12), ("postgres", 16), ("proxy of postgres", 8)]
 )
 def test_workers_killed_amid_their_trials(
     kind: str, kills: int, make_spec: SpecMaker, database: Callable[[str], str]
