@@ -1,6 +1,7 @@
 """Real tiny parts: random Llama checkpoints with a tokenizer, data files, specs, databases."""
 
 import json
+import multiprocessing.forkserver
 import os
 import re
 import subprocess
@@ -282,6 +283,12 @@ def gate(tmp_path: Path) -> Gate:
     return Gate.build(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """Started before any test sets variables, or goes elsewhere."""
+    multiprocessing.forkserver.ensure_running()
+
+
 @pytest.fixture
-def command_line(tmp_path: Path, home: Path) -> CommandLine:
+def command_line(tmp_path: Path, home: Path, forkserver: None) -> CommandLine:
     return CommandLine(tmp_path, {"EVOMERGE_HOME": str(home)})

@@ -6,6 +6,7 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -15,13 +16,27 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.preloaded"])
 
 
+def start(target: Callable[..., None], *arguments: Any) -> Any:
+    """A process that ends with this one, and has its variables."""
+    given = (dict(os.environ), target, *arguments)
+    process = processes.Process(target=_run, args=given, daemon=True)
+    process.start()
+    return process
+
+
+def _run(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
+
+
 class Command:
     """`python -m evomerge_optuna` in such a process; what of it is used is as in a Popen."""
 
     def __init__(self, arguments: tuple[str, ...], folder: Path, variables: dict[str, str]) -> None:
         (out, their_out), (err, their_err) = os.pipe(), os.pipe()
         fds = (DupFd(their_out), DupFd(their_err))
-        given = (arguments, str(folder), {**os.environ, **variables}, *fds)
+        given = ({**os.environ, **variables}, _run_command, arguments, str(folder), *fds)
         self._process = processes.Process(target=_run, args=given)
         self._process.start()
         os.close(their_out)
@@ -50,14 +65,10 @@ class Command:
         return said
 
 
-def _run(
-    arguments: tuple[str, ...], folder: str, environment: dict[str, str], out: Any, err: Any
-) -> None:
+def _run_command(arguments: tuple[str, ...], folder: str, out: Any, err: Any) -> None:
     os.dup2(out.detach(), 1)
     os.dup2(err.detach(), 2)
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
     sys.path[0] = folder  # as of `python -m`
     sys.argv[1:] = arguments
     try:

@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_two_builds_give_the_same_bytes_and_the_second_call_trains_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forkserver: None
 ) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: processes)  # saves their imports
     monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "one"))

@@ -17,15 +17,9 @@ from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import CommandLine, SpecMaker, proxy_of, wait_until
-from tests.forked import processes
+from tests.forked import start
 from tests.postgres import running
 from tests.study.workers import Gate, work, work_and_die
-
-
-def start(url: str, trials: int, work: Callable[[str, int], None] = work) -> Any:
-    process = processes.Process(target=work, args=(url, trials), daemon=True)
-    process.start()
-    return process
 
 
 def join(workers: Iterable[Any]) -> None:
@@ -65,7 +59,7 @@ def test_workers_killed_amid_their_trials(
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1000}))
     chance = random.Random(0)
     doomed = [partial(work_and_die, calls=chance.randrange(2 * TRIAL)) for _ in range(kills)]
-    workers = [start(url, trials, doomed.pop()) for _ in range(WORKERS)]
+    workers = [start(doomed.pop(), url, trials) for _ in range(WORKERS)]
     while workers:
         ended = wait([worker.sentinel for worker in workers])
         for worker in [w for w in workers if w.sentinel in ended]:
@@ -73,9 +67,9 @@ def test_workers_killed_amid_their_trials(
             assert worker.exitcode == -signal.SIGKILL
             workers.remove(worker)
             if doomed:
-                workers.append(start(url, trials, doomed.pop()))
+                workers.append(start(doomed.pop(), url, trials))
     assert study.finished() < trials
-    join([start(url, trials) for _ in range(WORKERS)])
+    join([start(work, url, trials) for _ in range(WORKERS)])
     check_whole(study, trials)
 
 
@@ -85,7 +79,7 @@ def test_a_trial_that_kills_its_workers_fails(
     url = database("sqlite")
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1}))
     for _ in range(2):
-        worker = start(url, 3, work_and_die)
+        worker = start(work_and_die, url, 3)
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
     run_study(study, 3)
@@ -106,8 +100,8 @@ def test_server_stopped_and_crashed(make_spec: SpecMaker, command_line: CommandL
             found = persistently(store.rdb, study.trials)
             return {t.number: t.values[0] for t in found if t.values is not None}
 
-        direct = [start(server.url, trials, gate.work) for _ in range(2)]
-        workers = [*direct, *(start(proxy, trials, gate.work) for _ in range(2))]
+        direct = [start(gate.work, server.url, trials) for _ in range(2)]
+        workers = [*direct, *(start(gate.work, proxy, trials) for _ in range(2))]
 
         def alive() -> bool:
             return all(worker.is_alive() for worker in workers)
@@ -137,7 +131,7 @@ def test_proxy_killed_and_started_again(
     url, trials, gate = database("sqlite"), 60, Gate()
     study = create_study(open_store(url), make_spec(racing={"blocks": 10}))
     with proxy_of(url, command_line) as proxy:
-        workers = [start(proxy, trials, gate.work) for _ in range(3)]
+        workers = [start(gate.work, proxy, trials) for _ in range(3)]
         gate.let(20)
         wait_until(lambda: study.finished() == 20, lambda: all(w.is_alive() for w in workers))
     gate.let(1000)
