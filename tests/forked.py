@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.reduction import DupFd
+from itertools import chain
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,14 @@ class Command:
     """`python -m evomerge_optuna` in such a process; what of it is used is as in a Popen."""
 
     def __init__(self, arguments: tuple[str, ...], folder: Path, variables: dict[str, str]) -> None:
-        (out, their_out), (err, their_err) = os.pipe(), os.pipe()
-        fds = (DupFd(their_out), DupFd(their_err))
-        given = ({**os.environ, **variables}, _run_command, arguments, str(folder), *fds)
+        pipes = [processes.Pipe(duplex=False) for _ in ("stdout", "stderr")]
+        theirs = [writer for _, writer in pipes]
+        given = ({**os.environ, **variables}, _run_command, arguments, str(folder), *theirs)
         self._process = processes.Process(target=_run, args=given)
         self._process.start()
-        os.close(their_out)
-        os.close(their_err)
-        self.stdout, self.stderr = os.fdopen(out), os.fdopen(err)
+        self.stdout, self.stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in pipes)
+        for end in chain(*pipes):
+            end.close()
         self.pid = self._process.pid
         assert self.pid is not None
 
@@ -65,9 +66,10 @@ class Command:
         return said
 
 
-def _run_command(arguments: tuple[str, ...], folder: str, out: Any, err: Any) -> None:
-    os.dup2(out.detach(), 1)
-    os.dup2(err.detach(), 2)
+def _run_command(arguments: tuple[str, ...], folder: str, out: Connection, err: Connection) -> None:
+    for number, pipe in enumerate((out, err), start=1):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
     os.chdir(folder)
     sys.path[0] = folder  # as of `python -m`
     sys.argv[1:] = arguments
