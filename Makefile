@@ -1,4 +1,5 @@
-# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it.
+# `make demo` shows the product, `make demo-full` all three stages; `make test` proves it, and
+# `make test-slow` runs what takes longest, every benchmark among it.
 # `make docs` builds the documentation into site/, `make dist` what is published into dist/.
 # All set up the same .venv.
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo demo-full test lint docs dist clean
+.PHONY: demo demo-full test test-slow lint docs dist clean
 
 demo: .venv/demo
 	$(BIN)/evomerge-optuna study run studies/quickstart.yaml
@@ -21,6 +22,9 @@ demo-full: demo
 
 test: .venv/test
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-slow: .venv/test
+	$(BIN)/pytest -m slow
 
 lint: .venv/test
 	$(BIN)/ruff check .

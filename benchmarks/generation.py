@@ -1,6 +1,6 @@
 """How fast are problems answered: our batches beside plain ones of `model.generate`.
 
-    python benchmarks/generation.py [--batch-size 32] [--repeats 5] [--json PATH]
+    python benchmarks/generation.py [--batch-size 32] [--repeats 5] [--problems 200] [--json PATH]
 
 Two models answer the zoo's problems, both ways in turns, on one thread: `zoo:mul`, whose answers
 are all about as long, and a merge as a search tries them, some of whose answers never end. Plain
@@ -45,12 +45,12 @@ class Workload:
     prompts: list[str]
 
 
-def workloads() -> list[Workload]:
-    """The zoo's problems as they are; after the same examples; after none to many of their own."""
+def workloads(problems: int) -> list[Workload]:
+    """So many of the zoo's problems: alone; after the same examples; after some of their own."""
     drawn = random.Random(0)
     splits = load_problems()
     solved = [f"{row['question']} {row['solution']}" for row in splits["dev"]]
-    questions = [row["question"] for row in splits["search"]]
+    questions = list(splits["search"]["question"][:problems])
     examples = " ".join(solved[:SHOTS])
     mixed = [
         " ".join([*drawn.sample(solved, drawn.randint(0, SHOTS)), question])
@@ -114,8 +114,9 @@ def measure(model: Any, answer: Callable[[], list[str]]) -> Run:
 @click.command()
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--problems", default=200, show_default=True, type=click.IntRange(1))
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(batch_size: int, repeats: int, json_file: Path | None) -> None:
+def main(batch_size: int, repeats: int, problems: int, json_file: Path | None) -> None:
     """Print problems per second and their ratio."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -125,7 +126,7 @@ def main(batch_size: int, repeats: int, json_file: Path | None) -> None:
         "a merge": a_merge(),
     }
     rows = []
-    for (name, (model, tokenizer)), work in itertools.product(models.items(), workloads()):
+    for (name, (model, tokenizer)), work in itertools.product(models.items(), workloads(problems)):
         arguments = (model, tokenizer, work.prompts)
         plainly = partial(generate_plainly, *arguments, batch_size)
         ours = partial(generate, *arguments, NEW_TOKENS, batch_size)
@@ -134,7 +135,6 @@ def main(batch_size: int, repeats: int, json_file: Path | None) -> None:
             for _ in range(repeats + 1)  # the first warms up
         ]
         theirs, found = pairs[-1]
-        problems = len(work.prompts)
         row = {
             "model": name,
             "workload": work.name,

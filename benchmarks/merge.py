@@ -1,6 +1,6 @@
 """How fast a candidate is merged: mergekit on disk, mergekit in memory, ours, and memory itself.
 
-    python benchmarks/merge.py [--size zoo] [--size 135M] [--repeats 3] [--json PATH]
+    python benchmarks/merge.py [--size zoo] [--size 135M] [--repeats 3] [--merges 500] [--json PATH]
 
 All from one run over the same models: two sources and their base, float32. 135M is a random Llama
 of SmolLM2-135M's shape. The floor is the time to read base and sources once and to write the merged
@@ -51,16 +51,16 @@ def zoo_models(_: Path) -> list[str]:
     return [str(local_folder(f"zoo:{name}")) for name in ("base", "ja", "add")]
 
 
-def random_models(folder: Path) -> list[str]:
+def random_models(folder: Path, shape: transformers.LlamaConfig = SHAPE_135M) -> list[str]:
     """A base and two sources that differ from it by a tenth of its spread, with a tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(local_folder("zoo:base"))
     torch.manual_seed(0)
-    base = transformers.LlamaForCausalLM(SHAPE_135M)
+    base = transformers.LlamaForCausalLM(shape)
     names = []
     for name in ("base", "a", "b"):
         model = base
         if name != "base":
-            model = transformers.LlamaForCausalLM(SHAPE_135M)
+            model = transformers.LlamaForCausalLM(shape)
             with torch.no_grad():
                 for moved, start in zip(model.parameters(), base.parameters(), strict=True):
                     moved.mul_(0.1).add_(start)
@@ -115,7 +115,8 @@ def measure(method: str, models: list[str], repeats: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             recipe = a_recipe(method, models, number)
             configuration = MergeConfiguration.model_validate(recipe.configuration)
-            run_merge(configuration, folder, merge_options(recipe))
+            options = merge_options(recipe).model_copy(update={"copy_tokenizer": True})
+            run_merge(configuration, folder, options)
             load_model(Path(folder), "cpu")
 
     plan = plan_merge(a_recipe(method, models, 0))

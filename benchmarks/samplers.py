@@ -1,6 +1,6 @@
 """Which sampler finds the best layer stack: ours, cmaes itself, margins, categories.
 
-    python benchmarks/samplers.py [--trials 120] [--seeds 5] [--json PATH]
+    python benchmarks/samplers.py [--trials 120] [--seeds 5] [--population 24] [--json PATH]
 
 The search of studies/quickstart_dfs.yaml, the same population, start and budget for each; best
 search score of each seed. All of them begin at the identity path and score it first.
@@ -9,6 +9,7 @@ search score of each seed. All of them begin at the identity path and score it f
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,26 @@ from evomerge_optuna.spec import SamplerSpec, StackStudySpec, load_spec
 from evomerge_optuna.study.samplers import make_sampler
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart_dfs.yaml"
-POPULATION = 24
 Score = Callable[[dict[str, float]], float]
 
 
-def ours(space: StackSpace, score: Score, trials: int, seed: int) -> float:
+@dataclass(frozen=True)
+class Budget:
+    """What each sampler is given; one search is one seed."""
+
+    trials: int
+    population: int
+    seed: int
+
+
+def ours(space: StackSpace, score: Score, given: Budget) -> float:
     """Thresholded floats, Optuna's CmaEsSampler as `study run` makes it."""
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial(space.baseline())
-    for position in range(trials):
+    spec = SamplerSpec(seed=given.seed, population=given.population)
+    for position in range(given.trials):
         trial = study.ask()
-        study.sampler = make_sampler(SamplerSpec(seed=seed, population=POPULATION), position)
+        study.sampler = make_sampler(spec, position)
         values = {n: trial.suggest_float(n, r.low, r.high) for n, r in space.ranges().items()}
         study.tell(trial, score(values))
     return study.best_value
@@ -61,15 +71,15 @@ def told(
     return max(found[:trials])
 
 
-def directly(kind: type, space: StackSpace, score: Score, trials: int, seed: int) -> float:
+def directly(kind: type, space: StackSpace, score: Score, given: Budget) -> float:
     """cmaes itself on the ranges scaled to 0..1, with the same start, deviation and bounds."""
     ranges = space.ranges()
     optimizer = kind(
         mean=np.full(len(ranges), 0.5),
         sigma=1 / 6,
         bounds=np.array([[0.0, 1.0]] * len(ranges)),
-        seed=seed,
-        population_size=POPULATION,
+        seed=given.seed,
+        population_size=given.population,
     )
 
     def values_of(x: np.ndarray) -> dict[str, float]:
@@ -77,7 +87,7 @@ def directly(kind: type, space: StackSpace, score: Score, trials: int, seed: int
             n: r.low + u * (r.high - r.low) for u, (n, r) in zip(x, ranges.items(), strict=True)
         }
 
-    return told(optimizer, values_of, space, score, trials)
+    return told(optimizer, values_of, space, score, given.trials)
 
 
 def split_parameters(space: StackSpace) -> tuple[list[str], list[str], list[bool]]:
@@ -89,14 +99,16 @@ def split_parameters(space: StackSpace) -> tuple[list[str], list[str], list[bool
     return indicators, others, [identity[name] > 0 for name in indicators]
 
 
-def with_margin(space: StackSpace, score: Score, trials: int, seed: int) -> float:
+def with_margin(space: StackSpace, score: Score, given: Budget) -> float:
     """CMA-ES with margin on integer indicators, as Optuna has it; 1 is a change of the identity."""
     indicators, others, identity = split_parameters(space)
     ranges = space.ranges()
-    sampler = optuna.samplers.CmaEsSampler(with_margin=True, seed=seed, popsize=POPULATION)
+    sampler = optuna.samplers.CmaEsSampler(
+        with_margin=True, seed=given.seed, popsize=given.population
+    )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial(dict.fromkeys(indicators, 0) | dict.fromkeys(others, 0.0))
-    for _ in range(trials):
+    for _ in range(given.trials):
         trial = study.ask()
         changed = [trial.suggest_int(name, 0, 1) for name in indicators]
         values = {
@@ -108,7 +120,7 @@ def with_margin(space: StackSpace, score: Score, trials: int, seed: int) -> floa
     return study.best_value
 
 
-def cat_cma(space: StackSpace, score: Score, trials: int, seed: int) -> float:
+def cat_cma(space: StackSpace, score: Score, given: Budget) -> float:
     """CatCMA: a Bernoulli distribution for each indicator, CMA-ES for the others."""
     indicators, others, identity = split_parameters(space)
     ranges = space.ranges()
@@ -119,8 +131,8 @@ def cat_cma(space: StackSpace, score: Score, trials: int, seed: int) -> float:
         cat_num=np.full(len(indicators), 2),
         cat_param=np.array([[flip, 1 - flip] if on else [1 - flip, flip] for on in identity]),
         bounds=np.array([[ranges[n].low, ranges[n].high] for n in others]),
-        seed=seed,
-        population_size=POPULATION,
+        seed=given.seed,
+        population_size=given.population,
     )
 
     def values_of(chosen: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
@@ -128,10 +140,10 @@ def cat_cma(space: StackSpace, score: Score, trials: int, seed: int) -> float:
         on = {n: 0.4 if c[1] else -0.4 for n, c in zip(indicators, categories, strict=True)}
         return on | dict(zip(others, x.tolist(), strict=True))
 
-    return told(optimizer, values_of, space, score, trials)
+    return told(optimizer, values_of, space, score, given.trials)
 
 
-SAMPLERS: dict[str, Callable[[StackSpace, Score, int, int], float]] = {
+SAMPLERS: dict[str, Callable[[StackSpace, Score, Budget], float]] = {
     "ours: Optuna's CmaEsSampler, thresholded floats": ours,
     "cmaes.CMA": lambda *given: directly(cmaes.CMA, *given),
     "cmaes.SepCMA": lambda *given: directly(cmaes.SepCMA, *given),
@@ -143,8 +155,9 @@ SAMPLERS: dict[str, Callable[[StackSpace, Score, int, int], float]] = {
 @click.command()
 @click.option("--trials", default=120, show_default=True, type=click.IntRange(2))
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--population", default=24, show_default=True, type=click.IntRange(4))
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(trials: int, seeds: int, json_file: Path | None) -> None:
+def main(trials: int, seeds: int, population: int, json_file: Path | None) -> None:
     """Print the best score of each sampler and seed."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spec = load_spec(QUICKSTART)
@@ -162,7 +175,7 @@ def main(trials: int, seeds: int, json_file: Path | None) -> None:
         table.add_column(column)
     results = {}
     for name, search in SAMPLERS.items():
-        found = [search(space, score, trials, seed) for seed in range(seeds)]
+        found = [search(space, score, Budget(trials, population, seed)) for seed in range(seeds)]
         results[name] = found
         table.add_row(name, *(f"{x:.3f}" for x in found), f"{statistics.median(found):.3f}")
         print(name, found, flush=True)

@@ -1,8 +1,9 @@
 """How fast a layer stack is built and run: in memory beside writing and loading its checkpoint.
 
-    python benchmarks/stack.py [--repeats 5] [--json PATH]
+    python benchmarks/stack.py [--repeats 5] [--layers 30] [--json PATH]
 
-A random path of 1.5 times the depth over two random Llamas of the shape of SmolLM2-135M. Running
+A random path of 1.5 times the depth over two random Llamas of the shape of SmolLM2-135M, which has
+30 layers. Running
 is compared with the first model itself, per layer: seconds of a forward pass of 8 prompts of 64
 tokens, divided by the number of layers.
 """
@@ -28,9 +29,8 @@ from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import EvaluationSpec
 
 
-def a_path(models: list[str], number: int) -> StackRecipe:
+def a_path(models: list[str], depth: int, number: int) -> StackRecipe:
     drawn = random.Random(number)
-    depth = SHAPE_135M.num_hidden_layers
     steps = tuple(
         Step(
             model=drawn.choice(models), layer=drawn.randrange(depth), scale=drawn.uniform(0.8, 1.2)
@@ -42,26 +42,30 @@ def a_path(models: list[str], number: int) -> StackRecipe:
 
 @click.command()
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--layers", default=SHAPE_135M.num_hidden_layers, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(repeats: int, json_file: Path | None) -> None:
+def main(repeats: int, layers: int, json_file: Path | None) -> None:
     """Print medians and ratios."""
     transformers.utils.logging.disable_progress_bar()
+    shape = transformers.LlamaConfig(**SHAPE_135M.to_dict() | {"num_hidden_layers": layers})
     with tempfile.TemporaryDirectory() as folder:
-        _, *models = random_models(Path(folder))
+        _, *models = random_models(Path(folder), shape)
         merger = EveryMerger(EvaluationSpec())
-        merger.merge(a_path(models, 0))
+        merger.merge(a_path(models, layers, 0))
         sources = {name: load_source(name, None, "cpu").model for name in models}
 
         def write_and_load(number: int) -> None:
-            recipe = a_path(models, number)
+            recipe = a_path(models, layers, number)
             with tempfile.TemporaryDirectory() as out:
                 write_folded(recipe, Path(out), sources)
                 load_model(Path(out), "cpu")
 
         written = median_seconds(write_and_load, repeats)
-        built = median_seconds(lambda number: merger.merge(a_path(models, number)), 10 * repeats)
+        built = median_seconds(
+            lambda number: merger.merge(a_path(models, layers, number)), 10 * repeats
+        )
 
-        recipe = a_path(models, 0)
+        recipe = a_path(models, layers, 0)
         stacked, parent = merger.merge(recipe).model, sources[models[0]]
         ids = torch.randint(3, 80, (8, 64))
 
@@ -75,7 +79,7 @@ def main(repeats: int, json_file: Path | None) -> None:
             return run
 
         stack_run = per_layer(stacked, len(recipe.steps))
-        parent_run = per_layer(parent, SHAPE_135M.num_hidden_layers)
+        parent_run = per_layer(parent, layers)
         pairs = [(stack_run(0), parent_run(0)) for _ in range(4 * repeats)]
     ratio = statistics.median(ours / theirs for ours, theirs in pairs[1:])
     click.echo(f"write and load a folded stack  {written:8.3f} s")

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from evomerge_optuna.study.trials import Trials
 
 
+# Progress bars and advice of the libraries would bury our own lines.
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
 class _Group(click.Group):
     """Prints errors that a user can cure as one line; `--debug` shows the traceback."""
 
@@ -61,11 +70,8 @@ def _show_versions(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:
     """Search for the recipe of a merged language model."""
-    # Progress bars and advice of the libraries would bury our own lines.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 

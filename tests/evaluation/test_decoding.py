@@ -73,7 +73,7 @@ def prompts(draw: st.DrawFn) -> list[list[int]]:
 
 @pytest.mark.parametrize("make", [random_model, random_stack])
 @pytest.mark.parametrize("architecture", STACKABLE)
-@settings(max_examples=3, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=3, derandomize=True, phases=[Phase.generate])
 @given(data=st.data())
 def test_tokens_are_those_of_each_prompt_alone(
     architecture: str, make: Any, data: st.DataObject

@@ -123,9 +123,7 @@ def recipes(draw: st.DrawFn, root: Path, method: str) -> list[MergeRecipe]:
 
 
 @pytest.mark.parametrize("method", FAST)
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bit_equal_to_run_merge(models: Path, method: str, data: st.DataObject) -> None:
     merger = ResidentMerger("cpu")

@@ -92,7 +92,7 @@ def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tupl
     return model, processor
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=HEALTH)
+@settings(max_examples=8, suppress_health_check=HEALTH)
 @given(data=st.data())
 def test_text_as_mergekit_merges_it_all_else_untouched(
     home: Path, models: Path, data: st.DataObject

@@ -107,9 +107,7 @@ def smallest_mean_square(model: Any, names: StackNames) -> float:
 
 @pytest.mark.parametrize("epsilon", [OWN_EPSILON, SMALL_EPSILON])
 @pytest.mark.parametrize("architecture", STACKABLE)
-@settings(
-    max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_folded_stack_equals_the_stack_in_memory(
     saved: Path,

@@ -1,6 +1,7 @@
 """The zoo's checkpoints are ordinary ones, the same at every build, and built once."""
 
 import hashlib
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.models.problems import held_out
 from evomerge_optuna.models.zoo import RECIPE, ZOO, Recipe, build_zoo, make_tokenizer
+from tests.forked import processes
 
 
 def short(recipe: Recipe = RECIPE) -> Recipe:
@@ -24,8 +26,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_two_builds_give_the_same_bytes_and_the_second_call_trains_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forkserver: None
 ) -> None:
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: processes)  # saves their imports
     monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "one"))
     seen: list[tuple[int, int]] = []
     first = build_zoo(lambda done, total: seen.append((done, total)), short())

@@ -3,19 +3,19 @@
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.report.dashboard import describe_study, describe_trial
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
+from tests.conftest import dashboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def address(
     tmp_path_factory: pytest.TempPathFactory, spec_content: Callable[..., dict[str, Any]]
-) -> Iterator[str]:
+) -> str:
     """A dashboard over a joint study of two objectives."""
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
@@ -42,16 +42,7 @@ def address(
         study = create_study(store, parse_spec(spec_content(**parts)))
         run_study(study, 12, on_trial=partial(describe_trial, study))
         describe_study(study)
-    ready = threading.Event()
-    addresses: list[str] = []
-
-    def on_ready(address: str) -> None:
-        addresses.append(address)
-        ready.set()
-
-    threading.Thread(target=serve, args=(store, "127.0.0.1", 0, on_ready), daemon=True).start()
-    assert ready.wait(30)
-    yield addresses[0]
+    return dashboard_of(store)
 
 
 def page(url: str, profile: Path) -> str:
@@ -63,7 +54,7 @@ def page(url: str, profile: Path) -> str:
         *("--window-size=1400,2600", "--virtual-time-budget=15000", "--dump-dom"),
         *(f"--user-data-dir={profile}", url),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_list_of_studies(address: str, tmp_path: Path) -> None:

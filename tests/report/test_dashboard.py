@@ -1,9 +1,7 @@
 """What optuna-dashboard serves of a study: names, notes, artifacts."""
 
 import json
-import threading
 import urllib.request
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
-from tests.conftest import SpecMaker
+from tests.conftest import SpecMaker, dashboard_of
 
 
 @pytest.fixture
@@ -25,26 +23,15 @@ def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
 
 
 @pytest.fixture
-def served(merge_study: MergeStudy) -> Iterator[str]:
+def served(merge_study: MergeStudy) -> str:
     """A running dashboard over three trials, and its address."""
     describe_study(merge_study)
     run_study(merge_study, 3, on_trial=partial(describe_trial, merge_study))
-    addresses: list[str] = []
-    ready = threading.Event()
-
-    def on_ready(address: str) -> None:
-        addresses.append(address)
-        ready.set()
-
-    threading.Thread(
-        target=serve, args=(merge_study.store, "127.0.0.1", 0, on_ready), daemon=True
-    ).start()
-    assert ready.wait(30)
-    yield addresses[0]
+    return dashboard_of(merge_study.store)
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as response:
+    with urllib.request.urlopen(url) as response:
         return response.read()
 
 

@@ -68,7 +68,7 @@ GROUPS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("method", SEARCHED_PARAMETERS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_mergekit_resolves_every_parameter_as_it_was_suggested(
     spec_content: Callable[..., dict[str, Any]], groups: dict[str, Any], method: str, seed: int

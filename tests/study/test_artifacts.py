@@ -1,11 +1,9 @@
 """Artifacts in a bucket: a real S3 server, moto's, in a process of its own."""
 
 import json
-import socket
+import re
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,37 +14,28 @@ import optuna
 import pytest
 
 from evomerge_optuna.errors import StorageError, UsageError
-from evomerge_optuna.report.dashboard import serve
 from evomerge_optuna.study.artifacts import open_artifacts
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, delete_study
-from tests.conftest import CommandLine, SpecMaker
+from tests.conftest import CommandLine, SpecMaker, dashboard_of, wait_until
 
 
 @pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that knows no buckets yet."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = tmp_path_factory.mktemp("s3") / "log"
+    command = [sys.executable, "-m", "moto.server", "-p", "0"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        running = re.compile(r"Running on (http://\S+)")
+        wait_until(lambda: bool(running.search(log.read_text())), lambda: process.poll() is None)
+        yield running.findall(log.read_text())[0]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait()
 
 
 @pytest.fixture
@@ -103,17 +92,10 @@ def test_a_study_keeps_its_artifacts_in_a_bucket(
 def test_the_dashboard_serves_them(s3: Any, bucket: str, merge_study: MergeStudy) -> None:
     run_study(merge_study, 1)
     (key,) = keys(s3, bucket)
-    found: list[str] = []
-    ready = threading.Event()
-    threading.Thread(
-        target=serve,
-        args=(merge_study.store, "127.0.0.1", 0, lambda url: (found.append(url), ready.set())),
-        daemon=True,
-    ).start()
-    assert ready.wait(30)
+    address = dashboard_of(merge_study.store)
     (trial,) = merge_study.trials()
-    url = f"{found[0]}artifacts/{merge_study.study._study_id}/{trial._trial_id}/{key}"
-    with urllib.request.urlopen(url, timeout=30) as response:
+    url = f"{address}artifacts/{merge_study.study._study_id}/{trial._trial_id}/{key}"
+    with urllib.request.urlopen(url) as response:
         assert response.read() == s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 

@@ -17,14 +17,14 @@ from evomerge_optuna.study.storage import open_store
 from tests.conftest import wait_until
 
 HOLDER = """
-import sys, time
+import sys
 from dataclasses import astuple
 from evomerge_optuna.study.lock import hold, new_worker
 from evomerge_optuna.study.storage import open_store
 store = open_store(sys.argv[1])
 with hold(store.locks, "tiny"), store.locks.lease(new_worker()) as own:
     print(*astuple(own), flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -35,9 +35,8 @@ def url(request: pytest.FixtureRequest, database: Callable[[str], str]) -> str:
 
 def test_held_by_one_process_until_it_dies(url: str, home: Path) -> None:
     store = open_store(url)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", HOLDER, url]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     worker, *starts = holder.stdout.readline().split()
     own = Lease(worker, *map(float, starts))

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -36,10 +35,8 @@ def test_not_for_ever() -> None:
 
 
 def test_the_failure_of_one_stops_all() -> None:
-    began = time.monotonic()
     with pytest.raises(EvomergeError, match="the disk is full"):
-        run_processes(fail, 2, nothing_new)
-    assert time.monotonic() - began < 30
+        run_processes(fail, 2, nothing_new)  # the other one would never end
 
 
 def pids(folder: Path) -> list[int]:
@@ -81,7 +78,7 @@ def test_none_outlives_the_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, script, folder], env={**os.environ, "PYTHONPATH": str(root)}
     )
-    wait_until(lambda: len(pids(folder)) == 2)
+    wait_until(lambda: len(pids(folder)) == 2, lambda: parent.poll() is None)
     parent.kill()
     parent.wait()
-    wait_until(lambda: all(map(is_gone, pids(folder))), 20)
+    wait_until(lambda: all(map(is_gone, pids(folder))))

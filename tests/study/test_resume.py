@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
 
@@ -16,47 +15,27 @@ from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import open_study
 from evomerge_optuna.study.trials import REPEATS
 from tests.conftest import CommandLine, wait_until
+from tests.gate import Gate
 
 TRIALS = 10
 
 
 @pytest.fixture
-def spec_file(tmp_path: Path, spec_content: Callable[..., dict[str, Any]]) -> Path:
+def spec_file(tmp_path: Path, gate: Gate, spec_content: Callable[..., dict[str, Any]]) -> Path:
     file = tmp_path / "tiny.yaml"
-    content = spec_content(trials=TRIALS)
-    # The rows many times over make a trial long enough to be killed in its middle.
-    rows = tmp_path / "many.jsonl"
-    data = content["tasks"]["words"]["data"]
-    rows.write_text(Path(data["search"]["path"]).read_text() * 20)
-    data["search"] = {"path": str(rows)}
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(gate.before(spec_content(trials=TRIALS))))
     return file
 
 
-def stop_after(process: Any, url: str, trials: int, number: int) -> str:
-    """Sends a signal in the middle of the trial after these; returns what was printed.
-
-    The process is let finish a trial of its own at least: the one before it may have got further
-    than it was asked to, and a signal into a start would test something else.
-    """
-    storage = open_store(url).rdb
-
-    def finished() -> int:
-        try:
-            study = optuna.load_study(study_name="tiny", storage=storage)
-        except KeyError:
-            return 0
-        return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
-
-    trials = max(trials, finished() + 1)
-
-    def has_come_so_far() -> bool:
-        assert process.poll() is None, process.communicate()
-        return finished() >= trials
-
-    wait_until(has_come_so_far)
+def stop_after(process: Any, gate: Gate, trials: int, number: int) -> str:
+    """Sends a signal in the middle of the trial after so many; returns what was printed."""
+    gate.let(trials)
+    wait_until(
+        lambda: gate.passed() == gate.passes and gate.waiting() == 1,
+        lambda: process.poll() is None,
+    )
     os.kill(process.pid, number)
-    return "".join(process.communicate(timeout=60))
+    return "".join(process.communicate())
 
 
 def outcome(url: str) -> list[tuple[dict[str, float], list[float], str]]:
@@ -76,19 +55,22 @@ def test_resumed_study_equals_the_one_never_stopped(
     kind: str,
     signals: tuple[int, int],
     database: Callable[[str], str],
+    gate: Gate,
     spec_file: Path,
     command_line: CommandLine,
     tmp_path: Path,
 ) -> None:
     storage_url = database(kind)
     whole = f"sqlite:///{tmp_path / 'whole.db'}"
+    gate.let(TRIALS)
     command_line.run("study", "run", str(spec_file), "--storage", whole)
 
     at = ("study", "run", str(spec_file), "--storage", storage_url)
-    for trials, number in zip((3, 6), signals, strict=True):
-        said = stop_after(command_line.start(*at), storage_url, trials, number)
+    for number in signals:
+        said = stop_after(command_line.start(*at), gate, 3, number)
         assert "Traceback" not in said
         assert ("Go on: evomerge-optuna study run tiny" in said) == (number != signal.SIGKILL)
+    gate.open()
     command_line.run(*at)
 
     assert len(outcome(storage_url)) == TRIALS

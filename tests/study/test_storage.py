@@ -133,7 +133,7 @@ def test_a_password_is_told_to_nobody(
     command_line.variables["EVOMERGE_STORAGE"] = url.render_as_string(hide_password=False)
     (command_line.folder / "tiny.yaml").write_text(yaml.safe_dump(spec_content()))
 
-    process = command_line.start("study", "run", "tiny.yaml", "--workers", "2")
+    process = command_line.start_afresh("study", "run", "tiny.yaml", "--workers", "2")
     told: set[str] = set()
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
@@ -146,11 +146,11 @@ def test_a_password_is_told_to_nobody(
     assert process.returncode == 0
     for command in ("list", "show tiny", "show tiny --json", "test tiny", "export tiny out"):
         told |= set(command_line.run("study", *command.split()))
-    process = command_line.start("dashboard", "--port", "0")
+    process = command_line.start_afresh("dashboard", "--port", "0")
     assert process.stdout is not None
     address = process.stdout.readline().split()[2]
     for page in ("dashboard", "api/meta", "api/studies", "api/studies/1"):
-        with urllib.request.urlopen(f"{address}{page}", timeout=60) as response:
+        with urllib.request.urlopen(f"{address}{page}") as response:
             told.add(response.read().decode())
     process.terminate()
     told |= set(process.communicate())
@@ -186,7 +186,5 @@ def test_a_reader_does_not_lock_a_sqlite_study(tmp_path: Path) -> None:
     with store.rdb.engine.connect() as reader:
         reader.exec_driver_sql("BEGIN")
         reader.exec_driver_sql("SELECT * FROM studies").fetchall()
-        start = time.monotonic()
-        study.tell(study.ask(), 1.0)
-        assert time.monotonic() - start < 30  # SQLite would wait a minute, then fail
+        study.tell(study.ask(), 1.0)  # else SQLite would wait a minute, then fail
     assert study.best_value == 1.0

