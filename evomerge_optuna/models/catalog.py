@@ -17,6 +17,7 @@ from evomerge_optuna.models.adapters import (
     split_adapter,
 )
 from evomerge_optuna.models.derived import check_path
+from evomerge_optuna.models.files import check_index
 from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
@@ -250,6 +251,7 @@ def _check_files(folder: Path, model: str) -> None:
             f"{model} has no *.safetensors weights by transformers' names; pickled ones are "
             "refused because they can run code. Convert them with save_pretrained"
         )
+    check_index(folder, model)
 
 
 def _why_unreadable(model: str, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -10,9 +11,10 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.preflight import preflight, with_vision
+from evomerge_optuna.models.preflight import Architecture, preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.study.lock import hold
@@ -21,6 +23,7 @@ from evomerge_optuna.study.studies import (
     DATA,
     FINGERPRINTS,
     LAYERS,
+    RECIPE,
     SPEC,
     START,
     VERSIONS,
@@ -71,6 +74,8 @@ def create_study(
         f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
         f"{len(space.ranges())} parameters to search"
     )
+    for remark in architecture.remarks:
+        say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
     say(_memory_plan(spec))
@@ -92,8 +97,9 @@ def create_study(
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
+        sources = _own_recipes(space, architecture)
         for name, values in {**_baselines(spec, space), **warm}.items():
-            study.enqueue_trial(values, user_attrs={BASELINE: name})
+            study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
 
@@ -152,6 +158,22 @@ def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float
     if spec.sampler.name == "cmaes":
         return first  # it has no population that others could enter
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
+
+
+def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, dict[str, Any]]:
+    """Attributes of the trials of source models that are themselves only as they are.
+
+    A merge of such a model alone has the first model's configuration, and so is another model.
+    """
+    if not isinstance(space, ParameterSpace):
+        return {}
+    if space.spec.vision_model is not None and space.spec.any_vocabulary:
+        return {}  # it may have no tokens for images
+    return {
+        f"source {alias}": {RECIPE: space.source(alias).model_dump(mode="json")}
+        for alias in space.spec.models
+        if f"models.{alias}" in architecture.others
+    }
 
 
 def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
