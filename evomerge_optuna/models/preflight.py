@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import (
-    check_adapter,
+    adapted_config,
     check_exists,
     is_on_hub,
     load_config,
@@ -77,10 +77,10 @@ def preflight(spec: StudySpec) -> Architecture:
                 f"{key}: {models[key]}: an adapter is merged into a text model only; merge it into "
                 "this vision-language model yourself, and name the checkpoint"
             )
-        check_adapter(models[key], config, key)
+        configs[key] = adapted_config(models[key], config, key)
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
-    check_ids(tokenizer, configs[first], models[first], first)
+    check_ids(tokenizer, configs[first].vocab_size, models[first], first)
     for key in others:
         _check_architecture(spec, configs[first], configs[key], first, key)
         _check_vocabulary(spec, configs[first], configs[key], first, key)
@@ -270,7 +270,7 @@ def _check_tokenizer(
         other = load_tokenizer(model, key)
     except SpecError:
         return  # a source without a tokenizer takes that of the first model
-    check_ids(other, config, model, key)
+    check_ids(other, config.vocab_size, model, key)
     if spec.any_vocabulary:
         return
     want, have = tokenizer.get_vocab(), other.get_vocab()
