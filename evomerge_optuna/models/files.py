@@ -63,8 +63,7 @@ def check_files(folder: Path, where: str) -> None:
         try:
             with safe_open(file, framework="pt") as tensors:
                 names = list(tensors.keys())
-                for name in names:
-                    _check_type(name, tensors.get_slice(name).get_dtype(), where)
+                check_types({n: tensors.get_slice(n).get_dtype() for n in names}, where)
         except (SafetensorError, OSError) as error:
             raise SpecError(
                 f"{where}: {file.name} cannot be read: {error}; take another copy of the model"
@@ -92,7 +91,13 @@ def check_unquantized(config: Mapping[str, Any], where: str) -> None:
             raise SpecError(f"{where}: config.json says {method}; {_DEQUANTIZE}")
 
 
-def _check_type(name: str, dtype: str, where: str) -> None:
-    eight_bits_or_less = dtype.startswith(("F8", "F6", "F4"))
-    if eight_bits_or_less or (dtype not in _FLOATS and _QUANTIZED.search(name)):
-        raise SpecError(f"{where}: tensor {name} is {_NAMES.get(dtype, dtype)}; {_DEQUANTIZE}")
+def check_types(types: Mapping[str, str], where: str) -> None:
+    """Refuses quantized tensors, by safetensors' names of their types.
+
+    Raises:
+        SpecError: beginning with `where`, naming the tensor.
+    """
+    for name, dtype in types.items():
+        eight_bits_or_less = dtype.startswith(("F8", "F6", "F4"))
+        if eight_bits_or_less or (dtype not in _FLOATS and _QUANTIZED.search(name)):
+            raise SpecError(f"{where}: tensor {name} is {_NAMES.get(dtype, dtype)}; {_DEQUANTIZE}")

@@ -55,6 +55,8 @@ class Architecture:
     parameters: int  # of the first model
     remarks: tuple[str, ...]  # which configuration candidates have, where those of models differ
     others: tuple[str, ...]  # keys of the models that answer otherwise with that configuration
+    dtypes: dict[str, str | None]  # that the configurations name, by the model's key
+    tokens: tuple[int, int] | None  # of the first model, and of the union where a merge has that
 
 
 def preflight(spec: StudySpec) -> Architecture:
@@ -81,10 +83,12 @@ def preflight(spec: StudySpec) -> Architecture:
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
     check_ids(tokenizer, configs[first].vocab_size, models[first], first)
+    tokens = set(tokenizer.get_vocab())
     for key in others:
         _check_architecture(spec, configs[first], configs[key], first, key)
         _check_vocabulary(spec, configs[first], configs[key], first, key)
-        _check_tokenizer(spec, tokenizer, configs[key], first, key)
+        other = _check_tokenizer(spec, tokenizer, configs[key], first, key)
+        tokens |= other.get_vocab().keys() if other else set()
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
     check_same_network(configs)
@@ -107,6 +111,8 @@ def preflight(spec: StudySpec) -> Architecture:
         parameters=count,
         remarks=told_of_configuration(spec, configs),
         others=with_another_configuration(configs),
+        dtypes={k: None if c.dtype is None else _dtype_name(c) for k, c in configs.items()},
+        tokens=(config.vocab_size, len(tokens)) if _tokenizer_source(spec) == "union" else None,
     )
 
 
@@ -264,15 +270,16 @@ def _match(spec: StudySpec) -> str:
 
 def _check_tokenizer(
     spec: StudySpec, tokenizer: Any, config: "PretrainedConfig", first: str, key: str
-) -> None:
+) -> Any:
+    """The model's own tokenizer, None if it has none."""
     model = spec.model_ids()[key]
     try:
         other = load_tokenizer(model, key)
     except SpecError:
-        return  # a source without a tokenizer takes that of the first model
+        return None  # a source without a tokenizer takes that of the first model
     check_ids(other, config.vocab_size, model, key)
     if spec.any_vocabulary:
-        return
+        return other
     want, have = tokenizer.get_vocab(), other.get_vocab()
     if want != have:
         token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
@@ -280,6 +287,7 @@ def _check_tokenizer(
             f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); "
             + _match(spec)
         )
+    return other
 
 
 def _check_dtype(

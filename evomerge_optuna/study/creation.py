@@ -78,7 +78,7 @@ def create_study(
         say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
-    say(_memory_plan(spec))
+    say(_memory_plan(spec, architecture))
     _check_weights(spec)
     warm = _warm_starts(store, spec, space)
     attributes = {
@@ -215,15 +215,21 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
             )
 
 
-def _memory_plan(spec: StudySpec) -> str:
+def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.needs import plan_memory
-    from evomerge_optuna.models.headers import read_headers
+    from evomerge_optuna.merging.needs import Beyond, plan_memory
+    from evomerge_optuna.models.headers import read_headers, size_beside_text
     from evomerge_optuna.models.loading import torch_device
 
     headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
-    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)))
+    vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
+    beyond = Beyond(
+        loaded_in=architecture.dtypes,
+        tokens=architecture.tokens,
+        vision=sum(size_beside_text(model, key) for model, key in vision.items()),
+    )
+    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), beyond)
 
 
 def _check_weights(spec: StudySpec) -> None:
