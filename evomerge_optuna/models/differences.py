@@ -149,6 +149,8 @@ def _whose(spec: StudySpec, configs: Mapping[str, "PretrainedConfig"]) -> str:
 def _known(config: "PretrainedConfig") -> dict[str, Any]:
     """What the class of a configuration knows; a model reads nothing else."""
     content: dict[str, Any] = config.to_dict()
+    if "head_dim" in content and content["head_dim"] is None:  # as models take it
+        content["head_dim"] = config.hidden_size // config.num_attention_heads
     try:
         known = type(config)().to_dict()
     except Exception:  # a class may have no configuration without arguments
@@ -158,7 +160,7 @@ def _known(config: "PretrainedConfig") -> dict[str, Any]:
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
-        if _IGNORED.fullmatch(name):
+        if _IGNORED.fullmatch(name) or (name == "type" and "rope_type" in content):  # its old name
             continue
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

@@ -1,5 +1,6 @@
 """Configurations that differ where the tensors do not show it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,14 +76,25 @@ def test_what_does_not(change: dict[str, Any]) -> None:
     assert not differences({"a": MistralConfig(**SMALL), "b": MistralConfig(**SMALL | change)})
 
 
-def test_older_forms_of_the_same(tmp_path: Path) -> None:
-    """transformers 4 wrote the rope's base beside its scaling."""
-    file = tmp_path / "config.json"
-    file.write_text('{"model_type": "mistral", "rope_theta": 5000.0}')
-    configs = {
-        "old": AutoConfig.from_pretrained(tmp_path),
-        "new": MistralConfig(rope_parameters=rope(5000.0)),
-    }
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"rope_theta": 5000.0}, {"rope_parameters": rope(5000.0)}),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+        ),
+        ({"model_type": "mixtral", "head_dim": 128}, {"model_type": "mixtral"}),
+    ],
+)
+def test_older_forms_of_the_same(tmp_path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """transformers 4 wrote the rope's base beside its scaling, under other names."""
+    configs = {}
+    for name, content in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        text = json.dumps({"model_type": "mistral", **content})
+        (tmp_path / name / "config.json").write_text(text)
+        configs[name] = AutoConfig.from_pretrained(tmp_path / name)
     assert not differences(configs)
 
 
