@@ -139,6 +139,9 @@ def with_another_configuration(configs: Mapping[str, "PretrainedConfig"]) -> tup
 def _whose(spec: StudySpec, configs: Mapping[str, "PretrainedConfig"]) -> str:
     """Whose configuration candidates have, why, and how to choose it."""
     first = next(iter(configs))
+    if spec.vision is not None:
+        alias = spec.vision if spec.vision in configs else f"models.{spec.vision}"
+        return f"that of {alias}, whose vision they keep"
     if isinstance(spec, MergeSearchSpec) and spec.base_model:
         return f"that of {first}, as mergekit's merges do (name another base_model to choose)"
     if isinstance(spec, StagedStudySpec):

@@ -73,11 +73,7 @@ class ParameterSpace(SearchSpace):
             "models": [{"model": self.spec.models[alias]}],
             **({"dtype": self.spec.merge.dtype} if self.spec.merge.dtype else {}),
         }
-        return MergeRecipe(
-            configuration=configuration,
-            seed=self.spec.sampler.seed,
-            vision=self.spec.vision_model,
-        )
+        return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
 
     def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
         """A merge of the same models by the same method, in groups of the same layers."""

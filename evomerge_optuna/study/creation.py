@@ -163,12 +163,10 @@ def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float
 def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, dict[str, Any]]:
     """Attributes of the trials of source models that are themselves only as they are.
 
-    A merge of such a model alone has the first model's configuration, and so is another model.
+    A merge of such a model alone has the first model's configuration, and so is another one.
     """
-    if not isinstance(space, ParameterSpace):
-        return {}
-    if space.spec.vision_model is not None and space.spec.any_vocabulary:
-        return {}  # it may have no tokens for images
+    if not isinstance(space, ParameterSpace) or space.spec.vision is not None:
+        return {}  # with the vision of another model it has that one's configuration, too
     return {
         f"source {alias}": {RECIPE: space.source(alias).model_dump(mode="json")}
         for alias in space.spec.models

@@ -127,6 +127,15 @@ def test_whose_configuration_is_said(with_config: Callable[..., Any]) -> None:
     assert "that of models.a, the first model (name another one first to choose)" in first
 
 
+def test_with_the_vision_of_a_model_it_is_that_one(make_spec: SpecMaker) -> None:
+    configs: dict[str, PreTrainedConfig] = {
+        key: MistralConfig(**SMALL, rms_norm_eps=eps)
+        for key, eps in (("base_model", 1e-6), ("models.b", 1e-5))
+    }
+    first, _ = told_of_configuration(make_spec(vision="b"), configs)
+    assert first.endswith("candidates have that of models.b, whose vision they keep")
+
+
 def test_nothing_is_said_of_like_models(make_spec: SpecMaker) -> None:
     found = preflight(make_spec())
     assert found.remarks == () and found.others == ()
