@@ -5,6 +5,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.catalog import load_config, load_tokenizer, local_folder
 from evomerge_optuna.models.loading import load_checkpoint, torch_device
+from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec
 
 
@@ -26,4 +27,5 @@ def score_checkpoint(model: str, spec: StudySpec, split: str) -> Evaluation:
         loaded, tokenizer, processor = load_checkpoint(folder, device, spec.evaluation.dtype)
     except Exception as error:  # what is wrong with weights, many libraries say in their own way
         raise EvomergeError(f"{model} cannot be loaded: {one_line(error)}") from error
+    check_ids(tokenizer, loaded.get_input_embeddings().weight.shape[0], model, "MODEL")
     return Evaluator(spec).evaluate(loaded, tokenizer, split, processor=processor)

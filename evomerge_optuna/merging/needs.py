@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
@@ -14,14 +14,30 @@ Headers = Mapping[str, Header]  # of one model, by the tensor's name
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MASKED = ("ties", "dare_linear", "dare_ties")
 _SHARD = 5 * 10**9  # bytes that mergekit gathers before it writes a file
-_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What headers do not tell of a study's models.
+
+    Args:
+        loaded_in: the dtype that a model's configuration names, by the model's key in the spec; it
+            is loaded in that, however it is stored.
+        tokens: in the first model's vocabulary, and in the union of all where a merge has that.
+        vision: bytes of the vision tower and projector that every candidate has.
+    """
+
+    loaded_in: Mapping[str, str | None] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = None
+    vision: int = 0
 
 
 @dataclass(frozen=True)
 class Needs:
     """Bytes of memory (a GPU's, where the study runs on one) and of disk that a study takes.
 
-    Of text parts; a vision tower, what a batch takes and torch itself come on top.
+    What a batch takes and torch itself come on top.
 
     Args:
         required: without which no candidate can be built: the merged model and the work on its
@@ -38,7 +54,9 @@ class Needs:
     export: int
 
 
-def needs_of(spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool) -> Needs:
+def needs_of(
+    spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool, beyond: Beyond = Beyond()
+) -> Needs:
     """What a study with these models needs.
 
     Args:
@@ -47,26 +65,34 @@ def needs_of(spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool) -> N
     adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
     adapters = sum(_size(headers[key]) for key in adapted.values())
     needs = Needs(0, 0, adapters, 0)
-    merged: list[Headers] = []
-    loaded: list[Headers] = []
-    if (merge := _merge_of(spec, headers)) is not None:
+    # What is held, by the dtype in which it is loaded.
+    held: list[tuple[Headers, str | None]] = []
+    if (merge := _merge_of(spec, headers, beyond)) is not None:
         needs = _with_merge(needs, merge, spec, on_gpu)
-        merged = [merge.inputs[0]]  # which has the merge's shapes
+        held = [(_as_merged(merge.merged, spec.dtype), spec.dtype or merge.loaded_in)]
     if spec.stacking is not None:
-        loaded = [headers[f"models.{alias}"] for alias in spec.models if _is_stacked(alias, spec)]
-        needs = _with_stack(needs, merged, loaded, spec.stacking, spec.dtype)
-    run_in = spec.evaluation.dtype
-    if run_in is None:
-        return needs
-    copied = sum(
-        _size(model, run_in)
-        for model in [*merged, *loaded]
-        if any((STORED.get(spec.dtype or "") or h.dtype) != STORED[run_in] for h in model.values())
+        keys = [f"models.{alias}" for alias in spec.models if _is_stacked(alias, spec)]
+        loaded = [_as_loaded(headers[key], beyond.loaded_in.get(key)) for key in keys]
+        needs = _with_stack(needs, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
+        held += [(_as_merged(model, spec.dtype), None) for model in loaded]
+    copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
+    return replace(
+        needs,
+        required=needs.required + copied + beyond.vision,
+        export=needs.export + beyond.vision,
     )
-    return replace(needs, required=needs.required + copied)
 
 
-def plan_memory(spec: StudySpec, headers: Mapping[str, Headers], machine: Machine) -> str:
+def _size_of_copy(model: Headers, run_in: str | None) -> int:
+    """Bytes of a model in the dtype in which it is to run, if that is not the one it has."""
+    if run_in not in STORED or all(h.dtype == STORED[run_in] for h in model.values()):
+        return 0
+    return _size(model, run_in)
+
+
+def plan_memory(
+    spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, beyond: Beyond = Beyond()
+) -> str:
     """What a study needs, and how much of it this machine can keep, in one line.
 
     Raises:
@@ -78,12 +104,12 @@ def plan_memory(spec: StudySpec, headers: Mapping[str, Headers], machine: Machin
             f"evaluation.memory_limit: {_gb(limit)} is more than the {_gb(machine.memory)} that "
             "this machine has; leave it out for 70% of what is free"
         )
-    needs = needs_of(spec, headers, machine.on_gpu)
+    needs = needs_of(spec, headers, machine.on_gpu, beyond)
     if needs.required > machine.memory:
         raise SpecError(
             f"{_gb(needs.required)} of memory are needed to build a candidate, and "
             f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
-            f"{_cure(spec, headers, machine)}"
+            f"{_cure(spec, headers, machine, beyond)}"
         )
     told = f"memory: {_gb(needs.required)} are needed to build a candidate"
     if needs.shared:
@@ -101,9 +127,9 @@ def _told_of_shared(shared: int, kept: int) -> str:
     return f"; of {_gb(shared)} that all candidates share {some} is read or computed at every trial"
 
 
-def _cure(spec: StudySpec, headers: Mapping[str, Headers], machine: Machine) -> str:
+def _cure(spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, beyond: Beyond) -> str:
     for words, other in _alternatives(spec):
-        required = needs_of(other, headers, machine.on_gpu).required
+        required = needs_of(other, headers, machine.on_gpu, beyond).required
         if required <= machine.memory:
             return f"write {words}, which needs {_gb(required)}"
     return "take a machine with more of it, or smaller models"
@@ -127,22 +153,64 @@ def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A study's merge: the first of its inputs is the base model, if it has one."""
+    """A study's merge."""
 
     method: str
     inputs: Sequence[Headers]
     sources: int
+    merged: Headers  # of what is made of them
+    loaded_in: str | None  # the dtype that its configuration names where the spec names none
 
 
-def _merge_of(spec: StudySpec, headers: Mapping[str, Headers]) -> _Merge | None:
+def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], beyond: Beyond) -> _Merge | None:
     if isinstance(spec, MergeSearchSpec):
-        return _Merge(spec.merge.method, list(headers.values()), len(spec.models))
-    if isinstance(spec, StagedStudySpec) and spec.merged is not None:
-        inputs = [model for key, model in headers.items() if key.startswith("from_study")]
+        keys, method, sources = list(headers), spec.merge.method, len(spec.models)
+    elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
+        keys = [key for key in headers if key.startswith("from_study")]
         configuration = spec.merged.configuration
-        sources = len(inputs) - (configuration.get("base_model") is not None)
-        return _Merge(configuration["merge_method"], inputs, sources)
-    return None
+        sources = len(keys) - (configuration.get("base_model") is not None)
+        method = configuration["merge_method"]
+    else:
+        return None
+    inputs = [headers[key] for key in keys]
+    merged = _with_rows(_promoted(inputs), beyond.tokens)
+    return _Merge(method, inputs, sources, merged, beyond.loaded_in.get(keys[0]))
+
+
+def _with_rows(model: Headers, tokens: tuple[int, int] | None) -> Headers:
+    """The tensors with embeddings, and a head, of the union's tokens; see `Beyond`."""
+    if tokens is None:
+        return model
+    before, after = tokens
+    return {
+        name: replace(header, shape=(after, *header.shape[1:]))
+        if header.shape[:1] == (before,) and not _LAYER.search(name)
+        else header
+        for name, header in model.items()
+    }
+
+
+def _promoted(inputs: Sequence[Headers]) -> Headers:
+    """Every tensor that an input has, in a dtype that holds all inputs' values."""
+    found: dict[str, Header] = {}
+    for name in dict.fromkeys(name for model in inputs for name in model):
+        every = [model[name] for model in inputs if name in model]
+        types = {header.dtype for header in every}
+        widest = max(every, key=lambda header: header.itemsize).dtype
+        half = types >= {"F16", "BF16"} and widest in types - {"F32", "F64"}
+        found[name] = Header(every[0].shape, "F32" if half else widest)
+    return found
+
+
+def _as_merged(model: Headers, dtype: str | None) -> Headers:
+    """The tensors in the dtype of the spec, if it names one."""
+    if dtype is None:
+        return model
+    return {name: Header(header.shape, STORED[dtype]) for name, header in model.items()}
+
+
+def _as_loaded(model: Headers, dtype: str | None) -> Headers:
+    return _as_merged(model, dtype if dtype in STORED else None)
 
 
 def _is_stacked(alias: str, spec: StudySpec) -> bool:
@@ -151,15 +219,16 @@ def _is_stacked(alias: str, spec: StudySpec) -> bool:
 
 
 def _with_merge(needs: Needs, merge: _Merge, spec: StudySpec, on_gpu: bool) -> Needs:
-    first = merge.inputs[0].values()
-    merged = _size(merge.inputs[0], spec.dtype)
-    count = sum(header.count for header in first)
+    made = _as_merged(merge.merged, spec.dtype)
+    merged = _size(made)
+    count = sum(header.count for header in made.values())
     masked = merge.method in _MASKED
-    itemsize = merged // count
     # For each element of the largest tensor: inputs and task vectors, masks, what is sorted.
-    work = itemsize * (len(merge.inputs) + merge.sources)
-    work += masked * merge.sources * (4 + itemsize) + (merge.method == "ties") * (16 + itemsize)
-    work *= max(header.count for header in first)
+    largest = max(made.values(), key=lambda header: header.count * header.itemsize)
+    work = largest.itemsize * (len(merge.inputs) + merge.sources)
+    work += masked * merge.sources * (4 + largest.itemsize)
+    work += (merge.method == "ties") * (16 + largest.itemsize)
+    work *= largest.count
     if spec.evaluation.merger == "checkpoint":
         writing = min(merged, _SHARD) + work  # on the CPU; the model is loaded afterwards
         required = merged if on_gpu else max(merged, writing)
@@ -168,7 +237,7 @@ def _with_merge(needs: Needs, merge: _Merge, spec: StudySpec, on_gpu: bool) -> N
     numbers = 4 * merge.sources * count if masked else 0
     if on_gpu and merge.method != "ties":
         numbers = 0
-    shared = len(merge.inputs) * merged + numbers
+    shared = sum(_size(model, spec.dtype) for model in merge.inputs) + numbers
     return replace(needs, required=merged + work, shared=shared, export=merged)
 
 

@@ -1,22 +1,31 @@
-"""Adapters: `model+adapter`, mergekit's notation, as an ordinary checkpoint that peft makes."""
+"""Adapters: `model+adapter`, mergekit's notation. Does one fit on its base model?"""
 
-import hashlib
-import shutil
+import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.models.derived import derived_folder
-from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+Shapes = Mapping[str, list[int]]  # by the tensor's name
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The tensors that a model takes of an adapter."""
+
+    required: Shapes
+    optional: Shapes  # whole embeddings, which peft saves where they were resized, or if told to
+    embeddings: tuple[str, ...]  # what the names of the embeddings and of an untied head begin with
 
 
 def split_adapter(model: str) -> tuple[str, str | None]:
@@ -47,76 +56,96 @@ def check_adapter_files(folder: Path, where: str) -> None:
         )
 
 
-def check_adapter_fits(config: "PretrainedConfig", adapter: Path, where: str) -> None:
-    """Compares an adapter's tensors with those that its base model, of this configuration, takes.
+def has_tokenizer(adapter: Path) -> bool:
+    """Is there a tokenizer beside an adapter? It is the one that the adapter was trained with."""
+    return any((adapter / name).is_file() for name in _VOCABULARIES)
 
-    Only the adapter's header is read, and the model is one without memory.
+
+def config_with_adapter(
+    config: "PretrainedConfig", adapter: Path, where: str
+) -> "PretrainedConfig":
+    """The base model's configuration with the adapter, which may have added tokens.
+
+    The adapter's tensors are compared with those that the base model takes: only the adapter's
+    header is read, and the model is one without memory.
 
     Raises:
         SpecError: beginning with `where`: peft cannot merge this type of adapter, or it was made
             for another model.
     """
+    settings = _read_settings(adapter, where)
+    have = _shapes(adapter / ADAPTER_WEIGHTS, where)
+    taken = _taken(config, settings, where)
+    if taken is None:
+        return config  # whether it fits is seen when it is merged
+    if (rows := _rows(have, taken, config.vocab_size)) != config.vocab_size:
+        config = copy.deepcopy(config)
+        config.vocab_size = rows
+        taken = _taken(config, settings, where) or taken
+    for name in sorted(taken.required.keys() | have.keys()):
+        want = taken.required.get(name) or taken.optional.get(name)
+        if want != have.get(name):
+            added = (
+                ", or, if it added tokens, merge it where it was trained and name the checkpoint"
+                if name.startswith(taken.embeddings)
+                else ""
+            )
+            raise SpecError(
+                f"{where}: tensor {name} has shape {have.get(name)}, but this base model takes "
+                f"{want}; name the model that it was trained on{added}"
+            )
+    return config
+
+
+def _rows(have: Shapes, taken: _Taken, rows: int) -> int:
+    """The rows of the embeddings as the adapter has them; the base model's where it has not all."""
+    found = {
+        prefix: shape[0]
+        for prefix in taken.embeddings
+        for name, shape in have.items()
+        if name.startswith(prefix)
+        and name.endswith(".weight")
+        and [rows, *shape[1:]] == {**taken.optional, **taken.required}.get(name)
+    }
+    every = set(found.values())
+    return every.pop() if len(every) == 1 and len(found) == len(taken.embeddings) else rows
+
+
+def _taken(config: "PretrainedConfig", settings: Any, where: str) -> _Taken | None:
+    """What a model of this configuration takes; None where peft cannot tell without its weights."""
     import torch
     from peft import get_peft_model, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    settings = _read_settings(adapter, where)
     try:
-        with torch.device("meta"), _quiet():
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model has no place that peft could name
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            wanted = get_peft_model_state_dict(get_peft_model(model, settings))
+            ends = [model.get_input_embeddings()]
+            if not config.tie_word_embeddings:
+                ends.append(model.get_output_embeddings())
+            embeddings = tuple(
+                f"base_model.model.{name}."
+                for name, module in model.named_modules()
+                if any(module is end for end in ends)
+            )
+            adapted = get_peft_model(model, copy.deepcopy(settings))
+            required, every = (
+                _as_lists(get_peft_model_state_dict(adapted, save_embedding_layers=saved))
+                for saved in (False, True)
+            )
     except Exception as error:  # peft has an error of its own for every target that is not there
+        if "meta tensor" in str(error):
+            return None
         raise SpecError(
             f"{where}: peft cannot put it on this base model: {one_line(error, 200)}; name the "
             "model that it was trained on"
         ) from error
-    want = {name: list(tensor.shape) for name, tensor in wanted.items()}
-    have = _shapes(adapter / ADAPTER_WEIGHTS, where)
-    for name in sorted(want.keys() | have.keys()):
-        if want.get(name) != have.get(name):
-            raise SpecError(
-                f"{where}: tensor {name} has shape {have.get(name)}, but this base model takes "
-                f"{want.get(name)}; name the model that it was trained on"
-            )
+    return _Taken(required, {k: v for k, v in every.items() if k not in required}, embeddings)
 
 
-def merged_folder(base: Path, adapter: Path, name: str) -> Path:
-    """The checkpoint of the base model with the adapter merged into it, written once and kept.
-
-    In the base model's dtype and with its tokenizer; the same tensors as mergekit makes of
-    `model+adapter`, which calls peft alike.
-
-    Args:
-        name: of both, for messages.
-
-    Raises:
-        SpecError: they do not fit, or peft cannot merge them.
-    """
-
-    def write(folder: Path) -> None:
-        from peft import PeftModel
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        check_adapter_fits(config, adapter, name)
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
-        try:
-            with _quiet():
-                merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        except (NotImplementedError, ValueError, RuntimeError, TypeError) as error:
-            raise SpecError(
-                f"{name}: peft cannot merge it: {one_line(error, 200)}; merge it yourself and name "
-                "the checkpoint"
-            ) from error
-        merged.save_pretrained(folder)
-        for file in TOKENIZER_FILES:
-            if (base / file).is_file():
-                shutil.copyfile(base / file, folder / file)
-
-    both = hashlib.sha256(repr(fingerprint(base, adapter)).encode()).hexdigest()
-    return derived_folder("adapter", both[:16], write)
+def _as_lists(tensors: Mapping[str, Any]) -> Shapes:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _read_settings(adapter: Path, where: str) -> Any:
@@ -143,14 +172,6 @@ def _read_settings(adapter: Path, where: str) -> Any:
     if hasattr(settings, "init_lora_weights"):
         settings.init_lora_weights = False  # some ways to begin compute with the model's weights
     return settings
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """peft warns of a base model that lies elsewhere than where the adapter was trained."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _shapes(file: Path, where: str) -> dict[str, list[int]]:

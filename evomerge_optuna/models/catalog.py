@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.adapted import merged_folder
 from evomerge_optuna.models.adapters import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     check_adapter_files,
-    check_adapter_fits,
-    merged_folder,
+    config_with_adapter,
+    has_tokenizer,
     split_adapter,
 )
 from evomerge_optuna.models.derived import check_path
-from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
+from evomerge_optuna.models.files import check_index
+from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, Fingerprint, fingerprint
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
 from evomerge_optuna.models.zoo import ZOO, OnStep, build_zoo
@@ -57,15 +59,16 @@ def check_exists(model: str, key: str) -> None:
         check_adapter_files(_existing_folder(adapter, key), f"{key}: {adapter}")
 
 
-def check_adapter(model: str, config: "PretrainedConfig", key: str) -> None:
-    """Refuses an adapter that does not fit on its model, which has this configuration.
+def adapted_config(model: str, config: "PretrainedConfig", key: str) -> "PretrainedConfig":
+    """The configuration of a model with its adapter, if it has one, from that of the model alone.
 
     Raises:
-        SpecError: naming `key`; see `check_adapter_fits`.
+        SpecError: naming `key`: the adapter does not fit; see `config_with_adapter`.
     """
     _, adapter = split_adapter(model)
-    if adapter is not None:
-        check_adapter_fits(config, _adapter_folder(adapter), f"{key}: {adapter}")
+    if adapter is None:
+        return config
+    return config_with_adapter(config, _adapter_folder(adapter), f"{key}: {adapter}")
 
 
 def zoo_folder(model: str, on_step: OnStep = lambda done, total: None) -> Path:
@@ -89,7 +92,7 @@ def is_on_hub(model: str) -> bool:
 def source_of(model: str) -> tuple[str, str | None]:
     """A model as transformers loads it: a folder or hub repository, and a revision of the latter.
 
-    Of one with an adapter its base, which has the same configuration and tokenizer.
+    Of one with an adapter its base.
 
     Example:
         >>> source_of("organisation/model@v1+organisation/adapter")
@@ -122,7 +125,7 @@ def load_config(model: str, key: str) -> "PretrainedConfig":
 
 
 def load_tokenizer(model: str, key: str) -> Any:
-    """The model's tokenizer, from its own files.
+    """The model's tokenizer, from its own files; of one with an adapter the adapter's, if any.
 
     Raises:
         SpecError: the model has no tokenizer that can be read.
@@ -130,6 +133,9 @@ def load_tokenizer(model: str, key: str) -> Any:
     from transformers import AutoTokenizer
 
     name, revision = source_of(model)
+    _, adapter = split_adapter(model)
+    if adapter is not None and has_tokenizer(folder := _adapter_folder(adapter)):
+        name, revision = str(folder), None
     cure = "name a model with its tokenizer files, such as tokenizer.json"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
@@ -208,7 +214,9 @@ def _adapter_folder(adapter: str) -> Path:
     if _is_path(adapter):
         return Path(os.path.expanduser(adapter))
     name, revision = source_of(adapter)
-    folder = _downloaded(adapter, name, revision, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+    folder = _downloaded(
+        adapter, name, revision, [ADAPTER_CONFIG, ADAPTER_WEIGHTS, *TOKENIZER_FILES]
+    )
     check_adapter_files(folder, adapter)
     return folder
 
@@ -250,6 +258,7 @@ def _check_files(folder: Path, model: str) -> None:
             f"{model} has no *.safetensors weights by transformers' names; pickled ones are "
             "refused because they can run code. Convert them with save_pretrained"
         )
+    check_index(folder, model)
 
 
 def _why_unreadable(model: str, error: Exception) -> str:

@@ -71,8 +71,10 @@ def fingerprint(folder: Path, adapter: Path | None = None) -> Fingerprint:
         )
         if adapter is None:
             return own
+        beside = [f for name in TOKENIZER_FILES if (f := adapter / name).is_file()]
         return replace(
             own,
+            tokenizer=_joined(own.tokenizer, _together(beside)) if beside else own.tokenizer,
             config=_joined(own.config, _together([adapter / "adapter_config.json"])),
             weights=_joined(own.weights, _together(sorted(adapter.glob("*.safetensors")))),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import is_text, sees, text_config
@@ -43,7 +44,8 @@ class Header:
 def read_headers(model: str, key: str) -> dict[str, Header]:
     """Every tensor of a model's text part by name, of one with an adapter those of its base model.
 
-    Of a model on the hub, what its configuration says, so that nothing is downloaded for it.
+    Of a model on the hub they are asked of the hub, so that no weight is downloaded for it; where
+    that does not give them, what the model's configuration says.
 
     Args:
         key: the model's place in the spec, named in errors.
@@ -52,13 +54,46 @@ def read_headers(model: str, key: str) -> dict[str, Header]:
         SpecError: a file cannot be read.
     """
     whole = load_config(model, key)
-    if is_on_hub(model.partition("+")[0]):
+    found = _stored_headers(model, key)
+    if found is None:
         config = text_config(whole, key)
         dtype = STORED.get(str(config.dtype).removeprefix("torch."), "F32")
         shapes = parameter_shapes(config, key)
         return {name: Header(shape, dtype) for name, shape in shapes.items()}
-    found = headers_in(Path(source_of(model)[0]), f"{key} ({model})")
     return {n: h for n, h in found.items() if is_text(n)} if sees(whole) else found
+
+
+def size_beside_text(model: str, key: str) -> int:
+    """Bytes of what a vision-language model has beside its text part, as `read_headers` finds it.
+
+    Raises:
+        SpecError: a file cannot be read.
+    """
+    found = _stored_headers(model, key) or {}
+    return sum(h.count * h.itemsize for name, h in found.items() if not is_text(name))
+
+
+def _stored_headers(model: str, key: str) -> dict[str, Header] | None:
+    """Every tensor of a model's files; None where the hub has them and does not tell.
+
+    Of a local model quantized tensors are refused before; see `preflight`.
+    """
+    name, revision = source_of(model)
+    if not is_on_hub(model.partition("+")[0]):
+        return headers_in(Path(name), f"{key} ({model})")
+    from huggingface_hub import get_safetensors_metadata
+
+    try:
+        files = get_safetensors_metadata(name, revision=revision).files_metadata.values()
+    except Exception:  # no connection, no permission, no such file: seen when it is downloaded
+        return None
+    found = {
+        tensor: Header(tuple(info.shape), info.dtype)
+        for file in files
+        for tensor, info in file.tensors.items()
+    }
+    check_types({tensor: header.dtype for tensor, header in found.items()}, f"{key} ({model})")
+    return found
 
 
 def headers_in(folder: Path, model: str) -> dict[str, Header]:

@@ -2,20 +2,31 @@
 
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import (
-    check_adapter,
+    adapted_config,
     check_exists,
+    is_on_hub,
     load_config,
     load_processor,
     load_tokenizer,
+    source_of,
 )
+from evomerge_optuna.models.differences import (
+    check_same_in_a_stack,
+    check_same_network,
+    told_of_configuration,
+    with_another_configuration,
+)
+from evomerge_optuna.models.files import check_files, check_unquantized
 from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.loading import torch_device
+from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
@@ -30,12 +41,6 @@ _COMPARED = (
     ("num_attention_heads", "attention heads"),
     ("num_key_value_heads", "key/value heads"),
 )
-# What all layers of a model share, so that those of two models can only be stacked with the same.
-_SAME_IN_A_STACK = (
-    *("rope_parameters", "rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "hidden_act"),
-    *("activation_function", "hidden_activation", "head_dim", "sliding_window"),
-    *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
-)
 _MATCHED_BY_MERGEKIT = (
     "set merge.tokenizer_source to base or union and mergekit matches them token by token"
 )
@@ -49,6 +54,10 @@ class Architecture:
     name: str
     layers: dict[str, int]  # by the model's key in the spec
     parameters: int  # of the first model
+    remarks: tuple[str, ...]  # which configuration candidates have, where those of models differ
+    others: tuple[str, ...]  # keys of the models that answer otherwise with that configuration
+    dtypes: dict[str, str | None]  # that the configurations name, by the model's key
+    tokens: tuple[int, int] | None  # of the first model, and of the union where a merge has that
 
 
 def preflight(spec: StudySpec) -> Architecture:
@@ -65,20 +74,28 @@ def preflight(spec: StudySpec) -> Architecture:
     configs = {key: text_config(config, key) for key, config in whole.items()}
     for key, config in configs.items():
         _check_causal(config, key)
+        check_unquantized(whole[key].to_dict(), f"{key}: {models[key]}")
         if "+" in models[key] and sees(whole[key]):
             raise SpecError(
                 f"{key}: {models[key]}: an adapter is merged into a text model only; merge it into "
                 "this vision-language model yourself, and name the checkpoint"
             )
-        check_adapter(models[key], config, key)
+        configs[key] = adapted_config(models[key], config, key)
     first, *others = configs
     tokenizer = _merged_tokenizer(models[first], first)
+    check_ids(tokenizer, configs[first].vocab_size, models[first], first)
+    tokens = set(tokenizer.get_vocab())
     for key in others:
         _check_architecture(spec, configs[first], configs[key], first, key)
         _check_vocabulary(spec, configs[first], configs[key], first, key)
-        _check_tokenizer(spec, tokenizer, first, key)
+        other = _check_tokenizer(spec, tokenizer, configs[key], first, key)
+        tokens |= other.get_vocab().keys() if other else set()
         _check_dtype(spec, configs[first], configs[key], first, key)
         _check_shapes(configs[first], configs[key], first, key)
+    check_same_network(configs)
+    for key, model in models.items():
+        if not is_on_hub(model.partition("+")[0]):  # else once it is downloaded
+            check_files(Path(source_of(model)[0]), f"{key} ({model})")
     if spec.vision_model is not None:
         _check_vision(spec, tokenizer, first)
     config = configs[first]
@@ -89,7 +106,15 @@ def preflight(spec: StudySpec) -> Architecture:
         _check_stack(spec.stacking, configs)
     count = sum(map(prod, shapes.values()))
     layers = {key: config.num_hidden_layers for key, config in configs.items()}
-    return Architecture(name=config.architectures[0], layers=layers, parameters=count)
+    return Architecture(
+        name=config.architectures[0],
+        layers=layers,
+        parameters=count,
+        remarks=told_of_configuration(spec, configs),
+        others=with_another_configuration(configs),
+        dtypes={k: None if c.dtype is None else _dtype_name(c) for k, c in configs.items()},
+        tokens=(config.vocab_size, len(tokens)) if _tokenizer_source(spec) == "union" else None,
+    )
 
 
 def with_vision(spec: StudySpec) -> StudySpec:
@@ -167,16 +192,9 @@ def _merged_tokenizer(model: str, key: str) -> Any:
 
 
 def _check_stack(stack: StackSpec, configs: dict[str, "PretrainedConfig"]) -> None:
-    (first, one), *others = configs.items()
+    first, one = next(iter(configs.items()))
     stack_names(one.model_type, first)
-    for key, other in others:
-        for name in _SAME_IN_A_STACK:
-            have, want = getattr(other, name, None), getattr(one, name, None)
-            if have != want:
-                raise SpecError(
-                    f"{key}: {name} is {have} in its config.json, but {want} in that of {first}; "
-                    "a stack has one for all its layers"
-                )
+    check_same_in_a_stack(configs)
     if 2 * stack.anchors > one.num_hidden_layers:
         raise SpecError(
             f"stack.anchors: {first} has {one.num_hidden_layers} layers, too few for "
@@ -251,13 +269,18 @@ def _match(spec: StudySpec) -> str:
     return _MATCHED_BY_MERGEKIT if isinstance(spec, MergeSearchSpec) else _OTHERS_UNUSED
 
 
-def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> None:
-    if spec.any_vocabulary:
-        return
+def _check_tokenizer(
+    spec: StudySpec, tokenizer: Any, config: "PretrainedConfig", first: str, key: str
+) -> Any:
+    """The model's own tokenizer, None if it has none."""
+    model = spec.model_ids()[key]
     try:
-        other = load_tokenizer(spec.model_ids()[key], key)
+        other = load_tokenizer(model, key)
     except SpecError:
-        return  # a source without a tokenizer takes that of the first model
+        return None  # a source without a tokenizer takes that of the first model
+    check_ids(other, config.vocab_size, model, key)
+    if spec.any_vocabulary:
+        return other
     want, have = tokenizer.get_vocab(), other.get_vocab()
     if want != have:
         token = next(t for t in sorted(want.keys() | have.keys()) if want.get(t) != have.get(t))
@@ -265,6 +288,7 @@ def _check_tokenizer(spec: StudySpec, tokenizer: Any, first: str, key: str) -> N
             f"{key}: its tokenizer is not that of {first} (first difference: {token!r}); "
             + _match(spec)
         )
+    return other
 
 
 def _check_dtype(

@@ -14,7 +14,7 @@ Tensors = dict[str, "torch.Tensor"]
 
 
 _SHARD = 5 * 10**9  # bytes
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -26,14 +26,23 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         SpecError: the index cannot be read.
     """
+    if (folder / INDEX).is_file():
+        return [folder / name for name in sorted(set(weight_map(folder).values()))]
+    return [one] if (one := folder / SINGLE).is_file() else []
+
+
+def weight_map(folder: Path) -> dict[str, str]:
+    """The name of each tensor's file, as the index of a checkpoint has them.
+
+    Raises:
+        SpecError: the index cannot be read.
+    """
     index = folder / INDEX
-    if index.is_file():
-        try:
-            named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return [folder / name for name in sorted(set(named))]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise SpecError(f"{index} cannot be read; take another copy of the model") from error
-    return [one] if (one := folder / "model.safetensors").is_file() else []
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(tensor): str(file) for tensor, file in named.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SpecError(f"{index} cannot be read; take another copy of the model") from error
 
 
 def tensor_names(folder: Path) -> list[str]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
+from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
 from evomerge_optuna.models.loading import complete_model
@@ -15,16 +15,16 @@ from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.vision import sees, text_folder
 from evomerge_optuna.spec import StudySpec
 
-_MERGEABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
 
 def check_weights(spec: StudySpec) -> None:
     """Checks tensors' shapes against the first model's, types and values, and that none is missing.
 
     Raises:
-        SpecError: naming the model and the tensor: missing, of another shape than in the first
-            model, NaN or infinite values, a quantized type; or the file that cannot be read.
+        SpecError: naming the model and the tensor: quantized, missing, of another shape than in the
+            first model, NaN or infinite values; or the file that cannot be read.
     """
+    for key, model in spec.model_ids().items():
+        check_files(local_folder(model), f"{key} ({model})")  # of those from the hub
     check_shape = _shape_check(rows_may_differ=spec.any_vocabulary)
     # What is not text is not merged, but it is run.
     for folder_of, check in ((text_folder, check_shape), (local_folder, _check_values)):
@@ -70,10 +70,5 @@ def _shape_check(rows_may_differ: bool) -> Callable[[str, str, Any], None]:
 
 def _check_values(tensor: str, name: str, tensors: Any) -> None:
     values = tensors.get_tensor(name)
-    if values.is_floating_point() and values.dtype not in _MERGEABLE:
-        raise SpecError(
-            f"{tensor} is {str(values.dtype).removeprefix('torch.')}; quantized weights cannot be "
-            "merged, name the model they were made from"
-        )
     if not is_finite(values):
         raise SpecError(f"{tensor} has NaN or infinite values; {ANOTHER_COPY}")

@@ -66,6 +66,15 @@ class ParameterSpace(SearchSpace):
             for alias in self.spec.models
         }
 
+    def source(self, alias: str) -> MergeRecipe:
+        """A source model as it is, with its own configuration."""
+        configuration = {
+            "merge_method": "passthrough",
+            "models": [{"model": self.spec.models[alias]}],
+            **({"dtype": self.spec.merge.dtype} if self.spec.merge.dtype else {}),
+        }
+        return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
+
     def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
         """A merge of the same models by the same method, in groups of the same layers."""
         ranges = self.ranges()

@@ -1,6 +1,7 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -10,9 +11,10 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.preflight import preflight, with_vision
+from evomerge_optuna.models.preflight import Architecture, preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.study.lock import hold
@@ -21,6 +23,7 @@ from evomerge_optuna.study.studies import (
     DATA,
     FINGERPRINTS,
     LAYERS,
+    RECIPE,
     SPEC,
     START,
     VERSIONS,
@@ -71,9 +74,11 @@ def create_study(
         f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
         f"{len(space.ranges())} parameters to search"
     )
+    for remark in architecture.remarks:
+        say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
-    say(_memory_plan(spec))
+    say(_memory_plan(spec, architecture))
     for line in _check_weights(spec, space):
         say(line)
     warm = _warm_starts(store, spec, space)
@@ -93,8 +98,9 @@ def create_study(
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
+        sources = _own_recipes(space, architecture)
         for name, values in {**_baselines(spec, space), **warm}.items():
-            study.enqueue_trial(values, user_attrs={BASELINE: name})
+            study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
     return MergeStudy(store, study, spec, space)
 
@@ -155,6 +161,20 @@ def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 
 
+def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, dict[str, Any]]:
+    """Attributes of the trials of source models that are themselves only as they are.
+
+    A merge of such a model alone has the first model's configuration, and so is another one.
+    """
+    if not isinstance(space, ParameterSpace) or space.spec.vision is not None:
+        return {}  # with the vision of another model it has that one's configuration, too
+    return {
+        f"source {alias}": {RECIPE: space.source(alias).model_dump(mode="json")}
+        for alias in space.spec.models
+        if f"models.{alias}" in architecture.others
+    }
+
+
 def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
     """Where the best recipes of the studies of `warm_start` lie in this space.
 
@@ -194,15 +214,21 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
             )
 
 
-def _memory_plan(spec: StudySpec) -> str:
+def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.needs import plan_memory
-    from evomerge_optuna.models.headers import read_headers
+    from evomerge_optuna.merging.needs import Beyond, plan_memory
+    from evomerge_optuna.models.headers import read_headers, size_beside_text
     from evomerge_optuna.models.loading import torch_device
 
     headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
-    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)))
+    vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
+    beyond = Beyond(
+        loaded_in=architecture.dtypes,
+        tokens=architecture.tokens,
+        vision=sum(size_beside_text(model, key) for model, key in vision.items()),
+    )
+    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), beyond)
 
 
 def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:

@@ -15,7 +15,7 @@ from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
-from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
@@ -58,7 +58,9 @@ class Objective:
             CandidateError: the candidate cannot be built or scored.
         """
         recipe = self._study.space.suggest(trial)
-        if RECIPE not in trial.user_attrs:  # of a trial that was queued
+        if RECIPE in trial.user_attrs:  # it was drawn, or queued as a source model
+            recipe = parse_recipe(trial.user_attrs[RECIPE])
+        else:
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)

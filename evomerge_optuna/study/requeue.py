@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.study.samplers import sampled_attributes
-from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy
 from evomerge_optuna.study.trials import BASELINE, REPEATS
 
 # Trial attributes.
@@ -66,6 +66,8 @@ def requeue(
         if not anew and trial.params.keys() == merge_study.space.ranges().keys():
             kept = {"fixed_params": trial.params, **sampled_attributes(trial)}
         user_attrs = {k: v for k, v in trial.user_attrs.items() if k in (BASELINE, DEATHS)}
+        if BASELINE in user_attrs and RECIPE in trial.user_attrs:
+            user_attrs[RECIPE] = trial.user_attrs[RECIPE]  # a source model's is not in the space
         user_attrs[REPEATS] = trial.number
         if deaths:
             user_attrs[DEATHS] = deaths

@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
+from huggingface_hub.utils import (
+    SafetensorsFileMetadata,
+    SafetensorsRepoMetadata,
+    TensorInfo,
+)
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
-from evomerge_optuna.merging.needs import needs_of, plan_memory
+from evomerge_optuna.merging.needs import Beyond, needs_of, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header, read_headers
 from evomerge_optuna.spaces.of_spec import make_space
@@ -140,6 +145,44 @@ def test_a_copy_in_which_candidates_run(of_7b: Any) -> None:
     )
 
 
+def test_dtypes_are_those_of_the_files(of_7b: Any) -> None:
+    """Stored in bfloat16; a configuration that says float32 is what they are loaded in."""
+    merge = {"method": "dare_ties"}
+    spec, headers = of_7b(merge=merge)
+    stored = needs_of(spec, headers, False, Beyond(loaded_in={"base_model": "bfloat16"}))
+    assert stored == needs_of(spec, headers, False)
+    said = needs_of(spec, headers, False, Beyond(loaded_in={"base_model": "float32"}))
+    assert said.required == stored.required + 4 * 7_241_732_096
+    assert (said.shared, said.export) == (stored.shared, stored.export)
+    named = of_7b()  # merge.dtype: bfloat16
+    assert needs_of(*named, False, Beyond(loaded_in={"base_model": "float32"})) == stored
+
+
+def test_dtypes_that_differ_by_tensor(of_7b: Any) -> None:
+    spec, headers = of_7b(merge={"method": "dare_ties"})
+    plain = needs_of(spec, headers, False)
+    name = "model.embed_tokens.weight"
+    embedding = headers["models.ja"][name]
+    wide = {**headers["models.ja"], name: Header(embedding.shape, "F32")}
+    found = needs_of(spec, {**headers, "models.ja": wide}, False)
+    more = 2 * embedding.count
+    assert found.export == plain.export + more  # the merge of float32 and bfloat16
+    assert found.shared == plain.shared + more
+    half = {name: Header(header.shape, "F16") for name, header in headers["models.ja"].items()}
+    both = needs_of(spec, {**headers, "models.ja": half}, False)
+    assert both.export == 2 * plain.export  # nothing short of float32 holds both
+    extra = {**headers["models.ja"], "model.layers.0.self_attn.q_proj.bias": Header((4096,), "F32")}
+    assert needs_of(spec, {**headers, "models.ja": extra}, False).export == plain.export + 4 * 4096
+
+
+def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
+    spec, headers = of_7b()
+    plain = needs_of(spec, headers, False)
+    found = needs_of(spec, headers, False, Beyond(tokens=(32000, 33000), vision=GB))
+    assert found.export == plain.export + 2 * 2 * 1000 * 4096 + GB
+    assert found.required > plain.required + GB
+
+
 def test_a_stack_holds_all_models(of_7b: Any) -> None:
     merged = 2 * 7_241_732_096
     layer = 2 * 218_112_000
@@ -169,6 +212,43 @@ def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
     models = {name: f"{tmp_path}/base+{tmp_path}/{name}" for name in ("x", "y")}
     needs = needs_of(*of_7b(models=models), on_gpu=False)
     assert needs.scratch == 2 * 14_483_464_192
+
+
+def test_headers_that_the_hub_gives(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    """Not those that the configuration says: here the embeddings alone are stored in float16."""
+    info = {
+        name: TensorInfo(dtype="F16" if "embed" in name else "F32", shape=[1], data_offsets=(0, 4))
+        for name in ("model.embed_tokens.weight", "model.norm.weight", "some.buffer")
+    }
+    file = SafetensorsFileMetadata(metadata={}, tensors=info)
+    asked: list[tuple[str, str]] = []
+
+    def tell(name: str, *, revision: str) -> SafetensorsRepoMetadata:
+        asked.append((name, revision))
+        return SafetensorsRepoMetadata(None, False, {}, {"model.safetensors": file})
+
+    config = AutoConfig.from_pretrained(tiny / "a")
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: config)
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", tell)
+    found = read_headers("o/m@v1", "models.a")
+    assert asked == [("o/m", "v1")]
+    assert {name: header.dtype for name, header in found.items()} == {
+        name: one.dtype for name, one in info.items()
+    }
+
+    info["model.norm.weight"] = TensorInfo(dtype="I8", shape=[1], data_offsets=(0, 1))
+    with pytest.raises(SpecError, match=r"^models\.a .*: tensor model.norm.weight is int8; quant"):
+        read_headers("o/m", "models.a")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", fail)
+    said = read_headers("o/m@v1", "models.a")
+    assert {header.dtype for header in said.values()} == {"F32"}
+    assert said["model.embed_tokens.weight"].shape == (19, 16)
 
 
 def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:

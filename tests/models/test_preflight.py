@@ -160,6 +160,25 @@ def test_a_tokenizer_that_cannot_pad(make_spec: SpecMaker, tmp_path: Path) -> No
         preflight(make_spec(base_model=str(other)))
 
 
+def test_ids_beyond_the_embedding(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", 9, vocab_size=18)
+    matched = {"method": "ties", "tokenizer_source": "union"}
+    models = {"a": str(tiny / "a"), "b": str(other)}
+    with pytest.raises(SpecError) as error:
+        preflight(make_spec(models=models, merge=matched))
+    assert str(error.value).startswith(
+        f"models.b: the tokenizer of {other} has the token 'word15' with id 18, but the model's "
+        "embedding has 18 rows; resize it (model.resize_token_embeddings(19))"
+    )
+    with pytest.raises(SpecError, match=r"^base_model: the tokenizer .* with id 18"):
+        preflight(make_spec(base_model=str(other)))
+
+
+def test_rows_beyond_the_tokenizer(make_spec: SpecMaker, tmp_path: Path) -> None:
+    base, a = (save_tiny_model(tmp_path / n, 9, vocab_size=32) for n in ("base", "a"))
+    preflight(make_spec(base_model=str(base), models={"a": str(a)}))
+
+
 def test_groups_that_match_nothing(make_spec: SpecMaker) -> None:
     with pytest.raises(SpecError, match="no tensor's name contains 'attn2'"):
         preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn2"]}))
