@@ -1,13 +1,14 @@
 """Where files attached to trials and studies are kept: a folder, or a bucket of an S3 service."""
 
 import errno
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import optuna
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
+ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 _S3 = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONNECT_TIMEOUT = 10  # seconds, as of a database server; boto3 would wait a minute
@@ -77,6 +79,20 @@ class Artifacts:
             upload_artifact(
                 artifact_store=self, file_path=str(file), study_or_trial=owner, mimetype=mimetype
             )
+
+
+def attached(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """File name and id of each artifact of a trial or study, the latest first.
+
+    Not of those that were deleted in the dashboard, for which get_all_artifact_meta fails.
+
+    Args:
+        attributes: its system attributes.
+    """
+    for key, value in reversed(list(attributes.items())):
+        if key.startswith(ARTIFACT):
+            with suppress(ValueError, TypeError, KeyError):
+                yield json.loads(value)["filename"], key.removeprefix(ARTIFACT)
 
 
 def open_artifacts(default: Path) -> Artifacts:

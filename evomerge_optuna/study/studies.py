@@ -24,6 +24,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.study.artifacts import ARTIFACT
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.trials import Trials
@@ -36,8 +37,6 @@ START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
 RECIPE = "recipe"
-
-_ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 
 @dataclass(frozen=True)
@@ -252,9 +251,9 @@ def delete_study(store: Store, name: str) -> None:
         owners += [trial.system_attrs for trial in study.get_trials(deepcopy=False)]
         for key in (key for attributes in owners for key in attributes):
             # Not by get_all_artifact_meta, which fails where the dashboard has deleted one.
-            if key.startswith(_ARTIFACT):
+            if key.startswith(ARTIFACT):
                 with suppress(ArtifactNotFound, ValueError):  # the latter: of a path, not an id
-                    store.artifacts.remove(key.removeprefix(_ARTIFACT))
+                    store.artifacts.remove(key.removeprefix(ARTIFACT))
         optuna.delete_study(study_name=name, storage=store.rdb)
 
 
