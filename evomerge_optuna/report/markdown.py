@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import StudySpec
 
-# What means something within a line: to Markdown, to its tables, to HTML, to TeX.
-_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`*_[]<>|$~&"}
+# What means something within a line: to Markdown, to its tables, to HTML, to TeX, and what it finds
+# addresses by, which swallow the signs after them.
+_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "\\`*_[]<>|$~&:@."}
 
 
 def plain(text: str, longest: int) -> str:
