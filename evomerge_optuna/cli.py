@@ -474,8 +474,8 @@ def evaluate(
     check_exists(model, "MODEL")
     _build_zoo([model], console)
     evaluation = score_checkpoint(model, spec, split)
-    for remark in evaluation.remarks:
-        _say(console, f"Warning: {remark}")
+    for remark in evaluation.remarks.values():
+        _say(console, remark)
     if answers is not None:
         write_answers(answers, model, spec, evaluation)
     shown = evaluation_json if as_json else evaluation_table

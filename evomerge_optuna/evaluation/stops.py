@@ -25,28 +25,26 @@ def cut(text: str, stop: Iterable[str]) -> Text:
     return result
 
 
-def empty_remarks(
-    key: str, split: str, texts: Sequence[str], stopped_by: Sequence[str | None]
-) -> list[str]:
-    """A line where many answers of a task are empty: why, and the cure.
+def empty_remark(key: str, answers: Sequence[tuple[str, str | None]]) -> str:
+    """A line where many answers of a task are empty, why, and the cure; else nothing.
 
     Args:
         key: the task's place in the spec.
-        stopped_by: of each text the stop string that it ended before.
+        answers: each a text and the stop string that it ended before.
     """
-    empty = [stop for text, stop in zip(texts, stopped_by, strict=True) if not text]
+    empty = [stop for text, stop in answers if not text]
     stops = Counter(stop for stop in empty if stop is not None)
-    share = len(empty) / max(1, len(texts))
-    line = f"{key}: {share:.0%} of answers on {split} are empty: "
+    share = len(empty) / max(1, len(answers))
+    line = f"{key}: {share:.0%} of {len(answers)} answers are empty: "
     if stops and share >= _BEGIN and 2 * stops.total() >= len(empty):
         ((stop, _),) = stops.most_common(1)
-        return [
+        return (
             f"{line}they begin with the stop string {stop!r}; leave it out of {key}.stop, or let "
             "the prompt end with it"
-        ]
+        )
     if share > _MOST:
-        return [
+        return (
             f"{line}the model ends them at once; does the prompt end where an answer begins? a "
             "chat model wants chat: true"
-        ]
-    return []
+        )
+    return ""

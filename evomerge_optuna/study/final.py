@@ -122,8 +122,8 @@ class FinalScorer:
             for split in missing
         ]
         for evaluation in found:
-            for remark in evaluation.remarks:
-                self._say(f"Warning: {contestant.name}: {remark}")
+            for remark in evaluation.remarks.values():
+                self._say(f"{contestant.name} on {evaluation.split}: {remark}")
             keep_final_answers(
                 self._study, contestant.name, contestant.identity, evaluation, self._say
             )

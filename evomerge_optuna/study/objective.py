@@ -1,6 +1,5 @@
 """The objective: one trial from suggested parameters to stored scores."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +45,7 @@ class Objective:
         racing = merge_study.spec.racing
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
-        self._told: set[str] = set()  # remarks on answers, without their figures
+        self._remarked: set[str] = set()  # tasks
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
         """The objectives' values.
@@ -63,6 +62,7 @@ class Objective:
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
+        self._tell_remarks(trial, candidate.evaluation)
         result = candidate.result
         values = self._values(trial, result)
         begin = time.perf_counter()
@@ -76,7 +76,6 @@ class Objective:
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best:
             keep_answers(self._study, trial, candidate.evaluation, self._say)
-        self._remark(trial, candidate.evaluation)
         return values
 
     def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
@@ -123,14 +122,6 @@ class Objective:
             return False
         return not self._study.spec.constraints or is_feasible(trial)
 
-    def _remark(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
-        """Tells what is likely not as it was meant, each once."""
-        for remark in evaluation.remarks:
-            kind = re.sub(r"\d+", "", remark)
-            if kind not in self._told:
-                self._told.add(kind)
-                self._say(f"Warning: trial {trial.number}: {remark}")
-
     def _confirm(self, trial: optuna.Trial, merged: Merged) -> Scores | None:
         """Its scores on dev, which the search never sees: it is likely a finalist."""
         if not self._study.spec.has_dev:
@@ -142,6 +133,13 @@ class Objective:
             return None
         keep_answers(self._study, trial, evaluation, self._say)
         return evaluation.scores
+
+    def _tell_remarks(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        """Of each task the first that there is anything to say of."""
+        for task, remark in evaluation.remarks.items():
+            if task not in self._remarked:
+                self._remarked.add(task)
+                self._say(f"trial {trial.number}: {remark}")
 
 
 def build_and_score(

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge_optuna.evaluation.stops import cut, empty_remarks
+from evomerge_optuna.evaluation.stops import cut, empty_remark
 
 STOPS = ["\n\n", "Q:", "Q"]
 TEXTS = st.text(alphabet="aQ: \n", max_size=12)
@@ -21,23 +21,23 @@ def test_a_text_holds_no_stop_string_and_names_what_ended_it(text: str) -> None:
         assert found == text.strip()
 
 
-def remarks(*texts: str) -> list[str]:
+def remark(*texts: str) -> str:
     found = [cut(text, STOPS) for text in texts]
-    return empty_remarks("tasks.t", "dev", found, [text.stopped_by for text in found])
+    return empty_remark("tasks.t", [(text, text.stopped_by) for text in found])
 
 
 def test_answers_that_begin_with_a_stop_string_are_told() -> None:
-    assert remarks(*["\n\n12"] * 13, "12") == [
-        "tasks.t: 93% of answers on dev are empty: they begin with the stop string '\\n\\n'; leave "
-        "it out of tasks.t.stop, or let the prompt end with it"
-    ]
-    assert remarks("Q: 1", *["12"] * 5)[0].startswith("tasks.t: 17% of answers")
-    assert remarks("Q: 1", *["12"] * 50) == []
-    assert remarks("12\n\n", "12 Q:") == []
+    assert remark(*["\n\n12"] * 13, "12") == (
+        "tasks.t: 93% of 14 answers are empty: they begin with the stop string '\\n\\n'; leave it "
+        "out of tasks.t.stop, or let the prompt end with it"
+    )
+    assert remark("Q: 1", *["12"] * 5).startswith("tasks.t: 17% of 6 answers")
+    assert remark("Q: 1", *["12"] * 50) == ""
+    assert remark("12\n\n", "12 Q:") == ""
 
 
 def test_other_empty_answers_are_told_where_they_are_most() -> None:
-    (line,) = remarks("", " ", "", "12")
-    assert line.startswith("tasks.t: 75% of answers on dev are empty: the model ends them at once")
-    assert remarks("", "12") == []
-    assert remarks() == []
+    line = remark("", " ", "", "12")
+    assert line.startswith("tasks.t: 75% of 4 answers are empty: the model ends them at once")
+    assert remark("", "12") == ""
+    assert remark() == ""

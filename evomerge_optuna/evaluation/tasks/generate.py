@@ -11,7 +11,7 @@ from evomerge_optuna.evaluation.language import is_language
 from evomerge_optuna.evaluation.problem import Problem, column, content
 from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
-from evomerge_optuna.evaluation.stops import Text, empty_remarks
+from evomerge_optuna.evaluation.stops import Text, empty_remark
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
 from evomerge_optuna.spec import Generated, GenerateTask
@@ -72,8 +72,8 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
 
-    def remarks(self, outcomes: Sequence[Answer], split: str) -> list[str]:
-        return answer_remarks(self.key, outcomes, split)
+    def remark(self, outcomes: Sequence[Answer]) -> str:
+        return answer_remark(self.key, outcomes)
 
     def answered(self, row: dict[str, Any]) -> Answered:
         return answered_text(row)
@@ -155,10 +155,9 @@ def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score
     return {name: scores[name] for name in task.metrics}
 
 
-def answer_remarks(key: str, answers: Sequence[Answer], split: str) -> list[str]:
-    """See `TaskRunner.remarks`."""
-    texts, stops = [a.text for a in answers], [a.stopped_by for a in answers]
-    return empty_remarks(key, split, texts, stops)
+def answer_remark(key: str, answers: Sequence[Answer]) -> str:
+    """See `TaskRunner.remark`."""
+    return empty_remark(key, [(answer.text, answer.stopped_by) for answer in answers])
 
 
 def answered_text(row: dict[str, Any]) -> Answered:

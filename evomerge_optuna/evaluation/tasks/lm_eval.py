@@ -10,7 +10,7 @@ from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
-from evomerge_optuna.evaluation.stops import empty_remarks
+from evomerge_optuna.evaluation.stops import empty_remark
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.spec import Documents, LMEvalTask
@@ -98,10 +98,9 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
             )
         return {self.task.metric: _score(values, self._harness.aggregate, self.is_mean)}
 
-    def remarks(self, outcomes: Sequence[Measured], split: str) -> list[str]:
+    def remark(self, outcomes: Sequence[Measured]) -> str:
         # Only what `generate_until` gives can be empty; which string ended it is not logged.
-        texts = [_as_text(outcome.responses).strip() for outcome in outcomes]
-        return empty_remarks(self.key, split, texts, [None] * len(texts))
+        return empty_remark(self.key, [(_as_text(o.responses).strip(), None) for o in outcomes])
 
     def answered(self, row: dict[str, Any]) -> Answered:
         value = row["value"]

@@ -114,9 +114,9 @@ class TaskRunner(ABC, Generic[T]):
             CandidateError: none of them can be scored.
         """
 
-    def remarks(self, outcomes: Sequence[Any], split: str) -> list[str]:
-        """What is likely not as it was meant, a line each, as where most answers are empty."""
-        return []
+    def remark(self, outcomes: Sequence[Any]) -> str:
+        """What a reader of the scores should know of these outcomes, in a line; else nothing."""
+        return ""
 
     def answered(self, row: dict[str, Any]) -> Answered | None:
         """A stored outcome as a person reads it; None where the task has nothing to read."""

@@ -13,7 +13,7 @@ from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.generate import (
     Answer,
-    answer_remarks,
+    answer_remark,
     answer_scores,
     answered_text,
     check_reference,
@@ -64,8 +64,8 @@ class VqaRunner(TaskRunner[VqaTask]):
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
 
-    def remarks(self, outcomes: Sequence[Answer], split: str) -> list[str]:
-        return answer_remarks(self.key, outcomes, split)
+    def remark(self, outcomes: Sequence[Answer]) -> str:
+        return answer_remark(self.key, outcomes)
 
     def answered(self, row: dict[str, Any]) -> Answered:
         return answered_text(row)
