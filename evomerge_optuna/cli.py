@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints. Everything else is imported when a command needs it."""
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
+from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,14 +58,11 @@ def _show_versions(context: click.Context, option: click.Parameter, wanted: bool
     callback=_show_versions,
     help="Show the version, and those of the engines.",
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, help="Show tracebacks, and what libraries log.")
 def main(debug: bool) -> None:
     """Search for the recipe of a merged language model."""
-    # Progress bars and advice of the libraries would bury our own lines.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    if not debug:
+        quiet()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 

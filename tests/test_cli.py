@@ -189,3 +189,25 @@ def test_nothing_large_is_imported_for_help(code: str) -> None:
     out = subprocess.run([sys.executable, "-c", f"{code}; {shown}"], capture_output=True, text=True)
     assert "evomerge_optuna" in out.stdout.split()
     assert not large & set(out.stdout.split())
+
+
+def test_libraries_say_nothing_but_to_debug(
+    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path
+) -> None:
+    (command_line.folder / "loud.py").write_text(
+        "import logging, warnings\n"
+        "def score(model, tokenizer, rows):\n"
+        "    for name in ('datasets', 'httpx', 'huggingface_hub', 'alembic', 'sqlalchemy.pool'):\n"
+        "        logging.getLogger(name).error('%s speaks', name)\n"
+        "    warnings.warn('a library warns')\n"
+        "    return [len(rows) for _ in rows]\n"
+    )
+    task = {"type": "python", "function": "loud:score"}
+    data = {split: {"path": str(tiny / f"{split}.jsonl")} for split in ("search", "test")}
+    spec = write_spec(tasks={"own": task | {"data": data}}, objectives=[{"maximize": "own.score"}])
+    _, err = command_line.run("study", "run", spec, "--trials", "1", "--workers", "2")
+    assert "speaks" not in err and "warns" not in err and "best own.score" in err
+    _, err = command_line.run("--debug", "evaluate", str(tiny / "a"), "--task", spec)
+    for name in ("datasets", "httpx", "huggingface_hub", "alembic", "sqlalchemy.pool"):
+        assert f"{name} speaks" in err
+    assert "a library warns" in err

@@ -201,6 +201,18 @@ def test_delete_removes_nothing_outside_the_artifact_store(
     assert (home / "precious").exists()
 
 
+def test_a_wrong_name_is_answered_by_near_ones(home: Path) -> None:
+    store = open_store()
+    with pytest.raises(UsageError, match=r"it has no studies yet$"):
+        open_study(store, "merge-3")
+    for number in range(40):
+        optuna.create_study(storage=store.rdb, study_name=f"{'merge' * (number < 2)}-{number}")
+    with pytest.raises(UsageError, match=r"did you mean 'merge-1' or 'merge-0'\?$"):
+        open_study(store, "merg-1")
+    with pytest.raises(UsageError, match=r"study list shows those that there are$"):
+        delete_study(store, "quite another name")
+
+
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:
     store = open_store()
     optuna.create_study(storage=store.rdb, study_name="tiny").ask()

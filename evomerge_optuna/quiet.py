@@ -1,0 +1,28 @@
+"""Libraries kept quiet: their log lines, warnings and progress bars would bury our own lines."""
+
+import logging
+import os
+import warnings
+
+# What they look at when they are imported or, as those of C++, once they are running.
+_VARIABLES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "GRPC_VERBOSITY": "NONE",
+}
+
+
+def quiet() -> None:
+    """For this process and those that it starts; what the environment says stays."""
+    for variable, value in _VARIABLES.items():
+        os.environ.setdefault(variable, value)
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def is_quiet() -> bool:
+    """Were log lines disabled for this process?"""
+    return logging.root.manager.disable >= logging.CRITICAL
