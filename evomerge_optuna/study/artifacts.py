@@ -14,6 +14,7 @@ import optuna
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
 
 from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.study.urls import has_password, without_user
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -105,7 +106,7 @@ def open_artifacts(default: Path) -> Artifacts:
     place = os.environ.get(ARTIFACTS_VARIABLE) or str(default)
     if place.startswith(_S3):
         return _open_bucket(place.removeprefix(_S3).removesuffix("/"))
-    if "://" in place:
+    if has_password(place):
         raise UsageError(f"{ARTIFACTS_VARIABLE} is neither a folder nor s3://BUCKET; write one")
     folder = Path(place).expanduser().absolute()
     with _told(str(folder)):
@@ -190,5 +191,5 @@ def _reason_of_boto3(error: Exception) -> str:
         case exceptions.ClientError(response={"Error": {"Code": "403" | "AccessDenied"}}):
             return "access denied; may these credentials read, write and delete there?"
         case exceptions.ClientError(response={"Error": {"Code": code, "Message": message}}):
-            return f"{' '.join(message.split())} ({code})"
-    return " ".join(str(error).split())
+            return without_user(f"{' '.join(message.split())} ({code})")
+    return without_user(" ".join(str(error).split()))

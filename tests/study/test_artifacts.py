@@ -174,6 +174,8 @@ def test_an_s3_that_cannot_be_used(
         ("s3://", "no name of a bucket"),
         ("s3://me:secret@bucket", "no name of a bucket"),
         ("gs://secret", "neither a folder nor s3://BUCKET"),
+        ("s3:/key:secret@bucket", "neither a folder nor s3://BUCKET"),
+        ("S3://key:secret@bucket", "neither a folder nor s3://BUCKET"),
     ],
 )
 def test_what_is_no_artifact_store(
