@@ -4,11 +4,13 @@ import html
 import io
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from evomerge_optuna.errors import UsageError
@@ -25,7 +27,7 @@ from evomerge_optuna.report.answers import (
 )
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.notes import study_note, trial_note
-from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.spec import Task, parse_spec
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.runner import run_study
@@ -87,6 +89,10 @@ def test_what_a_search_keeps_can_be_read(merge_study: MergeStudy) -> None:
     assert {row["split"] for row in found} == {"dev"}  # the last that trial 0 was scored on
     found = rows(merge_study, "search")
     assert {row["model"] for row in found} == {"uniform merge", "trial 0"}  # the same recipe
+    trial = choose_trial(merge_study, "0")
+    shown = in_a_terminal(answers_of_study(merge_study, [trial], "search", lambda _: None))
+    for part in ("words_on 1 (search)", "reference: word", "40 problems; right: uniform merge"):
+        assert part in shown
     with pytest.raises(UsageError, match=r"no answers of trial 0 on test are stored.*--trial 0"):
         rows(merge_study, "test")
 
@@ -112,15 +118,6 @@ def test_all_that_is_tested_can_be_read(merge_study: MergeStudy) -> None:
     assert "answer of trial" in note and "on test" in note
     trial = merge_study.trials()[0]
     assert "on search | prompt" in trial_note(merge_study, trial, merge_study.read())
-
-
-def test_in_the_terminal(merge_study: MergeStudy) -> None:
-    trial = choose_trial(merge_study, "0")
-    asked = answers_of_study(merge_study, [trial], "search", lambda _: None)
-    shown = in_a_terminal(asked)
-    for part in ("words_on 1 (search)", "uniform merge", "reference: word"):
-        assert part in shown
-    assert "40 problems; right: uniform merge" in shown
 
 
 def test_of_the_command_line(
@@ -187,6 +184,61 @@ def test_a_terminal_gets_no_orders(content: dict[str, Any]) -> None:
     tasks, stored = hostile(content, 2)
     shown = in_a_terminal(side_by_side(tasks, "test", {"m": stored}))
     assert "\x1b" not in shown and "\\x1b[31m" in shown
+
+
+ROWS: list[tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]] = [
+    (
+        {"type": "generate", "data": "d", "language": "ja"},
+        {
+            **{"prompt": "?", "text": "It is 18.", "reference": "#### 18", "found": "18"},
+            **{"match": 1.0, "language_right": False, "right": False},
+        },
+        ("?", "It is 18.", "18", "#### 18", False, "wrong language"),
+    ),
+    (
+        {"type": "vqa", "data": "d", "scorer": "rouge_l"},
+        {
+            **{"prompt": "<image>?", "text": "a b", "reference": "a c", "found": "a b"},
+            **{"match": 0.5, "language_right": True, "right": None},
+        },
+        ("<image>?", "a b", None, "a c", None, "0.5"),
+    ),
+    (
+        {"type": "choice", "data": "d"},
+        {
+            **{"prompt": "?", "options": ["x", "y"], "log_likelihoods": [-2.5, -1.25]},
+            **{"reference": "x", "right": False, "right_normalized": True},
+        },
+        ("?", "y", "x -2.50, y -1.25", "x", False, "wrong"),
+    ),
+    (
+        {"type": "python", "data": "d", "function": "m:f"},
+        {"row": '{"a": 1}', "score": 0.25},
+        ('{"a": 1}', None, None, None, None, "0.25"),
+    ),
+    (
+        {"type": "lm_eval", "task": "t", "data": {"search": "test"}},
+        {"document": 0, "prompt": "Q", "responses": ["42"], "reference": "42", "value": 1.0},
+        ("Q", "42", None, "42", True, "right"),
+    ),
+    (
+        {"type": "lm_eval", "task": "t", "data": {"search": "test"}},
+        {
+            **{"document": 0, "prompt": "Q", "responses": [[-1.5, False], [-2.0, False]]},
+            **{"reference": 1, "value": 0.75},
+        },
+        ("Q", "[[-1.5, false], [-2.0, false]]", None, "1", None, "0.75"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "row", "expected"), ROWS)
+def test_every_kind_of_task_can_be_read(
+    task: dict[str, Any], row: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    given = TypeAdapter(Task).validate_python(task)
+    (found,) = side_by_side(runners({"t": given}), "test", {"m": [{"task": "t", **row}]})
+    assert astuple(found.answers["m"]) == expected
 
 
 def test_problems_meet_whatever_their_order(content: dict[str, Any]) -> None:
