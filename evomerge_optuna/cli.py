@@ -464,15 +464,14 @@ def evaluate(
     spec = load_spec(Path(task)) if is_file else open_study(_store(storage), task).spec
     if is_file or allow_code:
         allow_code_of(spec)
-    console = _console()
     if answers is not None:
         for line in check_answers_file(answers, spec):
-            _say(console, line)
+            _say(_console(), line)
     check_exists(model, "MODEL")
-    _build_zoo([model], console)
+    _build_zoo([model], _console())
     evaluation = score_checkpoint(model, spec, split)
     for remark in evaluation.remarks.values():
-        _say(console, remark)
+        _say(_console(), remark)
     if answers is not None:
         write_answers(answers, model, spec, evaluation)
     shown = evaluation_json if as_json else evaluation_table

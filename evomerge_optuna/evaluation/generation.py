@@ -11,7 +11,7 @@ from evomerge_optuna.evaluation.batching import longest_first, within_memory
 from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.evaluation.images import open_image
 from evomerge_optuna.evaluation.prompts import encode
-from evomerge_optuna.evaluation.stops import Text, cut
+from evomerge_optuna.evaluation.stops import cut
 
 
 def generate(
@@ -21,7 +21,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     stop: Sequence[str] = (),
-) -> list[Text]:
+) -> list[str]:
     """Greedy continuations of the prompts, without the prompts and without special tokens.
 
     A text ends with the end of sequence of the model's generation config, of which all else is
@@ -61,7 +61,7 @@ def generate_about(
     max_new_tokens: int,
     batch_size: int,
     stop: Sequence[str] = (),
-) -> list[Text]:
+) -> list[str]:
     """Greedy continuations of prompts about an image each; see `generate`.
 
     Args:
@@ -124,14 +124,15 @@ class _Ends:
         ends = (place for place, token in enumerate(tokens, start=1) if token in self.tokens)
         return tokens[: next(ends, None)]
 
-    def text(self, tokens: list[int]) -> Text:
-        return cut(self._decode(tokens), self._stop)
+    def text(self, tokens: list[int]) -> str:
+        text = self._decode(tokens)
+        return cut(text, self._stop)
 
     def _stops(self, tokens: list[int]) -> bool:
-        if not self._stop:
-            return False
-        text = self._decode(tokens)
-        return any(string in text for string in self._stop)
+        return bool(self._stop) and bool(self._found(self._decode(tokens)))
+
+    def _found(self, text: str) -> list[str]:
+        return [string for string in self._stop if string in text]
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))

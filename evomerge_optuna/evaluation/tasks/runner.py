@@ -115,7 +115,7 @@ class TaskRunner(ABC, Generic[T]):
         """
 
     def remark(self, outcomes: Sequence[Any]) -> str:
-        """What a reader of the scores should know of these outcomes, in a line; else nothing."""
+        """What a reader of the scores should know of these outcomes, in a line; mostly nothing."""
         return ""
 
     def answered(self, row: dict[str, Any]) -> Answered | None:
