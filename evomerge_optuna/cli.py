@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints. Everything else is imported when a command needs it."""
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
+from evomerge_optuna.quiet import be_quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from evomerge_optuna.study.store import Store
     from evomerge_optuna.study.studies import MergeStudy
     from evomerge_optuna.study.trials import Trials
-
-
-# Progress bars and advice of the libraries would bury our own lines.
-QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-}
 
 
 class _Group(click.Group):
@@ -67,11 +58,11 @@ def _show_versions(context: click.Context, option: click.Parameter, wanted: bool
     callback=_show_versions,
     help="Show the version, and those of the engines.",
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, help="Show tracebacks, and what libraries log.")
 def main(debug: bool) -> None:
     """Search for the recipe of a merged language model."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    if not debug:
+        be_quiet()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
 
 
@@ -307,6 +298,53 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
         )
 
 
+@study.command("answers")
+@click.argument("name")
+@click.option(
+    "--trial",
+    "trials",
+    default=("best",),
+    multiple=True,
+    metavar="best|knee|N",
+    show_default=True,
+    help="Which trial, several times for several.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["search", "dev", "test"]),
+    help="Which problems.  [default: the last of these with answers]",
+)
+@click.option("--wrong", is_flag=True, help="Only problems that the first of the trials has wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an answer.")
+@storage_option
+def study_answers(
+    name: str,
+    trials: tuple[str, ...],
+    split: str | None,
+    wrong: bool,
+    as_json: bool,
+    storage: str | None,
+) -> None:
+    """Show what sources, uniform merge and a trial have answered.
+
+    Stored are those of each trial that was the best when it ended, and all that study test scores.
+    """
+    from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
+    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    shown = open_study(_store_to_read(storage), name)
+    chosen = [choose_trial(shown, trial) for trial in trials]
+    asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
+    if wrong:
+        asked = [problem for problem in asked if problem.is_wrong(f"trial {chosen[0].number}")]
+    if not as_json:
+        _print(answer_view(asked))
+        return
+    for line in answer_lines(asked):
+        click.echo(line)
+
+
 @study.command("compare")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report with figures, too.")
@@ -395,15 +433,28 @@ def study_delete(name: str, yes: bool, storage: str | None) -> None:
 @click.option(
     "--split", default="test", show_default=True, type=click.Choice(["search", "dev", "test"])
 )
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the answers to FILE, too, as JSON lines.",
+)
 @code_option
 @storage_option
 @json_option
 def evaluate(
-    model: str, task: str, split: str, allow_code: bool, storage: str | None, as_json: bool
+    model: str,
+    task: str,
+    split: str,
+    answers: Path | None,
+    allow_code: bool,
+    storage: str | None,
+    as_json: bool,
 ) -> None:
     """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
     from evomerge_optuna.models.catalog import check_exists
     from evomerge_optuna.opening import allow_code_of
+    from evomerge_optuna.report.answers import check_answers_file, write_answers
     from evomerge_optuna.report.tables import evaluation_json, evaluation_table
     from evomerge_optuna.scoring import score_checkpoint
     from evomerge_optuna.spec import is_spec_file, load_spec
@@ -413,9 +464,16 @@ def evaluate(
     spec = load_spec(Path(task)) if is_file else open_study(_store(storage), task).spec
     if is_file or allow_code:
         allow_code_of(spec)
+    if answers is not None:
+        for line in check_answers_file(answers, spec):
+            _say(_console(), line)
     check_exists(model, "MODEL")
     _build_zoo([model], _console())
     evaluation = score_checkpoint(model, spec, split)
+    for remark in evaluation.remarks.values():
+        _say(_console(), remark)
+    if answers is not None:
+        write_answers(answers, model, spec, evaluation)
     shown = evaluation_json if as_json else evaluation_table
     _print(shown(model, evaluation))
 
@@ -545,11 +603,11 @@ def _tell(line: str) -> None:
 
 
 def _print(result: Any) -> None:
-    """A table, or anything else as one JSON document."""
-    from rich.console import Console
+    """A table, or several, or anything else as one JSON document."""
+    from rich.console import Console, Group
     from rich.table import Table
 
-    if isinstance(result, Table):
+    if isinstance(result, Table | Group):
         # A pipe has no width of its own; a table must not be cut for it.
         Console(width=None if sys.stdout.isatty() else 120).print(result)
     else:

@@ -13,15 +13,12 @@ _LONGEST_PART = 100  # of a key or a value in it
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first thing that is wrong with what should have been of this kind."""
     first = error.errors(include_url=False)[0]
-    # After a task's name pydantic says which kind of task it is, and in parentheses which form of
-    # a value it took.
-    location = [
-        part
-        for index, part in enumerate(first["loc"])
-        if not (index == 2 and first["loc"][0] == "tasks") and not str(part).startswith("(")
-    ]
-    keys = [f"[{p}]" if isinstance(p, int) else f".{one_line(p, _LONGEST_PART)}" for p in location]
-    path = "".join(keys).lstrip(".")
+    # In parentheses pydantic says which form of a value it took.
+    location = [part for part in first["loc"] if not str(part).startswith("(")]
+    # After a task's name it says which kind of task it is, which is no key.
+    keys = [p for index, p in enumerate(location) if index != 2 or location[0] != "tasks"]
+    parts = [f"[{p}]" if isinstance(p, int) else f".{one_line(p, _LONGEST_PART)}" for p in keys]
+    path = "".join(parts).lstrip(".")
     return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
 
 
@@ -72,8 +69,12 @@ def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:
 
 def _types_at(kind: type[BaseModel], location: list[int | str]) -> list[str]:
     """The values that `type` may have in the part at this path."""
-    annotations = [field.annotation for name, field in _fields_at(kind, location) if name == "type"]
-    return [str(name) for annotation in annotations for name in get_args(annotation)]
+    return [name for part in _parts_at(kind, location) for name in _types_of(part)]
+
+
+def _types_of(part: type[BaseModel]) -> list[str]:
+    field = part.model_fields.get("type")
+    return [] if field is None else [str(name) for name in get_args(field.annotation)]
 
 
 def _listed(names: list[str]) -> str:
@@ -82,18 +83,21 @@ def _listed(names: list[str]) -> str:
 
 def _keys_at(kind: type[BaseModel], location: list[int | str]) -> set[str]:
     """The keys of the part that is at this path of something of this kind."""
-    return {name for name, _ in _fields_at(kind, location)}
+    return {name for name, _ in _fields(_parts_at(kind, location))}
 
 
-def _fields_at(kind: type[BaseModel], location: list[int | str]) -> list[tuple[str, Any]]:
+def _parts_at(kind: type[BaseModel], location: list[int | str]) -> list[type[BaseModel]]:
+    """What may be at this path, in which after a task's name its type may stand."""
     parts, names = [kind], iter(location)
     for name in names:
         field = next((f for f_name, f in _fields(parts) if f_name == name), None)
-        if field is not None:
+        if field is None:
+            parts = [part for part in parts if name in _types_of(part)] or parts
+        else:
             parts = _models_in(field.annotation)
             if get_origin(field.annotation) is dict:
                 next(names, None)  # a name that the user chose
-    return _fields(parts)
+    return parts
 
 
 def _fields(parts: list[type[BaseModel]]) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from functools import partial
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.user_code import allow, allowed
+from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
 from evomerge_optuna.study.processes import run_processes
@@ -85,6 +86,7 @@ def run_with_workers(
         deadline=None if timeout is None else time.monotonic() + timeout,
         grace=grace,
         functions=allowed(),
+        quietly=is_quiet(),
     )
 
     def progress() -> int:
@@ -108,10 +110,13 @@ def _work(
     deadline: float | None,
     grace: float,
     functions: tuple[str, ...],
+    quietly: bool,
 ) -> None:
     """One worker process; its URL comes through a pipe, where no process list shows it."""
     from evomerge_optuna.machine import take_share  # imports torch
 
+    if quietly:
+        be_quiet()
     take_share(number, workers)
     allow(functions)
     merge_study = open_study(open_store(url), study)

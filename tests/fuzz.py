@@ -248,14 +248,16 @@ def urls(draw: st.DrawFn) -> str:
                                    "mysql", "postgresql+psycopg2", "x" * 5000]))  # fmt: skip
     name = draw(st.sampled_from(["me", "", "a%40b", "a@b"]))
     password = f":{draw(odd)}{SECRET}{draw(odd)}{draw(st.sampled_from(['', SECRET]))}"
-    who = draw(st.sampled_from([f"{name}{password}@", f"{name}@", ""]))
+    who = draw(st.sampled_from([f"{name}{password}@", f"{name}@", ":@", ""]))
     host = draw(st.sampled_from(["host", "host:5432", "[::1]", "", "h:x", "h:" + "9" * 5000]))
     database = draw(st.sampled_from(
         ["/db", "//tmp/a.db", "/~/a", "/~nobody/a", "/a%3Fb", "/%00", "/:memory:", "/", "",
-         "/" + "x" * 5000, "/file:a"]))  # fmt: skip
+         "/" + "x" * 5000, "/file:a", f"/me:{SECRET}@host/db", f"/db;password={SECRET}",
+         f"/postgresql://me:{SECRET}@host/db"]))  # fmt: skip
     query = draw(st.sampled_from(
         [f"?password={SECRET}", f"?timeout={SECRET}", f"?{SECRET}", "?", "", "?a&a=&a=1",
-         f"?host={SECRET}:x&host=b:{SECRET}"]))  # fmt: skip
+         f"?host={SECRET}:x&host=b:{SECRET}", f"?PASSWORD={SECRET}", f"?{SECRET}=1",
+         f"?password=a&password={SECRET}"]))  # fmt: skip
     text = f"{scheme}://{who}{host}{database}{query}"
     parts = [draw(odd) for _ in range(2)]
     if draw(st.booleans()):  # amid all that is no secret

@@ -2,9 +2,9 @@
 
 import os
 
-from evomerge_optuna import cli
+from evomerge_optuna.quiet import VARIABLES
 
-os.environ.update(cli.QUIET)  # the libraries look when they are imported
+os.environ.update(VARIABLES)  # the libraries look when they are imported
 
 import cmaes  # noqa: F401
 import datasets  # noqa: F401

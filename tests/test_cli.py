@@ -189,3 +189,22 @@ def test_nothing_large_is_imported_for_help(code: str) -> None:
     out = subprocess.run([sys.executable, "-c", f"{code}; {shown}"], capture_output=True, text=True)
     assert "evomerge_optuna" in out.stdout.split()
     assert not large & set(out.stdout.split())
+
+
+def test_libraries_say_nothing(
+    command_line: CommandLine, write_spec: Callable[..., str], tiny: Path
+) -> None:
+    (command_line.folder / "loud.py").write_text(
+        "import logging, warnings\n"
+        "def score(model, tokenizer, rows):\n"
+        "    for name in ('datasets', 'httpx', 'huggingface_hub', 'alembic', 'sqlalchemy.pool'):\n"
+        "        logging.getLogger(name).error('%s speaks', name)\n"
+        "    warnings.warn('a library warns')\n"
+        "    return [len(rows) for _ in rows]\n"
+    )
+    task = {"type": "python", "function": "loud:score"}
+    data = {split: {"path": str(tiny / f"{split}.jsonl")} for split in ("search", "test")}
+    spec = write_spec(tasks={"own": task | {"data": data}}, objectives=[{"maximize": "own.score"}])
+    out, err = command_line.run("evaluate", str(tiny / "a"), "--task", spec)
+    assert "own.score" in out
+    assert err == ""

@@ -195,6 +195,26 @@ def generated(**parts: Any) -> dict[str, Any]:
         (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
         (generated(system="a"), "spec: tasks.t.system: only a chat has a system message; write"),
         (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
+        (
+            {"tasks": {"t": {"type": "perplexity", "data": "x", "prompt": "{a}"}}},
+            "spec: tasks.t.prompt: unknown key; known keys are data, text, type",
+        ),
+        (
+            {"tasks": {"t": {"type": "choice", "data": "x", "scorer": "exact"}}},
+            "spec: tasks.t.scorer: unknown key; known keys are answer, answer_as, chat, data, opt",
+        ),
+        (
+            {
+                "tasks": {
+                    "t": {"type": "lm_eval", "task": "t", "data": {"search": "x"}, "filtr": "a"}
+                }
+            },
+            "spec: tasks.t.filtr: unknown key; did you mean 'filter'?",
+        ),
+        (
+            {"tasks": {"t": {"type": "python", "data": {"search": {"pth": 1}}}}},
+            "spec: tasks.t.data.search.path: missing",
+        ),
         (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
         (generated(stop=[""]), "spec: tasks.t.stop[0]: "),
         (

@@ -15,11 +15,15 @@ from evomerge_optuna.spec import StudySpec
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them."""
+    """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them.
+
+    The remarks say by task what a reader of the scores should know, in a line.
+    """
 
     split: str
     scores: dict[str, Score]
     outcomes: tuple[Outcome, ...] = field(repr=False)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """The outcomes as JSON-serialisable rows, in the order of the data, or of the blocks."""
@@ -116,8 +120,11 @@ class Evaluator:
 
     def _score(self, split: str, outcomes: list[Outcome]) -> Evaluation:
         scores: dict[str, Score] = {}
+        remarks: dict[str, str] = {}
         for name, runner in self._runners.items():
             if own := [outcome for outcome in outcomes if outcome.task == name]:
                 found = runner.scores(own, split)
                 scores |= {f"{name}.{metric}": found[metric] for metric in runner.task.metrics}
-        return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
+                if remark := runner.remark(own):
+                    remarks[name] = remark
+        return Evaluation(split, scores, tuple(outcomes), remarks)

@@ -11,6 +11,7 @@ from evomerge_optuna.evaluation.batching import longest_first, within_memory
 from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.evaluation.images import open_image
 from evomerge_optuna.evaluation.prompts import encode
+from evomerge_optuna.evaluation.stops import cut
 
 
 def generate(
@@ -125,7 +126,7 @@ class _Ends:
 
     def text(self, tokens: list[int]) -> str:
         text = self._decode(tokens)
-        return text[: min(map(text.find, self._found(text)), default=len(text))].strip()
+        return cut(text, self._stop)
 
     def _stops(self, tokens: list[int]) -> bool:
         return bool(self._stop) and bool(self._found(self._decode(tokens)))

@@ -120,10 +120,11 @@ def _chats(
         SpecError: there is no chat template, or it takes no such messages.
     """
     if not getattr(tokenizer, "chat_template", None):
-        kind = "processor" if hasattr(tokenizer, "image_processor") else "tokenizer"
+        is_processor = hasattr(tokenizer, "image_processor")
         raise SpecError(
-            f"{key}.chat: the {kind} has no chat template; leave chat out and write the whole "
-            "prompt"
+            f"{key}.chat: the {'processor' if is_processor else 'tokenizer'} has no chat template; "
+            + ("" if is_processor else "write chat_template: auto, or a template, in merge, or ")
+            + "leave chat out and write the whole prompt"
         )
     before = [] if system is None else [_message("system", system)]
     try:

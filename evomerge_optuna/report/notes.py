@@ -1,17 +1,23 @@
 """What the dashboard's notes say of a study and of a trial, in Markdown."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.errors import StorageError
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.report.answers import answers_note
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
 from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.study.answers import answers_of_trial, latest_answers
 from evomerge_optuna.study.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
 from evomerge_optuna.study.front import knee
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
 from evomerge_optuna.study.trials import BASELINE, STOPPED, Trials
 
@@ -34,6 +40,7 @@ def study_note(merge_study: MergeStudy) -> str:
             ]
             if gap := gap_text(spec.objective, final[-1]):
                 parts.append(gap)
+        parts += _answers(merge_study, best, of_search_alone=False)
     parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
     if len(front) > 1:
         parts.append(
@@ -65,6 +72,7 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> s
             "Export it: "
             f"`evomerge-optuna study export {merge_study.name} OUT --trial {trial.number}`"
         )
+        parts += _answers(merge_study, trial, of_search_alone=True)
     if RECIPE in trial.user_attrs:
         recipe = recipe_of(trial)
         if isinstance(recipe, MergeRecipe):
@@ -87,6 +95,26 @@ def _scores(trials: Trials, first: tuple[str, FrozenTrial]) -> str:
         ["on search", *(objective.target for objective in wanted)],
         ([name, *(show_value(trial, o) for o in wanted)] for name, trial in rows),
     )
+
+
+def _answers(merge_study: MergeStudy, trial: FrozenTrial, *, of_search_alone: bool) -> list[str]:
+    """Some of a scored trial's answers, of test where they are stored; none where none are.
+
+    Args:
+        of_search_alone: those that the trial itself has, which needs no look at others.
+    """
+    rows, split = None, "search"
+    with suppress(StorageError):  # a page without them is better than none
+        if of_search_alone:
+            rows = answers_of_trial(merge_study, trial, split)
+        else:
+            rows, split = latest_answers(merge_study, result_of(trial).recipe)
+    tasks = runners(merge_study.spec.tasks)
+    whose = f"trial {trial.number}"
+    if not rows or not (shown := answers_note(tasks, split, rows, whose)):
+        return []
+    command = f"evomerge-optuna study answers {merge_study.name} --trial {trial.number}"
+    return [f"Some of its answers (all of them: `{command}`):", shown]
 
 
 def _final(target: str, rows: Sequence[FinalScores]) -> str:

@@ -18,7 +18,6 @@ class JointSpace(SearchSpace):
     stack: StackSpace
     baseline_name = "uniform merge"
     fewer = "larger layer groups have fewer, and stack.scale: network has 21 for all scales"
-    more = "stack.repeats: repeat the layers"
 
     def ranges(self) -> dict[str, Range]:
         """Those of the merge, then those of the stack."""

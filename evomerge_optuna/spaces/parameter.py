@@ -35,7 +35,6 @@ class ParameterSpace(SearchSpace):
     groups: tuple[LayerGroup, ...]
     baseline_name = "uniform merge"
     fewer = "larger layer groups have fewer"
-    more = "merge: give a range [low, high] or smaller layer groups"
 
     @classmethod
     def of(cls, spec: MergeSearchSpec, layers: int) -> "ParameterSpace":

@@ -14,7 +14,6 @@ class SearchSpace(ABC):
 
     baseline_name: ClassVar[str]  # in tables
     fewer: ClassVar[str]  # how a spec gets fewer parameters
-    more: ClassVar[str]
 
     @abstractmethod
     def ranges(self) -> dict[str, Range]:

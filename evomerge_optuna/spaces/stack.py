@@ -46,7 +46,6 @@ class StackSpace(SearchSpace):
     vision: str | None = None  # the model whose vision tower and projector are kept
     baseline_name = "identity path"
     fewer = "stack.scale: network has 21 for all scales"
-    more = "stack.repeats: repeat the layers"
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -25,7 +25,7 @@ class SamplerSpec(Strict):
     """CMA-ES for one objective; NSGA-II or NSGA-III for several. As Optuna has them.
 
     CMA-ES begins at mid-range with a sigma of one sixth of the range, and so does the first
-    generation of the other two.
+    generation of the other two. One parameter to search is enough for each of them.
     """
 
     name: Literal["cmaes", "nsga2", "nsga3"] = "cmaes"

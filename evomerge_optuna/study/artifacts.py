@@ -1,23 +1,26 @@
 """Where files attached to trials and studies are kept: a folder, or a bucket of an S3 service."""
 
 import errno
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import optuna
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
 
 from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.study.urls import has_password, without_user
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
+ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 _S3 = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONNECT_TIMEOUT = 10  # seconds, as of a database server; boto3 would wait a minute
@@ -79,6 +82,20 @@ class Artifacts:
             )
 
 
+def attached(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """File name and id of each artifact of a trial or study, the latest first.
+
+    Not of those that were deleted in the dashboard, for which get_all_artifact_meta fails.
+
+    Args:
+        attributes: its system attributes.
+    """
+    for key, value in reversed(list(attributes.items())):
+        if key.startswith(ARTIFACT):
+            with suppress(ValueError, TypeError, KeyError):
+                yield json.loads(value)["filename"], key.removeprefix(ARTIFACT)
+
+
 def open_artifacts(default: Path) -> Artifacts:
     """The store that `$EVOMERGE_ARTIFACTS` names, else the folder `default`.
 
@@ -89,7 +106,7 @@ def open_artifacts(default: Path) -> Artifacts:
     place = os.environ.get(ARTIFACTS_VARIABLE) or str(default)
     if place.startswith(_S3):
         return _open_bucket(place.removeprefix(_S3).removesuffix("/"))
-    if "://" in place:
+    if has_password(place):
         raise UsageError(f"{ARTIFACTS_VARIABLE} is neither a folder nor s3://BUCKET; write one")
     folder = Path(place).expanduser().absolute()
     with _told(str(folder)):
@@ -174,5 +191,5 @@ def _reason_of_boto3(error: Exception) -> str:
         case exceptions.ClientError(response={"Error": {"Code": "403" | "AccessDenied"}}):
             return "access denied; may these credentials read, write and delete there?"
         case exceptions.ClientError(response={"Error": {"Code": code, "Message": message}}):
-            return f"{' '.join(message.split())} ({code})"
-    return " ".join(str(error).split())
+            return without_user(f"{' '.join(message.split())} ({code})")
+    return without_user(" ".join(str(error).split()))

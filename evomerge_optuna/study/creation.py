@@ -64,15 +64,16 @@ def create_study(
     _check_racing(spec, tasks)
     _check_languages(spec)
     space = make_space(spec, architecture.layers)
-    if len(space.ranges()) < 2:
+    if not space.ranges():
         raise SpecError(
-            f"too few parameters to search ({len(space.ranges())}); CMA-ES needs two or more: "
-            f"{space.more}"
+            "merge: there is nothing to search, for every value is fixed; give one of them a range "
+            "[low, high]"
         )
     say(
         f"{architecture.name}, {' + '.join(map(str, sorted({*architecture.layers.values()})))} "
         f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
-        f"{len(space.ranges())} parameters to search"
+        f"{len(space.ranges())} {'parameter' if len(space.ranges()) == 1 else 'parameters'} "
+        "to search"
     )
     for remark in architecture.remarks:
         say(remark)

@@ -13,7 +13,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL
 
 from evomerge_optuna.errors import StorageError
-from evomerge_optuna.study.urls import STORAGE_VARIABLE, passwords, shown
+from evomerge_optuna.study.urls import STORAGE_VARIABLE, shown, without_secrets
 
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 ATTEMPTS = 5  # where the connection breaks each time
@@ -137,9 +137,7 @@ def _reason(error: BaseException, url: URL) -> str:
         error = error.__cause__
     original = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(original).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(original).__name__
-    for secret in passwords(url):
-        reason = reason.replace(secret, "***")
+    reason = without_secrets(lines[0] if lines else type(original).__name__, url)
     return reason + _cure(reason, url)
 
 

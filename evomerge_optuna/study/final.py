@@ -16,6 +16,7 @@ from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.study.answers import keep_final_answers
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.result import Scores, as_scored, as_scores, result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
@@ -120,6 +121,12 @@ class FinalScorer:
             self._evaluator.evaluate(model, tokenizer, split, processor=processor)
             for split in missing
         ]
+        for evaluation in found:
+            for remark in evaluation.remarks.values():
+                self._say(f"{contestant.name} on {evaluation.split}: {remark}")
+            keep_final_answers(
+                self._study, contestant.name, contestant.identity, evaluation, self._say
+            )
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
         outcomes = stored_outcomes(self._study, contestant.identity)
         outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}

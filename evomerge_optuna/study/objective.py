@@ -1,28 +1,26 @@
 """The objective: one trial from suggested parameters to stored scores."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import CandidateError, StorageError
+from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
+from evomerge_optuna.study.answers import keep_answers
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
 from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
 
 SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
-PROBLEMS_FILE = "problems.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Objective:
         racing = merge_study.spec.racing
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
+        self._remarked: set[str] = set()  # tasks
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
         """The objectives' values.
@@ -65,6 +64,7 @@ class Objective:
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
+        self._tell_remarks(trial, candidate.evaluation)
         result = candidate.result
         values = self._values(trial, result)
         begin = time.perf_counter()
@@ -73,11 +73,11 @@ class Objective:
             trial, values, self._study.read()
         )
         if is_best and len(values) == 1:
-            result = replace(result, dev=self._confirm(candidate.merged))
+            result = replace(result, dev=self._confirm(trial, candidate.merged))
         confirm = round(time.perf_counter() - begin, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best:
-            self._keep_outcomes(trial, candidate.evaluation)
+            keep_answers(self._study, trial, candidate.evaluation, self._say)
         return values
 
     def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
@@ -124,23 +124,24 @@ class Objective:
             return False
         return not self._study.spec.constraints or is_feasible(trial)
 
-    def _confirm(self, merged: Merged) -> Scores | None:
+    def _confirm(self, trial: optuna.Trial, merged: Merged) -> Scores | None:
         """Its scores on dev, which the search never sees: it is likely a finalist."""
         if not self._study.spec.has_dev:
             return None
         try:
-            return self._evaluate(merged, "dev").scores
+            evaluation = self._evaluate(merged, "dev")
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None
+        keep_answers(self._study, trial, evaluation, self._say)
+        return evaluation.scores
 
-    def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
-        rows = json_lines(evaluation.rows())
-        try:
-            self._study.store.artifacts.attach(trial, PROBLEMS_FILE, rows, "application/jsonl")
-        except StorageError as error:
-            # A score may have taken an hour; the answers behind it are only there to be read.
-            self._say(f"trial {trial.number} keeps its score, not its answers: {error}")
+    def _tell_remarks(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        """Of each task the first that there is anything to say of."""
+        for task, remark in evaluation.remarks.items():
+            if task not in self._remarked:
+                self._remarked.add(task)
+                self._say(f"trial {trial.number}: {remark}")
 
 
 def build_and_score(
@@ -168,8 +169,3 @@ def build_and_score(
         {"merge": round(built - start, 4), "score": round(scored - built, 4)},
     )
     return Candidate(merged, evaluation, result)
-
-
-def json_lines(rows: list[dict[str, Any]]) -> str:
-    """One JSON document a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -4,6 +4,10 @@ Optuna's CMA-ES and NSGA keep their state in the trials' attributes; all that a 
 holds is its random stream. A fresh sampler for each trial, seeded from the spec's seed and the
 trial's position in the study, therefore gives the same trial whether or not the process was stopped
 before it.
+
+A search of one parameter is a search, too; Optuna's samplers would draw it at random. CMA-ES gets a
+second coordinate that nothing depends on; the genetic algorithms, which would mutate it in every
+child or else copy a parent, draw it between and around two parents.
 """
 
 import copy
@@ -22,10 +26,13 @@ from optuna.samplers import (
     NSGAIIISampler,
     NSGAIISampler,
 )
+from optuna.samplers.nsgaii import BLXAlphaCrossover
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.spec import SamplerSpec
 from evomerge_optuna.study.optimizer_state import restore
+
+_IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]
 
 
 class PositionedCmaEsSampler(CmaEsSampler):
@@ -59,7 +66,19 @@ class PositionedCmaEsSampler(CmaEsSampler):
     ) -> dict[str, Any]:
         positioned = copy.copy(trial)
         positioned.number = self._position
-        return super().sample_relative(study, positioned, search_space)
+        if len(search_space) != 1:
+            return super().sample_relative(study, positioned, search_space)
+        if self._x0 is not None:
+            self._x0 = {**self._x0, _IDLE: 0.5}
+        plane = {**search_space, _IDLE: FloatDistribution(0, 1)}
+        drawn = super().sample_relative(study, positioned, plane)
+        if _IDLE in drawn:
+            study._storage.set_trial_system_attr(trial._trial_id, _IDLE, drawn.pop(_IDLE))
+        return drawn
+
+    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        """The trials of a generation, with the second coordinate of a lone parameter."""
+        return [_with_idle(trial) for trial in super()._get_solution_trials(trials, generation)]
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
         """The state of the latest generation; Optuna takes that of the latest trial.
@@ -91,8 +110,17 @@ class _PositionedGA(_GASampler):
     leaves them out of.
     """
 
-    def __init__(self, *, seed: int, position: int, population_size: int) -> None:
-        super().__init__(seed=_stream(seed, position), population_size=population_size)
+    def __init__(self, *, seed: int, position: int, population_size: int, alone: bool) -> None:
+        lone: dict[str, Any] = {
+            "crossover": BLXAlphaCrossover(),
+            "crossover_prob": 1.0,
+            "mutation_prob": 0.1,
+        }
+        super().__init__(
+            seed=_stream(seed, position),
+            population_size=population_size,
+            **(lone if alone else {}),
+        )
         self._first_draws = np.random.default_rng([seed, position])
         self._has_parents = False
 
@@ -140,12 +168,17 @@ class PositionedNSGAIIISampler(_PositionedGA, NSGAIIISampler):
 
 
 def make_sampler(
-    spec: SamplerSpec, position: int, start: dict[str, float] | None = None
+    spec: SamplerSpec,
+    position: int,
+    start: dict[str, float] | None = None,
+    *,
+    alone: bool = False,
 ) -> BaseSampler:
     """The sampler of the trial at this position (0 for the first) of a study.
 
     Args:
         start: where CMA-ES begins; None: in the middle of the ranges.
+        alone: is there one parameter only?
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
@@ -155,13 +188,22 @@ def make_sampler(
                 seed=spec.seed, position=position, popsize=spec.population, start=start
             )
         kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
-        return kind(seed=spec.seed, position=position, population_size=spec.population or 50)
+        size = spec.population or 50
+        return kind(seed=spec.seed, position=position, population_size=size, alone=alone)
 
 
 def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
     """The system attributes in which a sampler keeps its state and a trial's generation."""
     kept = trial.system_attrs.items()
     return {k: v for k, v in kept if k.startswith("cma:") or k.endswith(":generation")}
+
+
+def _with_idle(trial: FrozenTrial) -> FrozenTrial:
+    if _IDLE not in trial.system_attrs:
+        return trial
+    found = copy.copy(trial)
+    found.params = {**trial.params, _IDLE: trial.system_attrs[_IDLE]}
+    return found
 
 
 def _stream(seed: int, position: int) -> int:

@@ -1,5 +1,6 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
+import difflib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.study.artifacts import ARTIFACT
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.trials import Trials
@@ -36,8 +38,6 @@ START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
 RECIPE = "recipe"
-
-_ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,7 @@ def open_study(store: Store, name: str) -> MergeStudy:
     try:
         study = optuna.load_study(study_name=name, storage=store.rdb)
     except KeyError as error:
-        known = optuna.get_all_study_names(store.rdb)
-        raise UsageError(
-            f"there is no study '{name}' in {store}; "
-            + (f"studies are {', '.join(sorted(known))}" if known else "it has no studies yet")
-        ) from error
+        raise _no_such_study(store, name) from error
     stored = study.user_attrs.get(SPEC)
     layers = study.user_attrs.get(LAYERS)
     if stored is None or layers is None:
@@ -129,6 +125,18 @@ def open_study(store: Store, name: str) -> MergeStudy:
         )
     spec = parse_spec(stored, origin=f"study {name}")
     return MergeStudy(store, study, spec, make_space(spec, layers))
+
+
+def _no_such_study(store: Store, name: str) -> UsageError:
+    """Names the likeliest of those that there are, which may be many."""
+    known = optuna.get_all_study_names(store.rdb)
+    close = [f"'{found}'" for found in difflib.get_close_matches(name, known, n=3)]
+    cure = "evomerge-optuna study list shows those that there are"
+    if close:
+        cure = f"did you mean {' or '.join(close)}?"
+    elif not known:
+        cure = "it has no studies yet"
+    return UsageError(f"there is no study '{name}' in {store}; {cure}")
 
 
 def exists(store: Store, name: str) -> bool:
@@ -242,7 +250,7 @@ def delete_study(store: Store, name: str) -> None:
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)
         except KeyError as error:
-            raise UsageError(f"there is no study '{name}' in {store}") from error
+            raise _no_such_study(store, name) from error
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if any((own := lease_of(trial)) and store.locks.is_alive(own) for trial in running):
             raise StudyBusyError(
@@ -252,9 +260,9 @@ def delete_study(store: Store, name: str) -> None:
         owners += [trial.system_attrs for trial in study.get_trials(deepcopy=False)]
         for key in (key for attributes in owners for key in attributes):
             # Not by get_all_artifact_meta, which fails where the dashboard has deleted one.
-            if key.startswith(_ARTIFACT):
+            if key.startswith(ARTIFACT):
                 with suppress(ArtifactNotFound, ValueError):  # the latter: of a path, not an id
-                    store.artifacts.remove(key.removeprefix(_ARTIFACT))
+                    store.artifacts.remove(key.removeprefix(ARTIFACT))
         optuna.delete_study(study_name=name, storage=store.rdb)
 
 

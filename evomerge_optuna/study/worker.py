@@ -67,7 +67,8 @@ class Worker:
         study, spec = self._study.study, self._study.spec
         waiting = trials.of(TrialState.WAITING)
         position = trials.position(waiting[0]) if waiting else trials.next_position
-        study.sampler = make_sampler(spec.sampler, position, self._study.start)
+        alone = len(self._study.space.ranges()) == 1
+        study.sampler = make_sampler(spec.sampler, position, self._study.start, alone=alone)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)
         trial = study.ask()  # the first one that waits

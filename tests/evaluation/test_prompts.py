@@ -88,7 +88,8 @@ def test_generate_gives_the_model_the_templates_own_tokens(chatty: Any, tiny: Pa
 def test_a_tokenizer_without_chat_template(tiny: Path) -> None:
     plain = AutoTokenizer.from_pretrained(tiny / "a")
     with pytest.raises(
-        SpecError, match=r"^tasks\.t\.chat: the tokenizer has no chat template; leave"
+        SpecError,
+        match=r"^tasks\.t\.chat: the tokenizer has no chat template; write chat_template: auto",
     ):
         shown(task(chat=True), plain)
 

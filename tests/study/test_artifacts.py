@@ -91,7 +91,7 @@ def test_a_study_keeps_its_artifacts_in_a_bucket(
 
 def test_the_dashboard_serves_them(s3: Any, bucket: str, merge_study: MergeStudy) -> None:
     run_study(merge_study, 1)
-    (key,) = keys(s3, bucket)
+    key, _ = keys(s3, bucket)  # its answers on search and on dev
     address = dashboard_of(merge_study.store)
     (trial,) = merge_study.trials()
     url = f"{address}artifacts/{merge_study.study._study_id}/{trial._trial_id}/{key}"
@@ -156,6 +156,8 @@ def test_an_s3_that_cannot_be_used(
         ("s3://", "no name of a bucket"),
         ("s3://me:secret@bucket", "no name of a bucket"),
         ("gs://secret", "neither a folder nor s3://BUCKET"),
+        ("s3:/key:secret@bucket", "neither a folder nor s3://BUCKET"),
+        ("S3://key:secret@bucket", "neither a folder nor s3://BUCKET"),
     ],
 )
 def test_what_is_no_artifact_store(

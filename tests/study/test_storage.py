@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
 from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.urls import parse_url, shown
+from evomerge_optuna.study.urls import parse_url, shown, without_secrets
 from tests.conftest import CommandLine
 
 
@@ -42,12 +42,44 @@ def test_only_its_tables_are_told_as_another_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["mysql://me:secret@host/db", "secret", "sqlite://", "sqlite:///:memory:", "://", ""]
+    "text",
+    [
+        *("mysql://me:secret@host/db", "secret", "sqlite://", "sqlite:///:memory:", "://", ""),
+        *("sqlite://:@/secret@host/db?secret", "sqlite://:secret@/a.db", "sqlite://secret/a.db"),
+        *("sqlite:///me:secret@host/db", "sqlite:///postgresql://me:secret@host/db"),
+        *("sqlite:///a.db?password=secret", "secret://host", "postgresql+secret://host/db"),
+        *("postgresql://host/db?secret=1", "postgresql://host/db?PASSWORD=secret"),
+        *("postgresql://me:secret/host/db", "postgresql://us/er:secret@host/db"),
+        *("grpc://me:secret@host:1", "grpc://host:1?password=secret", "grpc://host:1/secret"),
+    ],
 )
 def test_what_is_no_storage(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_url(text)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "said"),
+    [
+        ("postgresql://me:secret@h/db", "me:***@h/db", "no such password: secret"),
+        ("postgresql://me:se/cret@h/db", "me:***@h/db", "se/cret, se%2Fcret"),
+        ("postgresql://me:a%20secret@h/db", "me:***@h/db", "a secret, a+secret, a%20secret"),
+        ("postgresql://me%3Asecret@h/db", "***@h/db", 'role "me:secret" does not exist'),
+        ("postgresql://me@h/db;pw=secret", "me@h/***", 'database "db;pw=secret" does not exist'),
+        ("postgresql://me@h/db%3Fpw=secret", "me@h/***", 'database "db?pw=secret" does not exist'),
+        ("postgresql://me@h/db?password=a1&password=secret", "me@h/db", "neither a1 nor secret"),
+        ("postgresql://me@h/db?sslpassword=secret", "me@h/db", "key secret is wrong"),
+        ("postgresql://h/db?user=me:secret", "h/db", 'role "me:secret" does not exist'),
+        ("grpc://h;secret:1", "***:1", "DNS of h;secret failed"),
+    ],
+)
+def test_a_password_is_hidden_wherever_it_stands(text: str, told: str, said: str) -> None:
+    url = parse_url(text)
+    assert shown(url) == f"{url.drivername}://{told}"
+    hidden = without_secrets(f"FATAL: {said}", url)
+    assert hidden.startswith("FATAL: ") and "***" in hidden
+    assert not any(part in hidden for part in ("secret", "se/cret", "se%2Fcret", "a1"))
 
 
 @given(st.text())

@@ -80,11 +80,8 @@ def test_a_spec_that_fails_leaves_nothing_behind(
     store = open_store()
     with pytest.raises(SpecError):
         create_study(store, make_spec(models={"a": str(tiny / "none")}))
-    with pytest.raises(SpecError, match=r"too few parameters to search \(1\)"):
-        create_study(
-            store,
-            make_spec(models={"a": str(tiny / "a")}, merge={"method": "ties", "density": 0.5}),
-        )
+    with pytest.raises(SpecError, match="nothing to search, for every value is fixed; give one"):
+        create_study(store, make_spec(merge={"method": "ties", "weight": 1, "density": 0.5}))
     assert list_studies(store) == []
     assert not optuna.get_all_study_names(store.rdb)
 
@@ -202,6 +199,18 @@ def test_delete_removes_nothing_outside_the_artifact_store(
         created.store.rdb.set_study_system_attr(created.study._study_id, f"artifacts:{name}", "{}")
     delete_study(created.store, "tiny")
     assert (home / "precious").exists()
+
+
+def test_a_wrong_name_is_answered_by_near_ones(home: Path) -> None:
+    store = open_store()
+    with pytest.raises(UsageError, match=r"it has no studies yet$"):
+        open_study(store, "merge-3")
+    for number in range(40):
+        optuna.create_study(storage=store.rdb, study_name=f"{'merge' * (number < 2)}-{number}")
+    with pytest.raises(UsageError, match=r"did you mean 'merge-1' or 'merge-0'\?$"):
+        open_study(store, "merg-1")
+    with pytest.raises(UsageError, match=r"study list shows those that there are$"):
+        delete_study(store, "quite another name")
 
 
 def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Path) -> None:

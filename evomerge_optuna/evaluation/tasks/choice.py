@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
+from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
@@ -34,6 +35,8 @@ class Choice(Outcome):
 
 class ChoiceRunner(PromptedRunner[ChoiceTask]):
     """Asks for the likelihood of every option."""
+
+    has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         text = self.text(row, where)
@@ -64,6 +67,12 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
 
     def scores(self, outcomes: Sequence[Choice], split: str) -> dict[str, Score]:
         return choice_scores(outcomes)
+
+    def answered(self, row: dict[str, Any]) -> Answered:
+        options, found, right = row["options"], row["log_likelihoods"], row["right"]
+        chosen = options[found.index(max(found))]
+        read = ", ".join(f"{o} {nats:.2f}" for o, nats in zip(options, found, strict=True))
+        return Answered(row["prompt"], chosen, read, row["reference"], right, verdict_of(right))
 
     def _options(self, row: dict[str, Any], where: str) -> tuple[str, ...]:
         if isinstance(self.task.options, str):

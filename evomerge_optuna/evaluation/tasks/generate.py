@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.answers import last_number
 from evomerge_optuna.evaluation.language import is_language
 from evomerge_optuna.evaluation.problem import Problem, column, content
 from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
+from evomerge_optuna.evaluation.stops import Text, empty_remark
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
 from evomerge_optuna.spec import Generated, GenerateTask
@@ -21,6 +23,7 @@ class Answer(Outcome):
 
     `found` is what the scorer read in the text, and `match` its score. `right` takes the language
     into account; it is None where scores are no matter of right and wrong, as ROUGE-L is.
+    `stopped_by` is the stop string that the text ended before.
     """
 
     prompt: str
@@ -30,6 +33,7 @@ class Answer(Outcome):
     match: float
     language_right: bool
     right: bool | None
+    stopped_by: str | None = None
 
     def mark(self) -> bool | None:
         return self.right
@@ -37,6 +41,8 @@ class Answer(Outcome):
 
 class GenerateRunner(PromptedRunner[GenerateTask]):
     """Generates greedily, and judges each text."""
+
+    has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         return Problem(
@@ -65,6 +71,12 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
+
+    def remark(self, outcomes: Sequence[Answer]) -> str:
+        return answer_remark(self.key, outcomes)
+
+    def answered(self, row: dict[str, Any]) -> Answered:
+        return answered_text(row)
 
 
 def reference(task: Generated, row: dict[str, Any], answer: str, where: str) -> str:
@@ -122,6 +134,7 @@ def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:
         match=match,
         language_right=language_right,
         right=None if task.scorer == "rouge_l" else match == 1 and language_right,
+        stopped_by=text.stopped_by if isinstance(text, Text) else None,
     )
 
 
@@ -140,3 +153,18 @@ def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score
         "language_share": proportion([answer.language_right for answer in answers]),
     }
     return {name: scores[name] for name in task.metrics}
+
+
+def answer_remark(key: str, answers: Sequence[Answer]) -> str:
+    """See `TaskRunner.remark`."""
+    return empty_remark(key, [(answer.text, answer.stopped_by) for answer in answers])
+
+
+def answered_text(row: dict[str, Any]) -> Answered:
+    """A stored `Answer`, which an earlier version may have stored without its latest fields."""
+    right, match, found = row["right"], row["match"], row["found"]
+    verdict = verdict_of(right, match * row["language_right"])
+    if right is False and match == 1:
+        verdict = "wrong language"
+    read = None if found == row["text"] else found
+    return Answered(row["prompt"], row["text"], read, row["reference"], right, verdict)

@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from evomerge_optuna.errors import CandidateError, SpecError
+from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
+from evomerge_optuna.evaluation.stops import empty_remark
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.spec import Documents, LMEvalTask
@@ -44,6 +46,8 @@ class Measured(Outcome):
 
 class LMEvalRunner(TaskRunner[LMEvalTask]):
     """Has the harness ask the model and compute the metric, document by document."""
+
+    has_answers: ClassVar[bool] = True
 
     @cached_property
     def _harness(self) -> "HarnessTask":
@@ -94,6 +98,17 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
             )
         return {self.task.metric: _score(values, self._harness.aggregate, self.is_mean)}
 
+    def remark(self, outcomes: Sequence[Measured]) -> str:
+        # Only what `generate_until` gives can be empty; which string ended it is not logged.
+        return empty_remark(self.key, [(_as_text(o.responses).strip(), None) for o in outcomes])
+
+    def answered(self, row: dict[str, Any]) -> Answered:
+        value = row["value"]
+        right = bool(value) if _is_right_or_wrong(value) else None
+        score = value if isinstance(value, int | float) else None
+        answer, reference = _as_text(row["responses"]), _as_text(row["reference"])
+        return Answered(row["prompt"], answer, None, reference, right, verdict_of(right, score))
+
     def _load(self, split: str) -> list[Problem]:
         source, where = self.task.data.sources()[split], f"{self.key}.data.{split}"
         assert isinstance(source, Documents)
@@ -118,6 +133,13 @@ def _score(values: list[Any], aggregate: Callable[[list[Any]], Any], is_mean: bo
 
 def _is_right_or_wrong(value: Any) -> bool:
     return isinstance(value, bool | int | float) and value in (0, 1)
+
+
+def _as_text(value: Any) -> str:
+    """A response, or the only one of a list, as it is; anything else as JSON."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
@@ -24,6 +25,8 @@ class Rated(Outcome):
 class PythonRunner(TaskRunner[PythonTask]):
     """Hands the model and the rows to the user's function."""
 
+    has_answers: ClassVar[bool] = True
+
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         try:
             text = json.dumps(row, ensure_ascii=False, sort_keys=True)
@@ -41,3 +44,6 @@ class PythonRunner(TaskRunner[PythonTask]):
 
     def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:
         return {"score": mean([outcome.score for outcome in outcomes])}
+
+    def answered(self, row: dict[str, Any]) -> Answered:
+        return Answered(row["row"], None, None, None, None, verdict_of(None, row["score"]))

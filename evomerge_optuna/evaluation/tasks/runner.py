@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
@@ -33,6 +34,7 @@ class TaskRunner(ABC, Generic[T]):
     """
 
     sees: ClassVar[bool] = False  # has images, so that it runs vision-language models alone
+    has_answers: ClassVar[bool] = False  # has something to read in each outcome; see `answered`
 
     def __init__(self, name: str, task: T) -> None:
         self.name = name
@@ -111,6 +113,14 @@ class TaskRunner(ABC, Generic[T]):
         Raises:
             CandidateError: none of them can be scored.
         """
+
+    def remark(self, outcomes: Sequence[Any]) -> str:
+        """What a reader of the scores should know of these outcomes, in a line; mostly nothing."""
+        return ""
+
+    def answered(self, row: dict[str, Any]) -> Answered | None:
+        """A stored outcome as a person reads it; None where the task has nothing to read."""
+        return None
 
     def _load(self, split: str) -> list[Problem]:
         source = self.task.data.sources()[split]

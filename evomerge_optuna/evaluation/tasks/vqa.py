@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.images import check_image, image_bytes
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.prompts import image_prompts
@@ -12,7 +13,9 @@ from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.generate import (
     Answer,
+    answer_remark,
     answer_scores,
+    answered_text,
     check_reference,
     judged,
     reference,
@@ -26,6 +29,7 @@ class VqaRunner(TaskRunner[VqaTask]):
     """Generates greedily from prompt and image, and judges each text."""
 
     sees: ClassVar[bool] = True
+    has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         return Problem(
@@ -59,6 +63,12 @@ class VqaRunner(TaskRunner[VqaTask]):
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
+
+    def remark(self, outcomes: Sequence[Answer]) -> str:
+        return answer_remark(self.key, outcomes)
+
+    def answered(self, row: dict[str, Any]) -> Answered:
+        return answered_text(row)
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
         require_pillow()

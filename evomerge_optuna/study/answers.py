@@ -1,0 +1,133 @@
+"""Answers kept as artifacts: of each trial that was the best when it ended, and of all that `study
+test` scores."""
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.errors import StorageError
+from evomerge_optuna.evaluation.evaluator import Evaluation
+from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.study.artifacts import attached
+from evomerge_optuna.study.result import RESULT
+from evomerge_optuna.study.studies import MergeStudy
+
+_TRIAL_FILES = {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}  # by split
+
+Rows = list[dict[str, Any]]  # outcomes as they are stored
+
+
+def keep_answers(
+    merge_study: MergeStudy,
+    trial: optuna.Trial,
+    evaluation: Evaluation,
+    say: Callable[[str], None],
+) -> None:
+    """Attaches a running trial's answers to it; where that fails it is only told."""
+    name = _TRIAL_FILES[evaluation.split]
+    _keep(merge_study, trial, name, evaluation, f"trial {trial.number}", say)
+
+
+def keep_final_answers(
+    merge_study: MergeStudy,
+    name: str,
+    identity: str,
+    evaluation: Evaluation,
+    say: Callable[[str], None],
+) -> None:
+    """Attaches the answers of a row of the final table to the study.
+
+    Args:
+        name: the row's.
+        identity: of what was scored.
+    """
+    start, end = _final_file(evaluation.split, identity)
+    file = start + re.sub(r"[^\w.]+", "-", name) + end
+    _keep(merge_study, merge_study.study, file, evaluation, name, say)
+
+
+def stored_answers(merge_study: MergeStudy, identity: str, split: str) -> Rows | None:
+    """The answers on a split of what has this identity; None where none are stored.
+
+    Args:
+        identity: a recipe's digest, or the hash of a source's weights.
+
+    Raises:
+        StorageError: the artifact store cannot be read, or an artifact is damaged.
+    """
+    study = merge_study.study
+    start, end = _final_file(split, identity)
+    for name, artifact in attached(study._storage.get_study_system_attrs(study._study_id)):
+        if name.startswith(start) and name.endswith(end):
+            with suppress(ArtifactNotFound, ValueError):
+                return _read(merge_study, artifact)
+    for trial in merge_study.trials():
+        if trial.user_attrs.get(RESULT, {}).get("recipe") == identity:
+            found = answers_of_trial(merge_study, trial, split)
+            if found is not None:
+                return found
+    return None
+
+
+def latest_answers(merge_study: MergeStudy, identity: str) -> tuple[Rows | None, str]:
+    """The answers on the last split of search, dev, test that has some stored, and that split."""
+    for split in reversed(SPLITS):
+        if (rows := stored_answers(merge_study, identity, split)) is not None:
+            return rows, split
+    return None, SPLITS[0]
+
+
+def answers_of_trial(merge_study: MergeStudy, trial: FrozenTrial, split: str) -> Rows | None:
+    """The answers that a trial was scored by; None where none are stored.
+
+    Raises:
+        StorageError: the artifact store cannot be read, or an artifact is damaged.
+    """
+    for name, artifact in attached(trial.system_attrs):
+        if name == _TRIAL_FILES.get(split):
+            with suppress(ArtifactNotFound, ValueError):
+                return _read(merge_study, artifact)
+    return None
+
+
+def json_lines(rows: Rows) -> str:
+    """One JSON document a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _keep(
+    merge_study: MergeStudy,
+    owner: optuna.Trial | optuna.Study,
+    file: str,
+    evaluation: Evaluation,
+    whose: str,
+    say: Callable[[str], None],
+) -> None:
+    rows = json_lines(evaluation.rows())
+    try:
+        merge_study.store.artifacts.attach(owner, file, rows, "application/jsonl")
+    except StorageError as error:
+        # A score may have taken an hour; the answers behind it are only there to be read.
+        say(f"{whose} keeps its score, not its answers: {error}")
+
+
+def _final_file(split: str, identity: str) -> tuple[str, str]:
+    """How the name of the file begins and ends."""
+    return f"answers-{split}-", f"-{identity[:12]}.jsonl"
+
+
+def _read(merge_study: MergeStudy, artifact: str) -> Rows:
+    with merge_study.store.artifacts.open_reader(artifact) as file:
+        content = file.read()
+    try:
+        return [json.loads(line) for line in content.splitlines()]
+    except ValueError as error:
+        raise StorageError(
+            f"artifact {artifact} in {merge_study.store.artifacts} is damaged; restore it"
+        ) from error
