@@ -55,7 +55,7 @@ def pace(trial: FrozenTrial, left: int) -> str:
     if not seconds or left < 1:
         return ""
     return (
-        f"the first trial took {seconds:.1f} s, with reading the models; "
+        f"the first trial took {seconds:.1f} s; "
         f"{left} more take up to {seconds * left / 60:,.0f} minutes"
     )
 

@@ -16,6 +16,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.study.deaths import begin, counted_passes
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
@@ -48,6 +49,16 @@ class Objective:
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
+    def load(self) -> None:
+        """Reads models and data, which a trial would have to wait for.
+
+        Raises:
+            CandidateError, SpecError, OSError: some cannot be read.
+        """
+        space = self._study.space
+        self._merger.load(space.recipe(space.baseline()), space.layers_of())
+        self._evaluator.load("search")
+
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
         """The objectives' values.
 
@@ -62,17 +73,18 @@ class Objective:
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
+        begin(trial)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
         result = candidate.result
         values = self._values(trial, result)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         # Other trials have ended since; but only what surpassed those before may surpass all.
         is_best = self._is_best(trial, values, before) and self._is_best(
             trial, values, self._study.read()
         )
         if is_best and len(values) == 1:
-            result = replace(result, dev=self._confirm(candidate.merged))
-        confirm = round(time.perf_counter() - begin, 4)
+            result = replace(result, dev=self._confirm(trial, candidate.merged))
+        confirm = round(time.perf_counter() - start, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best:
             self._keep_outcomes(trial, candidate.evaluation)
@@ -88,9 +100,10 @@ class Objective:
         return next((t for t in scored if self._recipes.get(t.number) == digest), None)
 
     def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
-        if self._race is not None:
-            return self._race.score(trial, merged, before.best)
-        return self._evaluate(merged, "search")
+        with counted_passes(trial, merged.model, "search"):
+            if self._race is not None:
+                return self._race.score(trial, merged, before.best)
+            return self._evaluate(merged, "search")
 
     def _evaluate(self, merged: Merged, split: str) -> Evaluation:
         return self._evaluator.evaluate(
@@ -122,12 +135,13 @@ class Objective:
             return False
         return not self._study.spec.constraints or is_feasible(trial)
 
-    def _confirm(self, merged: Merged) -> Scores | None:
+    def _confirm(self, trial: optuna.Trial, merged: Merged) -> Scores | None:
         """Its scores on dev, which the search never sees: it is likely a finalist."""
         if not self._study.spec.has_dev:
             return None
         try:
-            return self._evaluate(merged, "dev").scores
+            with counted_passes(trial, merged.model, "dev"):
+                return self._evaluate(merged, "dev").scores
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None

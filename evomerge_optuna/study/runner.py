@@ -70,7 +70,8 @@ def run_study(
                 def is_over() -> bool:
                     return told_to_stop() or time.monotonic() >= deadline
 
-                take = partial(worker.next_trial, trials, is_over, say)
+                load = partial(_load, objective)
+                take = partial(worker.next_trial, trials, load, is_over, say)
                 lost = 0  # trials in a row
                 while (taken := persistently(rdb, take, say)) is not None:
                     try:
@@ -96,6 +97,19 @@ def run_study(
             with suppress(Exception):
                 worker.requeue_own("its worker could not go on")
             raise
+
+
+def _load(objective: Objective) -> None:
+    try:
+        objective.load()
+    except CandidateError:
+        pass  # may be the baseline's fault alone; of each other a trial tells
+    except EvomergeError:
+        raise
+    except OSError as error:
+        raise EvomergeError(_about_the_machine(error)) from error
+    except Exception:
+        pass  # a trial meets it again, and tells of it
 
 
 def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> FrozenTrial:
