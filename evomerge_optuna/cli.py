@@ -369,6 +369,20 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")
 
 
+@study.command("retry")
+@click.argument("name")
+@click.argument("trial", type=click.IntRange(0), required=False)
+@storage_option
+def study_retry(name: str, trial: int | None, storage: str | None) -> None:
+    """Queue a failed trial again; without TRIAL all that were given up when workers died."""
+    from evomerge_optuna.study.requeue import retry
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(_store(storage), name)
+    numbers = ", ".join(map(str, retry(merge_study, trial)))
+    click.echo(f"Tried again by the next run: trial {numbers}. Run it: {_run_by_name(merge_study)}")
+
+
 @study.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
