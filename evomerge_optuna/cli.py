@@ -609,7 +609,12 @@ def _progress(
 
         def show() -> None:
             trials = merge_study.read()
-            progress.update(task, completed=trials.finished, best=_best_line(trials))
+            progress.update(
+                task,
+                description=merge_study.name,
+                completed=trials.finished,
+                best=_best_line(trials),
+            )
 
         show()
         yield show

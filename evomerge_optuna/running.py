@@ -10,10 +10,11 @@ from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
 from evomerge_optuna.study.processes import run_processes
+from evomerge_optuna.study.renamed import following, identify, open_identified
 from evomerge_optuna.study.result import RESULT, result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]
@@ -46,7 +47,7 @@ def run_here(
             say(line)
 
     run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
-    show()  # the last ones may have been others'
+    following(merge_study, show)  # the last ones may have been others'
 
 
 def pace(trial: FrozenTrial, left: int) -> str:
@@ -80,6 +81,7 @@ def run_with_workers(
         _work,
         url=merge_study.store.url.render_as_string(hide_password=False),
         study=merge_study.name,
+        identity=identify(merge_study),
         workers=workers,
         trials=trials,
         deadline=None if timeout is None else time.monotonic() + timeout,
@@ -94,7 +96,9 @@ def run_with_workers(
 
     store = merge_study.store
     with patience(store.url, store.rdb, say):
-        run_processes(work, workers, partial(persistently, store.rdb, progress, say), say)
+        progress_now = partial(following, merge_study, progress)
+        run_processes(work, workers, partial(persistently, store.rdb, progress_now, say), say)
+    following(merge_study, show)
 
 
 def _work(
@@ -103,6 +107,7 @@ def _work(
     *,
     url: str,
     study: str,
+    identity: str,
     workers: int,
     trials: int,
     deadline: float | None,
@@ -114,7 +119,7 @@ def _work(
 
     take_share(number, workers)
     allow(functions)
-    merge_study = open_study(open_store(url), study)
+    merge_study = open_identified(open_store(url), study, identity)
     run_study(
         merge_study,
         trials,

@@ -24,6 +24,7 @@ from evomerge_optuna.study.faults import (
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
+from evomerge_optuna.study.renamed import follow, following, identify
 from evomerge_optuna.study.requeue import requeue
 from evomerge_optuna.study.studies import ERROR, MergeStudy
 from evomerge_optuna.study.trials import Trials
@@ -63,6 +64,7 @@ def run_study(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     url, rdb = merge_study.store.url, merge_study.store.rdb
     with database_errors(url), working(merge_study) as worker:
+        following(merge_study, partial(identify, merge_study))
         try:
             with patience(url, rdb, say), grace_period(grace) as told_to_stop:
                 objective = Objective(merge_study, say)
@@ -72,12 +74,17 @@ def run_study(
 
                 load = partial(_load, objective)
                 take = partial(worker.next_trial, trials, load, is_over, say)
+                take = partial(following, merge_study, take)
                 lost = 0  # trials in a row
                 while (taken := persistently(rdb, take, say)) is not None:
                     try:
                         finished = _run_trial(merge_study, objective, taken)
                     except optuna.exceptions.UpdateFinishedTrialError:
                         continue  # taken for dead, and given to another worker
+                    except KeyError:
+                        if not follow(merge_study):
+                            raise
+                        continue  # its copy is repeated
                     except database_failures() as error:
                         lost += 1
                         if not is_lost_connection(error) or lost > ATTEMPTS:
@@ -85,7 +92,8 @@ def run_study(
                         wait_for_proxy(rdb, say)
                         continue  # queued again with the next trial that is taken
                     lost = 0
-                    persistently(rdb, partial(on_trial, finished, taken.before), say)
+                    tell_of = partial(on_trial, finished, taken.before)
+                    persistently(rdb, partial(following, merge_study, tell_of), say)
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:

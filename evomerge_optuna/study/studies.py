@@ -32,6 +32,7 @@ from evomerge_optuna.versions import engine_versions
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
+IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
@@ -40,18 +41,22 @@ RECIPE = "recipe"
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class MergeStudy:
-    """An Optuna study together with the spec that is stored with it."""
+    """An Optuna study together with the spec that is stored with it.
+
+    `study` and `spec` change where it is renamed while something works on it: see `renamed`.
+    """
 
     store: Store
     study: optuna.Study
     spec: StudySpec
     space: SearchSpace
+    identity: str | None = None  # None: of an older version, which has never been run since
 
     @property
     def name(self) -> str:
-        return self.spec.study
+        return self.study.study_name
 
     def read(self) -> Trials:
         """All trials as they are now; the methods below ask one question each."""
@@ -120,15 +125,16 @@ def open_study(store: Store, name: str) -> MergeStudy:
             f"there is no study '{name}' in {store}; "
             + (f"studies are {', '.join(sorted(known))}" if known else "it has no studies yet")
         ) from error
-    stored = study.user_attrs.get(SPEC)
-    layers = study.user_attrs.get(LAYERS)
+    attributes = study.user_attrs
+    stored, layers = attributes.get(SPEC), attributes.get(LAYERS)
     if stored is None or layers is None:
         raise UsageError(
             f"study '{name}' has no spec: its creation was cut short, or another program made it; "
             "run its spec file, or delete it"
         )
-    spec = parse_spec(stored, origin=f"study {name}")
-    return MergeStudy(store, study, spec, make_space(spec, layers))
+    # It may have been renamed since.
+    spec = parse_spec(stored, origin=f"study {name}").model_copy(update={"study": name})
+    return MergeStudy(store, study, spec, make_space(spec, layers), attributes.get(IDENTITY))
 
 
 def exists(store: Store, name: str) -> bool:
