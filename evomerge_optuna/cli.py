@@ -246,6 +246,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_table,
     )
     from evomerge_optuna.study.final import choice, stored_final_scores
+    from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
     shown = open_study(_store_to_read(storage), name)
@@ -256,6 +257,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
+    _tell(named(shown.read().foreign))
     best = choice(shown)
     if best is not None:
         _print(study_table(shown))

@@ -210,7 +210,13 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
         return chosen
     if not which.isascii() or not which.isdigit():
         raise UsageError(f"--trial takes a trial's number, 'best' or 'knee', not '{which}'")
-    found = [t for t in merge_study.study.get_trials(deepcopy=False) if t.number == int(which)]
+    trials = merge_study.read()
+    found = [t for t in trials.everything if t.number == int(which)]
+    if found and found[0].number in trials.foreign:
+        raise UsageError(
+            f"trial {which} of study '{merge_study.name}' is foreign: it was added by something "
+            "else, and has no recipe or no scores of this study's tasks"
+        )
     if not found:
         raise UsageError(f"study '{merge_study.name}' has no trial {which}")
     if not found[0].state.is_finished() or found[0].values is None:

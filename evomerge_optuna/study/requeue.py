@@ -12,9 +12,7 @@ from evomerge_optuna.study.deaths import DIED_AT, GIVEN_UP, Place, deaths_of, is
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.samplers import sampled_attributes
 from evomerge_optuna.study.studies import ERROR, MergeStudy
-from evomerge_optuna.study.trials import BASELINE, REPEATS
-
-INTERRUPTED = "interrupted"  # trial attribute, for the reader: why it was cut short
+from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, REPEATS
 
 
 def requeue_running(

@@ -21,6 +21,7 @@ from evomerge_optuna.study.faults import (
     persistently,
     wait_for_proxy,
 )
+from evomerge_optuna.study.foreign import require_real
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
@@ -65,6 +66,7 @@ def run_study(
     url, rdb = merge_study.store.url, merge_study.store.rdb
     with database_errors(url), working(merge_study) as worker:
         following(merge_study, partial(identify, merge_study))
+        _check_foreign_trials(merge_study)
         try:
             with patience(url, rdb, say), grace_period(grace) as told_to_stop:
                 objective = Objective(merge_study, say)
@@ -105,6 +107,12 @@ def run_study(
             with suppress(Exception):
                 worker.requeue_own("its worker could not go on")
             raise
+
+
+def _check_foreign_trials(merge_study: MergeStudy) -> None:
+    trials, parameters = merge_study.read(), merge_study.space.ranges()
+    added = (trial for trial in trials.everything if trial.number in trials.foreign)
+    require_real(added, parameters, merge_study.name)
 
 
 def _load(objective: Objective) -> None:

@@ -1,8 +1,8 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -24,8 +24,10 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.study.foreign import is_foreign
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
+from evomerge_optuna.study.trials import RECIPE as RECIPE
 from evomerge_optuna.study.trials import Trials
 from evomerge_optuna.versions import engine_versions
 
@@ -36,7 +38,6 @@ IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
-RECIPE = "recipe"
 
 _ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 
@@ -53,6 +54,7 @@ class MergeStudy:
     spec: StudySpec
     space: SearchSpace
     identity: str | None = None  # None: of an older version, which has never been run since
+    _foreign: dict[int, bool] = field(default_factory=dict)  # of finished trials, by their ids
 
     @property
     def name(self) -> str:
@@ -60,7 +62,22 @@ class MergeStudy:
 
     def read(self) -> Trials:
         """All trials as they are now; the methods below ask one question each."""
-        return Trials(self.study.get_trials(deepcopy=False), self.spec.objectives)
+        everything = self.study.get_trials(deepcopy=False)
+        foreign = {trial.number for trial in everything if self._is_foreign(trial)}
+        return Trials(everything, self.spec.objectives, foreign)
+
+    def _is_foreign(self, trial: FrozenTrial) -> bool:
+        if not trial.state.is_finished():
+            return False
+        known = self._foreign.get(trial._trial_id)
+        if known is None:
+            known = is_foreign(trial, self._parameters, [o.target for o in self.spec.objectives])
+            self._foreign[trial._trial_id] = known
+        return known
+
+    @cached_property
+    def _parameters(self) -> Set[str]:
+        return self.space.ranges().keys()
 
     def trials(self) -> list[FrozenTrial]:
         """All trials but those that others repeat."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.study.draw import add_drawn_trial
+from evomerge_optuna.study.draw import add_drawn_trial, ask_waiting
 from evomerge_optuna.study.lock import WORKER, Lease, hold, lease_of, new_worker
 from evomerge_optuna.study.requeue import requeue_dead, requeue_running
 from evomerge_optuna.study.samplers import make_sampler
@@ -81,7 +81,7 @@ class Worker:
         study.sampler = make_sampler(spec.sampler, position, self._study.start)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)
-        trial = study.ask()  # the first one that waits
+        trial = ask_waiting(self._study, trials)
         trial.set_user_attr(WORKER, asdict(self._lease))
         return trial
 
