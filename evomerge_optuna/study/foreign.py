@@ -5,13 +5,14 @@ database and in the dashboard, and count for nothing. A trial that somebody enqu
 other.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.spec import Range
 from evomerge_optuna.study.lock import WORKER
 from evomerge_optuna.study.result import RESULT
 from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, RECIPE, REPEATS
@@ -39,6 +40,26 @@ def is_foreign(trial: FrozenTrial, parameters: Collection[str], targets: Collect
         case TrialState.PRUNED:
             return True  # trials that were stopped early are complete
     return False
+
+
+def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
+    """Refuses parameters that somebody enqueued outside of their ranges.
+
+    Raises:
+        CandidateError: naming the first one.
+    """
+    if not _OURS.isdisjoint(trial.user_attrs):
+        return
+    for name, value in trial.system_attrs.get("fixed_params", {}).items():
+        if (found := ranges.get(name)) is not None and not _is_in(value, found):
+            raise CandidateError(
+                f"it was enqueued with {name} = {value!r}, which is no number from {found.low:g} "
+                f"to {found.high:g}"
+            )
+
+
+def _is_in(value: Any, found: Range) -> bool:
+    return isinstance(value, int | float) and found.low <= value <= found.high
 
 
 def require_real(trials: Iterable[FrozenTrial], parameters: Collection[str], study: str) -> None:

@@ -17,6 +17,7 @@ from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.study.deaths import begin, counted_passes
+from evomerge_optuna.study.foreign import check_enqueued
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
@@ -68,6 +69,8 @@ class Objective:
         Raises:
             CandidateError: the candidate cannot be built or scored.
         """
+        if trial.number < len(before.everything):  # it was queued
+            check_enqueued(before.everything[trial.number], self._study.space.ranges())
         recipe = self._study.space.suggest(trial)
         if RECIPE not in trial.user_attrs:  # of a trial that was queued
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))

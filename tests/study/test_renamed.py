@@ -97,7 +97,7 @@ def test_while_a_command_runs_it(
     url = database(kind)
     study = long_study(url, tiny, tmp_path, make_spec)
     running = command_line.start("study", "run", "tiny", "--workers", "2", "--storage", url)
-    wait_until(lambda: study.finished() >= 1 or running.poll() is not None)
+    wait_until(lambda: study.finished() >= 1 or running.poll() is not None, 300)
     rename(study)
     out, said = running.communicate(timeout=300)
     assert running.returncode == 0, out + said
