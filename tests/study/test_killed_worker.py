@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
@@ -185,7 +185,7 @@ def test_what_cannot_be_tried_again(make_spec: SpecMaker, home: Path) -> None:
     run_study(study, 1)
     with pytest.raises(UsageError, match="trial 0 has not failed for good"):
         retry(study, 0)
-    study.study.tell(study.study.ask(), state=TrialState.FAIL)
+    study.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"recipe": {}}))
     assert retry(study, 1) == [1]
     with pytest.raises(UsageError, match="trial 1 has not failed for good"):
         retry(study, 1)
