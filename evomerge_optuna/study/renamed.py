@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 def identify(merge_study: MergeStudy) -> str:
     """What the study has under every name; given to it, if an older version has made it."""
+    if merge_study.identity is not None:
+        return merge_study.identity
     with hold(merge_study.store.locks, merge_study.name):
         found = merge_study.study.user_attrs.get(IDENTITY)
         if found is None:

@@ -65,10 +65,11 @@ def run_study(
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     url, rdb = merge_study.store.url, merge_study.store.rdb
     with database_errors(url), working(merge_study) as worker:
-        following(merge_study, partial(identify, merge_study))
-        _check_foreign_trials(merge_study)
         try:
             with patience(url, rdb, say), grace_period(grace) as told_to_stop:
+                for prepare in (identify, _check_foreign_trials):
+                    call = partial(following, merge_study, partial(prepare, merge_study))
+                    persistently(rdb, call, say)
                 objective = Objective(merge_study, say)
 
                 def is_over() -> bool:
@@ -100,12 +101,14 @@ def run_study(
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
             with _interrupts_ignored():
-                worker.requeue_own("its worker was told to stop")
+                give_back = partial(worker.requeue_own, "its worker was told to stop")
+                following(merge_study, give_back)
             raise Interrupted("stopped") from None
         except Exception:
             # Where the database itself is gone, another worker or the next run does it.
             with suppress(Exception):
-                worker.requeue_own("its worker could not go on")
+                give_back = partial(worker.requeue_own, "its worker could not go on")
+                following(merge_study, give_back)
             raise
 
 
