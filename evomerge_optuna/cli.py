@@ -243,6 +243,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_table,
     )
     from evomerge_optuna.study.final import choice, stored_final_scores
+    from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
     shown = open_study(_store_to_read(storage), name)
@@ -253,6 +254,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
+    _tell(named(shown.read().foreign))
     best = choice(shown)
     if best is not None:
         _print(study_table(shown))
@@ -411,6 +413,20 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
     chosen = choose_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")
+
+
+@study.command("retry")
+@click.argument("name")
+@click.argument("trial", type=click.IntRange(0), required=False)
+@storage_option
+def study_retry(name: str, trial: int | None, storage: str | None) -> None:
+    """Queue a failed trial again; without TRIAL all that were given up when workers died."""
+    from evomerge_optuna.study.requeue import retry
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(_store(storage), name)
+    numbers = ", ".join(map(str, retry(merge_study, trial)))
+    click.echo(f"Tried again by the next run: trial {numbers}. Run it: {_run_by_name(merge_study)}")
 
 
 @study.command("delete")
@@ -659,7 +675,12 @@ def _progress(
 
         def show() -> None:
             trials = merge_study.read()
-            progress.update(task, completed=trials.finished, best=_best_line(trials))
+            progress.update(
+                task,
+                description=merge_study.name,
+                completed=trials.finished,
+                best=_best_line(trials),
+            )
 
         show()
         yield show

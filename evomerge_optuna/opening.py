@@ -9,6 +9,7 @@ from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study.creation import create_study, with_merged
+from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     MergeStudy,
@@ -70,6 +71,8 @@ def check_unchanged(merge_study: MergeStudy, say: Say) -> None:
         StudyChangedError: naming every model and data split that differs.
     """
     check_files_unchanged(merge_study)
+    if foreign := named(merge_study.read().foreign):
+        say(foreign)
     if changed := changed_versions(merge_study):
         say(
             f"Warning: other versions than when the study was created ({', '.join(changed)}); "

@@ -11,10 +11,11 @@ from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
 from evomerge_optuna.study.faults import patience, persistently
 from evomerge_optuna.study.processes import run_processes
+from evomerge_optuna.study.renamed import following, identify, open_identified
 from evomerge_optuna.study.result import RESULT, result_of
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]
@@ -47,7 +48,7 @@ def run_here(
             say(line)
 
     run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
-    show()  # the last ones may have been others'
+    following(merge_study, show)  # the last ones may have been others'
 
 
 def pace(trial: FrozenTrial, left: int) -> str:
@@ -56,7 +57,7 @@ def pace(trial: FrozenTrial, left: int) -> str:
     if not seconds or left < 1:
         return ""
     return (
-        f"the first trial took {seconds:.1f} s, with reading the models; "
+        f"the first trial took {seconds:.1f} s; "
         f"{left} more take up to {seconds * left / 60:,.0f} minutes"
     )
 
@@ -81,6 +82,7 @@ def run_with_workers(
         _work,
         url=merge_study.store.url.render_as_string(hide_password=False),
         study=merge_study.name,
+        identity=identify(merge_study),
         workers=workers,
         trials=trials,
         deadline=None if timeout is None else time.monotonic() + timeout,
@@ -96,7 +98,9 @@ def run_with_workers(
 
     store = merge_study.store
     with patience(store.url, store.rdb, say):
-        run_processes(work, workers, partial(persistently, store.rdb, progress, say), say)
+        progress_now = partial(following, merge_study, progress)
+        run_processes(work, workers, partial(persistently, store.rdb, progress_now, say), say)
+    following(merge_study, show)
 
 
 def _work(
@@ -105,6 +109,7 @@ def _work(
     *,
     url: str,
     study: str,
+    identity: str,
     workers: int,
     trials: int,
     deadline: float | None,
@@ -119,7 +124,7 @@ def _work(
         be_quiet()
     take_share(number, workers)
     allow(functions)
-    merge_study = open_study(open_store(url), study)
+    merge_study = open_identified(open_store(url), study, identity)
     run_study(
         merge_study,
         trials,

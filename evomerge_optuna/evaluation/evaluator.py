@@ -63,6 +63,17 @@ class Evaluator:
         self._runners = runners(spec.tasks)
         self._batch_size = spec.evaluation.batch_size
 
+    def load(self, split: str) -> None:
+        """Loads the problems and shots of a split.
+
+        Raises:
+            SpecError: they cannot be loaded.
+        """
+        for runner in self._runners.values():
+            if split in runner.splits:
+                runner.problems(split)
+                runner.shots()
+
     def evaluate(
         self,
         model: Any,

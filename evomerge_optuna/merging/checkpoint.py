@@ -57,6 +57,9 @@ class CheckpointMerger:
         self._files = ExitStack()
         weakref.finalize(self, self._files.close)
 
+    def load(self, recipe: MergeRecipe) -> None:
+        """Nothing is kept between merges."""
+
     def merge(self, recipe: MergeRecipe) -> Merged:
         """The recipe's model.
 

@@ -1,5 +1,6 @@
 """What a merger is and what it makes: a model that can be scored."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +25,16 @@ class Merged:
 class Merger(Protocol):
     """Turns recipes into models, one at a time."""
 
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        """Reads what `merge` needs of this recipe's models, and of others of its structure.
+
+        Args:
+            layers_of: models whose layers other stacks may have.
+
+        Raises:
+            CandidateError, OSError: as `merge`.
+        """
+
     def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model; it is valid until the next merge.
 
@@ -36,6 +47,9 @@ class Merger(Protocol):
 
 class MergeMerger(Protocol):
     """A merger of merge recipes alone."""
+
+    def load(self, recipe: MergeRecipe) -> None:
+        """Reads what is kept between merges; see `Merger`."""
 
     def merge(self, recipe: MergeRecipe) -> Merged:
         """The recipe's model; see `Merger`."""

@@ -1,6 +1,6 @@
 """The merger of every recipe: each kind goes to the merger made for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,6 +31,15 @@ class EveryMerger:
         self._spec = spec
         self._say = say
         self._sight: Sight | None = None
+
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        """Reads what merges of such recipes need; see `Merger`."""
+        if isinstance(recipe, StackRecipe):
+            self._stacked.load(recipe, layers_of)
+        else:
+            self._merged.load(recipe)
+        if recipe.vision is not None:
+            self._sight_of(recipe.vision)
 
     def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model in the spec's dtype; it is valid until the next merge."""

@@ -2,7 +2,8 @@
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ class ResidentMerger:
         self._say = say
         self._resident: _Resident | None = None
 
+    def load(self, recipe: MergeRecipe) -> None:
+        """Reads and computes what all merges of this structure share.
+
+        Raises:
+            CandidateError, OSError: as `merge`.
+        """
+        with self._merging():
+            self._resident_for(recipe, plan_merge(recipe))
+
     def merge(self, recipe: MergeRecipe) -> Merged:
         """The recipe's model; it is valid until the next merge.
 
@@ -62,8 +72,7 @@ class ResidentMerger:
             CandidateError: mergekit refuses the recipe, or a weight is NaN or infinite.
             OSError: a model's file cannot be read.
         """
-        gpus = [torch.cuda.current_device()] if self._device == "cuda" else []
-        with mergekit_errors(), torch.random.fork_rng(gpus), torch.no_grad():
+        with self._merging():
             plan = plan_merge(recipe)
             resident = self._resident_for(recipe, plan)
             transformers.set_seed(recipe.seed)
@@ -75,6 +84,12 @@ class ResidentMerger:
         if first:
             self._say(resident.summary())  # not above, where all output is kept quiet
         return Merged(model, tokenizer, digest)
+
+    @contextmanager
+    def _merging(self) -> Iterator[None]:
+        gpus = [torch.cuda.current_device()] if self._device == "cuda" else []
+        with mergekit_errors(), torch.random.fork_rng(gpus), torch.no_grad():
+            yield
 
     def _resident_for(self, recipe: MergeRecipe, plan: MergePlan) -> "_Resident":
         wanted = structure(recipe)

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,18 @@ class StackedMerger:
         self._mergers: dict[str, MergeMerger] = {}
         self._merged: dict[str, tuple[MergeRecipe, Merged]] = {}
 
+    def load(self, recipe: StackRecipe, layers_of: Collection[str] = ()) -> None:
+        """Reads the recipe's models and these.
+
+        Raises:
+            CandidateError, NotFiniteError, OSError: as `merge`.
+        """
+        for name in dict.fromkeys([*recipe.models(), *layers_of]):
+            if name in recipe.merges:
+                self._merger_of(name).load(recipe.merges[name])
+            else:
+                self._model(name, recipe)
+
     def merge(self, recipe: StackRecipe) -> Merged:
         """The recipe's model, and a digest of the recipe with all weights it can use.
 
@@ -63,9 +75,13 @@ class StackedMerger:
     def _merge_named(self, name: str, wanted: MergeRecipe) -> Merged:
         if name not in self._merged or self._merged[name][0] != wanted:
             self._merged.pop(name, None)  # before the next one needs its memory
-            merger = self._mergers.setdefault(name, self._make_merger())
-            self._merged[name] = (wanted, merger.merge(wanted))
+            self._merged[name] = (wanted, self._merger_of(name).merge(wanted))
         return self._merged[name][1]
+
+    def _merger_of(self, name: str) -> MergeMerger:
+        if name not in self._mergers:
+            self._mergers[name] = self._make_merger()
+        return self._mergers[name]
 
 
 def load_source(name: str, dtype: str | None, device: str) -> Merged:

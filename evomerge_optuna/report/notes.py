@@ -87,7 +87,7 @@ def _scores(trials: Trials, first: tuple[str, FrozenTrial]) -> str:
     """A trial's objectives on the search split, and below it those of the baselines."""
     wanted = trials.objectives
     rows = [first] + [
-        (baseline.user_attrs[BASELINE], baseline)
+        (str(baseline.user_attrs[BASELINE]), baseline)
         for baseline in trials.baselines
         if baseline.number != first[1].number
     ]

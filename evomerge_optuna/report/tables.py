@@ -118,7 +118,7 @@ def study_table(merge_study: MergeStudy) -> Table:
         add(trial, knee_mark + (" (best on dev)" if trial == chosen else ""))
     table.add_section()
     for trial in merge_study.read().baselines:
-        add(trial, f" ({escape(trial.user_attrs[BASELINE])})")
+        add(trial, f" ({escape(str(trial.user_attrs[BASELINE]))})")
     return table
 
 
@@ -130,6 +130,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
     return {
         **studies_json([summarize(merge_study)])[0],
         "states": state_counts(merge_study),
+        "foreign": sorted(merge_study.read().foreign),
         "best_trial": None if best is None else best.number,
         "front": [trial.number for trial in merge_study.front()],
         "spec": merge_study.spec.model_dump(mode="json", by_alias=True),
@@ -158,7 +159,11 @@ def state_counts(merge_study: MergeStudy) -> dict[str, int]:
         state.name.lower(): sum(t.state is state for t in trials.counted)
         for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     }
-    return {**counts, "interrupted": len(trials.everything) - len(trials.counted)}
+    return {
+        **counts,
+        "interrupted": len(trials.own) - len(trials.counted),
+        "foreign": len(trials.foreign),
+    }
 
 
 def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:

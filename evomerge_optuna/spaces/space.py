@@ -43,6 +43,10 @@ class SearchSpace(ABC):
             in it.
         """
 
+    def layers_of(self) -> tuple[str, ...]:
+        """The models whose layers a recipe may have; none where every recipe has all models."""
+        return ()
+
     def suggest(self, trial: optuna.Trial) -> Recipe:
         """The recipe of a trial; asks the trial for each parameter once."""
         values = {

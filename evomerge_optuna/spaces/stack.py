@@ -99,6 +99,10 @@ class StackSpace(SearchSpace):
         scales = {n: ranges[n].clip(parameters[n]) for n in self._scales() if n in parameters}
         return self.baseline() | scales | indicators
 
+    def layers_of(self) -> tuple[str, ...]:
+        """The models whose layers a recipe may have."""
+        return tuple(self.models.values())
+
     def indicators_of(self, path: Sequence[Slot]) -> dict[str, float] | None:
         """Indicators that give this path; None where its layers do not fit into the slots."""
         k, depth = self.stack.anchors, self.depths[self._first]

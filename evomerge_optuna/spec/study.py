@@ -51,7 +51,7 @@ class EvaluationSpec(Strict):
     memory_limit: ByteSize | None = None
     """What may be kept between trials, as `16GB`; 70% of what is free unless given."""
     max_retries: Annotated[Integer, Field(ge=0)] = 3
-    """How often a trial is tried again whose worker died."""
+    """How often a trial is tried again whose workers die at one place of it."""
 
     @field_validator("memory_limit")
     @classmethod

@@ -18,10 +18,12 @@ from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     DATA,
     FINGERPRINTS,
+    IDENTITY,
     LAYERS,
     RECIPE,
     SPEC,
@@ -83,11 +85,13 @@ def create_study(
     for line in _check_weights(spec, space):
         say(line)
     warm = _warm_starts(store, spec, space)
+    identity = new_identity()
     attributes = {
         VERSIONS: versions_of(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(tasks) | code,
         LAYERS: architecture.layers,
+        IDENTITY: identity,
         **({START: next(iter(warm.values()))} if warm else {}),
     }
     with hold(store.locks, spec.study):
@@ -103,7 +107,7 @@ def create_study(
         for name, values in {**_baselines(spec, space), **warm}.items():
             study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
-    return MergeStudy(store, study, spec, space)
+    return MergeStudy(store, study, spec, space, identity)
 
 
 def with_merged(store: Store, spec: StudySpec) -> StudySpec:

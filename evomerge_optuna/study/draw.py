@@ -60,13 +60,28 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     return optuna.Trial(study, trial_id)
 
 
-class _Recorder:
-    """A storage to a sampler, which writes attributes of the trial that is not stored yet."""
+def ask_waiting(merge_study: MergeStudy, trials: Trials) -> optuna.Trial:
+    """The first trial that waits, running from now on; for the holder of the study.
+
+    The study's sampler draws the parameters that it was not given, without a look at foreign ones.
+    """
+    study = merge_study.study
+    if not trials.foreign:
+        return study.ask()
+    own = optuna.load_study(
+        study_name=merge_study.name,
+        storage=cast(Any, _OwnTrials(study._storage, trials)),
+        sampler=study.sampler,
+    )
+    return own.ask()
+
+
+class _OwnTrials:
+    """A storage to a sampler, which has no foreign trials."""
 
     def __init__(self, storage: optuna.storages.BaseStorage, trials: Trials) -> None:
         self._storage = storage
         self._trials = trials
-        self.attributes: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -75,7 +90,15 @@ class _Recorder:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         assert not deepcopy  # no sampler of ours asks for it
-        return [t for t in self._trials.everything if states is None or t.state in states]
+        return [t for t in self._trials.own if states is None or t.state in states]
+
+
+class _Recorder(_OwnTrials):
+    """The same, which writes attributes of the trial that is not stored yet."""
+
+    def __init__(self, storage: optuna.storages.BaseStorage, trials: Trials) -> None:
+        super().__init__(storage, trials)
+        self.attributes: dict[str, Any] = {}
 
     def set_trial_system_attr(self, _: int, key: str, value: Any) -> None:
         self.attributes[key] = value

@@ -18,6 +18,8 @@ from evomerge_optuna.study.urls import STORAGE_VARIABLE, shown, without_secrets
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 ATTEMPTS = 5  # where the connection breaks each time
 
+_NO_RECORD = (("Record does not exist.",), ())  # Optuna's, and those of its proxy
+
 Say = Callable[[str], None]
 Result = TypeVar("Result")
 
@@ -40,6 +42,13 @@ def database_errors(url: URL) -> Iterator[None]:
         yield
     except database_failures() as error:
         raise StorageError(f"storage {shown(url)}: {_reason(error, url)}") from error
+    except KeyError as error:
+        if error.args not in _NO_RECORD:
+            raise
+        raise StorageError(
+            f"storage {shown(url)}: what this command was reading is gone, for somebody renamed or "
+            "deleted its study; run it again with the name that it has now"
+        ) from error
     except RuntimeError as error:
         # Optuna raises it for tables of another version.
         if "table schema" not in str(error):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -18,6 +19,7 @@ from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import keep_final_answers
 from evomerge_optuna.study.front import knee
+from evomerge_optuna.study.renamed import following
 from evomerge_optuna.study.result import Scores, as_scored, as_scores, result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
 
@@ -110,7 +112,7 @@ class FinalScorer:
 
         A source without eyes answers questions about images blind.
         """
-        stored = stored_scores(self._study, contestant)
+        stored = following(self._study, partial(stored_scores, self._study, contestant))
         missing = [split for split in splits if split not in stored]
         if not missing:
             return stored
@@ -128,14 +130,15 @@ class FinalScorer:
                 self._study, contestant.name, contestant.identity, evaluation, self._say
             )
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
-        outcomes = stored_outcomes(self._study, contestant.identity)
-        outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}
-        study = self._study.study
-        study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
-        study.set_user_attr(
-            _ATTRIBUTE + contestant.identity,
-            {split: {m: asdict(s) for m, s in found.items()} for split, found in scores.items()},
-        )
+        marks = {evaluation.split: evaluation.marks() for evaluation in found}
+        by_split = {split: {m: asdict(s) for m, s in of.items()} for split, of in scores.items()}
+
+        def store() -> None:
+            outcomes = stored_outcomes(self._study, contestant.identity) | marks
+            self._study.study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
+            self._study.study.set_user_attr(_ATTRIBUTE + contestant.identity, by_split)
+
+        following(self._study, store)
         return scores
 
     def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any, Any | None]:
@@ -214,7 +217,13 @@ def choose_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
         return chosen
     if not which.isascii() or not which.isdigit():
         raise UsageError(f"--trial takes a trial's number, 'best' or 'knee', not '{which}'")
-    found = [t for t in merge_study.study.get_trials(deepcopy=False) if t.number == int(which)]
+    trials = merge_study.read()
+    found = [t for t in trials.everything if t.number == int(which)]
+    if found and found[0].number in trials.foreign:
+        raise UsageError(
+            f"trial {which} of study '{merge_study.name}' is foreign: it was added by something "
+            "else, and has no recipe or no scores of this study's tasks"
+        )
     if not found:
         raise UsageError(f"study '{merge_study.name}' has no trial {which}")
     if not found[0].state.is_finished() or found[0].values is None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial
 
@@ -75,8 +75,11 @@ def new_worker() -> str:
 
 def lease_of(trial: FrozenTrial) -> Lease | None:
     """The lease of the worker that took a trial; None where it was stopped before it signed."""
-    signed = trial.user_attrs.get(WORKER)
-    return None if signed is None else Lease(**signed)
+    signed: Any = trial.user_attrs.get(WORKER)
+    try:
+        return Lease(**signed)
+    except TypeError:  # none, or something else of somebody else
+        return None
 
 
 def worker_key(worker: str) -> str:

@@ -15,6 +15,8 @@ from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.study.answers import keep_answers
+from evomerge_optuna.study.deaths import begin, counted_passes
+from evomerge_optuna.study.foreign import check_enqueued
 from evomerge_optuna.study.racing import Race
 from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
 from evomerge_optuna.study.studies import RECIPE, MergeStudy
@@ -47,6 +49,16 @@ class Objective:
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
         self._remarked: set[str] = set()  # tasks
 
+    def load(self) -> None:
+        """Reads models and data, which a trial would have to wait for.
+
+        Raises:
+            CandidateError, SpecError, OSError: some cannot be read.
+        """
+        space = self._study.space
+        self._merger.load(space.recipe(space.baseline()), space.layers_of())
+        self._evaluator.load("search")
+
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
         """The objectives' values.
 
@@ -56,6 +68,8 @@ class Objective:
         Raises:
             CandidateError: the candidate cannot be built or scored.
         """
+        if trial.number < len(before.everything):  # it was queued
+            check_enqueued(before.everything[trial.number], self._study.space.ranges())
         recipe = self._study.space.suggest(trial)
         if RECIPE in trial.user_attrs:  # it was drawn, or queued as a source model
             recipe = parse_recipe(trial.user_attrs[RECIPE])
@@ -63,18 +77,19 @@ class Objective:
             trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
+        begin(trial)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
         self._tell_remarks(trial, candidate.evaluation)
         result = candidate.result
         values = self._values(trial, result)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         # Other trials have ended since; but only what surpassed those before may surpass all.
         is_best = self._is_best(trial, values, before) and self._is_best(
             trial, values, self._study.read()
         )
         if is_best and len(values) == 1:
             result = replace(result, dev=self._confirm(trial, candidate.merged))
-        confirm = round(time.perf_counter() - begin, 4)
+        confirm = round(time.perf_counter() - start, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best:
             keep_answers(self._study, trial, candidate.evaluation, self._say)
@@ -90,9 +105,10 @@ class Objective:
         return next((t for t in scored if self._recipes.get(t.number) == digest), None)
 
     def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
-        if self._race is not None:
-            return self._race.score(trial, merged, before.best)
-        return self._evaluate(merged, "search")
+        with counted_passes(trial, merged.model, "search"):
+            if self._race is not None:
+                return self._race.score(trial, merged, before.best)
+            return self._evaluate(merged, "search")
 
     def _evaluate(self, merged: Merged, split: str) -> Evaluation:
         return self._evaluator.evaluate(
@@ -129,7 +145,8 @@ class Objective:
         if not self._study.spec.has_dev:
             return None
         try:
-            evaluation = self._evaluate(merged, "dev")
+            with counted_passes(trial, merged.model, "dev"):
+                evaluation = self._evaluate(merged, "dev")
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None

@@ -1,18 +1,18 @@
 """What becomes of a trial that was cut short: a waiting trial repeats it, and it counts no more."""
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from evomerge_optuna.errors import UsageError
+from evomerge_optuna.study.deaths import DIED_AT, GIVEN_UP, Place, deaths_of, is_to_blame
+from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.samplers import sampled_attributes
 from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy
-from evomerge_optuna.study.trials import BASELINE, REPEATS
-
-# Trial attributes.
-INTERRUPTED = "interrupted"  # for the reader: why it was cut short
-DEATHS = "deaths"  # how many workers died on the trials that this one repeats
+from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, REPEATS
 
 
 def requeue_running(
@@ -28,7 +28,7 @@ def requeue_running(
 def requeue_dead(merge_study: MergeStudy, is_dead: Callable[[FrozenTrial], bool]) -> None:
     """Queues the trials of dead workers again; for the holder of the study.
 
-    One that more than `max_retries` workers died on fails for good: it is likely what kills them.
+    One that is to blame for that, see `is_to_blame`, fails for good.
     """
     dead = {trial.number for trial in _running(merge_study) if is_dead(trial)}
     if not dead:
@@ -36,17 +36,42 @@ def requeue_dead(merge_study: MergeStudy, is_dead: Callable[[FrozenTrial], bool]
     # Read again: one that was running when first read may have been finished before its worker
     # ended. Now that the worker is dead nobody can finish it any more.
     for trial in [trial for trial in _running(merge_study) if trial.number in dead]:
-        deaths = trial.user_attrs.get(DEATHS, 0) + 1
-        if deaths > merge_study.spec.evaluation.max_retries:
-            reason = f"{deaths} workers died on it (out of memory?); it is not tried again"
-            _fail(merge_study, trial, ERROR, reason)
+        died_at = deaths_of(trial)
+        if is_to_blame(died_at, merge_study.spec.evaluation.max_retries):
+            _give_up(merge_study, trial, len(died_at))
         else:
-            requeue(merge_study, [trial], deaths=deaths)
+            requeue(merge_study, [trial], died_at={trial.number: died_at})
             _fail(merge_study, trial, INTERRUPTED, "its worker died")
 
 
+def retry(merge_study: MergeStudy, number: int | None = None) -> list[int]:
+    """Queues a failed trial again, or all that were given up for their workers died.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        UsageError: there is none, or the trial has not failed, or is being tried again.
+    """
+    with hold(merge_study.store.locks, merge_study.name):
+        trials = merge_study.read()
+        failed = [t for t in trials.of(TrialState.FAIL) if t.number not in trials.repeated]
+        if number is None:
+            chosen = [trial for trial in failed if GIVEN_UP in trial.user_attrs]
+        else:
+            chosen = [trial for trial in failed if trial.number == number]
+        if not chosen:
+            raise UsageError(_why_none(merge_study, [t.number for t in failed], number))
+        requeue(merge_study, chosen, died_at={trial.number: [] for trial in chosen})
+    return [trial.number for trial in chosen]
+
+
 def requeue(
-    merge_study: MergeStudy, trials: Sequence[FrozenTrial], *, deaths: int = 0, anew: bool = False
+    merge_study: MergeStudy,
+    trials: Sequence[FrozenTrial],
+    *,
+    died_at: Mapping[int, Sequence[Place]] | None = None,
+    anew: bool = False,
 ) -> None:
     """Adds a waiting repeat of each trial that has none yet.
 
@@ -55,7 +80,7 @@ def requeue(
     depends on finished trials and on the position alone.
 
     Args:
-        deaths: see `DEATHS`.
+        died_at: where workers died, by the trial's number; as far as it is known unless given.
         anew: choose all parameters anew, for the trials before these have to be scored first.
     """
     repeated = merge_study.read().repeated
@@ -65,12 +90,14 @@ def requeue(
         kept = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
         if not anew and trial.params.keys() == merge_study.space.ranges().keys():
             kept = {"fixed_params": trial.params, **sampled_attributes(trial)}
-        user_attrs = {k: v for k, v in trial.user_attrs.items() if k in (BASELINE, DEATHS)}
+        user_attrs = {k: v for k, v in trial.user_attrs.items() if k in (BASELINE, DIED_AT)}
         if BASELINE in user_attrs and RECIPE in trial.user_attrs:
             user_attrs[RECIPE] = trial.user_attrs[RECIPE]  # a source model's is not in the space
         user_attrs[REPEATS] = trial.number
-        if deaths:
-            user_attrs[DEATHS] = deaths
+        if died_at is not None:
+            user_attrs[DIED_AT] = died_at[trial.number]
+        if not user_attrs.get(DIED_AT):
+            user_attrs.pop(DIED_AT, None)
         merge_study.study.add_trial(
             create_trial(state=TrialState.WAITING, system_attrs=kept, user_attrs=user_attrs)
         )
@@ -80,8 +107,27 @@ def _running(merge_study: MergeStudy) -> list[FrozenTrial]:
     return merge_study.read().of(TrialState.RUNNING)
 
 
+def _give_up(merge_study: MergeStudy, trial: FrozenTrial, deaths: int) -> None:
+    name = shlex.quote(merge_study.name)
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
+        merge_study.store.rdb.set_trial_user_attr(trial._trial_id, GIVEN_UP, deaths)
+    _fail(
+        merge_study,
+        trial,
+        ERROR,
+        f"{deaths} workers died on it (out of memory?); it is not tried again, unless by "
+        f"evomerge-optuna study retry {name} {trial.number}",
+    )
+
+
 def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:
     # Its worker may live, and have finished it since: it had lost its lease for a moment.
     with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
         merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
         merge_study.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _why_none(merge_study: MergeStudy, failed: Sequence[int], number: int | None) -> str:
+    what = "no trial was given up" if number is None else f"trial {number} has not failed for good"
+    others = f"; trials that failed are {', '.join(map(str, failed))}" if failed else ""
+    return f"study '{merge_study.name}': {what}{others}"

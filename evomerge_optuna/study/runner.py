@@ -21,9 +21,11 @@ from evomerge_optuna.study.faults import (
     persistently,
     wait_for_proxy,
 )
+from evomerge_optuna.study.foreign import require_real
 from evomerge_optuna.study.grace import grace_period
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.objective import Objective
+from evomerge_optuna.study.renamed import follow, following, identify
 from evomerge_optuna.study.requeue import requeue
 from evomerge_optuna.study.studies import ERROR, MergeStudy
 from evomerge_optuna.study.trials import Trials
@@ -65,18 +67,27 @@ def run_study(
     with database_errors(url), working(merge_study) as worker:
         try:
             with patience(url, rdb, say), grace_period(grace) as told_to_stop:
+                for prepare in (identify, _check_foreign_trials):
+                    call = partial(following, merge_study, partial(prepare, merge_study))
+                    persistently(rdb, call, say)
                 objective = Objective(merge_study, say)
 
                 def is_over() -> bool:
                     return told_to_stop() or time.monotonic() >= deadline
 
-                take = partial(worker.next_trial, trials, is_over, say)
+                load = partial(_load, objective)
+                take = partial(worker.next_trial, trials, load, is_over, say)
+                take = partial(following, merge_study, take)
                 lost = 0  # trials in a row
                 while (taken := persistently(rdb, take, say)) is not None:
                     try:
                         finished = _run_trial(merge_study, objective, taken)
                     except optuna.exceptions.UpdateFinishedTrialError:
                         continue  # taken for dead, and given to another worker
+                    except KeyError:
+                        if not follow(merge_study):
+                            raise
+                        continue  # its copy is repeated
                     except database_failures() as error:
                         lost += 1
                         if not is_lost_connection(error) or lost > ATTEMPTS:
@@ -84,18 +95,40 @@ def run_study(
                         wait_for_proxy(rdb, say)
                         continue  # queued again with the next trial that is taken
                     lost = 0
-                    persistently(rdb, partial(on_trial, finished, taken.before), say)
+                    tell_of = partial(on_trial, finished, taken.before)
+                    persistently(rdb, partial(following, merge_study, tell_of), say)
                 if told_to_stop():
                     raise Interrupted("stopped")
         except KeyboardInterrupt:
             with _interrupts_ignored():
-                worker.requeue_own("its worker was told to stop")
+                give_back = partial(worker.requeue_own, "its worker was told to stop")
+                following(merge_study, give_back)
             raise Interrupted("stopped") from None
         except Exception:
             # Where the database itself is gone, another worker or the next run does it.
             with suppress(Exception):
-                worker.requeue_own("its worker could not go on")
+                give_back = partial(worker.requeue_own, "its worker could not go on")
+                following(merge_study, give_back)
             raise
+
+
+def _check_foreign_trials(merge_study: MergeStudy) -> None:
+    trials, parameters = merge_study.read(), merge_study.space.ranges()
+    added = (trial for trial in trials.everything if trial.number in trials.foreign)
+    require_real(added, parameters, merge_study.name)
+
+
+def _load(objective: Objective) -> None:
+    try:
+        objective.load()
+    except CandidateError:
+        pass  # may be the baseline's fault alone; of each other a trial tells
+    except EvomergeError:
+        raise
+    except OSError as error:
+        raise EvomergeError(_about_the_machine(error)) from error
+    except Exception:
+        pass  # a trial meets it again, and tells of it
 
 
 def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> FrozenTrial:

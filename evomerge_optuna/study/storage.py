@@ -18,6 +18,7 @@ from evomerge_optuna.study.artifacts import open_artifacts
 from evomerge_optuna.study.faults import database_errors
 from evomerge_optuna.study.file_locks import FileLocks
 from evomerge_optuna.study.lock import PATIENCE, Locks
+from evomerge_optuna.study.sqlite_ids import hand_out_once
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.urls import default_url, parse_url, shown
 
@@ -84,6 +85,7 @@ def _open_sqlite(url: URL) -> tuple[BaseStorage, Locks]:
     with locks.locked(_TABLES, PATIENCE):
         rdb = _tables(url)
         _let_readers_be(rdb)
+        hand_out_once(rdb)
     return rdb, locks
 
 

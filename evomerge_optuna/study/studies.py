@@ -1,9 +1,9 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -26,36 +26,58 @@ from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.study.artifacts import ARTIFACT
+from evomerge_optuna.study.foreign import is_foreign
 from evomerge_optuna.study.lock import hold, lease_of
 from evomerge_optuna.study.store import Store
+from evomerge_optuna.study.trials import RECIPE as RECIPE
 from evomerge_optuna.study.trials import Trials
 from evomerge_optuna.versions import engine_versions
 
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
+IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
-RECIPE = "recipe"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class MergeStudy:
-    """An Optuna study together with the spec that is stored with it."""
+    """An Optuna study together with the spec that is stored with it.
+
+    `study` and `spec` change where it is renamed while something works on it: see `renamed`.
+    """
 
     store: Store
     study: optuna.Study
     spec: StudySpec
     space: SearchSpace
+    identity: str | None = None  # None: of an older version, which has never been run since
+    _foreign: dict[int, bool] = field(default_factory=dict)  # of finished trials, by their ids
 
     @property
     def name(self) -> str:
-        return self.spec.study
+        return self.study.study_name
 
     def read(self) -> Trials:
         """All trials as they are now; the methods below ask one question each."""
-        return Trials(self.study.get_trials(deepcopy=False), self.spec.objectives)
+        everything = self.study.get_trials(deepcopy=False)
+        foreign = {trial.number for trial in everything if self._is_foreign(trial)}
+        return Trials(everything, self.spec.objectives, foreign)
+
+    def _is_foreign(self, trial: FrozenTrial) -> bool:
+        if not trial.state.is_finished():
+            return False
+        known = self._foreign.get(trial._trial_id)
+        if known is None:
+            known = is_foreign(trial, self._parameters, [o.target for o in self.spec.objectives])
+            self._foreign[trial._trial_id] = known
+        return known
+
+    @cached_property
+    def _parameters(self) -> Set[str]:
+        return self.space.ranges().keys()
 
     def trials(self) -> list[FrozenTrial]:
         """All trials but those that others repeat."""
@@ -116,15 +138,16 @@ def open_study(store: Store, name: str) -> MergeStudy:
         study = optuna.load_study(study_name=name, storage=store.rdb)
     except KeyError as error:
         raise _no_such_study(store, name) from error
-    stored = study.user_attrs.get(SPEC)
-    layers = study.user_attrs.get(LAYERS)
+    attributes = study.user_attrs
+    stored, layers = attributes.get(SPEC), attributes.get(LAYERS)
     if stored is None or layers is None:
         raise UsageError(
             f"study '{name}' has no spec: its creation was cut short, or another program made it; "
             "run its spec file, or delete it"
         )
-    spec = parse_spec(stored, origin=f"study {name}")
-    return MergeStudy(store, study, spec, make_space(spec, layers))
+    # It may have been renamed since.
+    spec = parse_spec(stored, origin=f"study {name}").model_copy(update={"study": name})
+    return MergeStudy(store, study, spec, make_space(spec, layers), attributes.get(IDENTITY))
 
 
 def _no_such_study(store: Store, name: str) -> UsageError:

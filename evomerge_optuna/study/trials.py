@@ -1,6 +1,6 @@
 """A study's trials as they were when they were read: many questions, one look at the database."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge_optuna.spec import Objective
 
 # Trial attributes.
+RECIPE = "recipe"
+INTERRUPTED = "interrupted"  # for the reader: why it was cut short
 REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
 BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
 STOPPED = "stopped_after"  # so many problems of the search split, for it was racing and lost
@@ -17,13 +19,24 @@ STOPPED = "stopped_after"  # so many problems of the search split, for it was ra
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of a study, by number, and what is to be known of them."""
+    """All trials of a study, by number, and what is to be known of them.
+
+    `foreign` are the numbers of those that something else added; they count for nothing.
+    """
 
     everything: Sequence[FrozenTrial]
     objectives: Sequence[Objective]
+    foreign: Set[int] = frozenset()
+
+    @cached_property
+    def own(self) -> Sequence[FrozenTrial]:
+        """All but the foreign ones."""
+        if not self.foreign:
+            return self.everything
+        return [trial for trial in self.everything if trial.number not in self.foreign]
 
     def of(self, state: TrialState) -> list[FrozenTrial]:
-        """Those in this state."""
+        """Those of them in this state."""
         return self._by_state[state]
 
     @cached_property
@@ -33,8 +46,8 @@ class Trials:
 
     @cached_property
     def counted(self) -> list[FrozenTrial]:
-        """All trials but those that others repeat."""
-        return [trial for trial in self.everything if trial.number not in self.repeated]
+        """All of them but those that others repeat."""
+        return [trial for trial in self.own if trial.number not in self.repeated]
 
     @property
     def finished(self) -> int:
@@ -91,24 +104,30 @@ class Trials:
         original = trial.number
         while original in self._repeats:
             original = self._repeats[original]
-        return sum(t.number < original and t.number not in self._repeats for t in self.everything)
+        return sum(t.number < original and t.number not in self._repeats for t in self.own)
 
     @property
     def next_position(self) -> int:
         """The position of a trial that is not there yet."""
-        return len(self.everything) - len(self._repeats)
+        return len(self.own) - len(self._repeats)
 
     @cached_property
     def _by_state(self) -> dict[TrialState, list[FrozenTrial]]:
         found: dict[TrialState, list[FrozenTrial]] = {state: [] for state in TrialState}
-        for trial in self.everything:
+        for trial in self.own:
             found[trial.state].append(trial)
         return found
 
     @cached_property
     def _repeats(self) -> dict[int, int]:
         """By a trial's number that of the one it repeats."""
-        return {t.number: t.user_attrs[REPEATS] for t in self.everything if REPEATS in t.user_attrs}
+        found = {t.number: t.user_attrs[REPEATS] for t in self.own if REPEATS in t.user_attrs}
+        # Of a trial that was copied from another study it is a number there.
+        return {
+            number: repeated
+            for number, repeated in found.items()
+            if isinstance(repeated, int) and 0 <= repeated < number and repeated not in self.foreign
+        }
 
     @cached_property
     def _scored(self) -> list[FrozenTrial]:

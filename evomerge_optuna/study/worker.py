@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.study.draw import add_drawn_trial
+from evomerge_optuna.study.draw import add_drawn_trial, ask_waiting
 from evomerge_optuna.study.lock import WORKER, Lease, hold, lease_of, new_worker
 from evomerge_optuna.study.requeue import requeue_dead, requeue_running
 from evomerge_optuna.study.samplers import make_sampler
@@ -32,10 +32,12 @@ class Worker:
     def __init__(self, merge_study: MergeStudy, own: Lease) -> None:
         self._study = merge_study
         self._lease = own
+        self._has_loaded = False
 
     def next_trial(
         self,
         wanted: int,
+        load: Callable[[], None],
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Taken | None:
@@ -43,6 +45,10 @@ class Worker:
 
         None once `wanted` trials are finished, or it is over. As long as others run the
         last ones it waits, for one of them might die.
+
+        Args:
+            load: called once, as soon as there is a trial to take, and before it is taken: who
+                dies while loading dies of no trial.
         """
         told = False
         while not is_over():
@@ -54,8 +60,13 @@ class Worker:
                     trials = self._study.read()
                 if trials.finished >= wanted:
                     return None
-                if trials.finished + len(trials.of(TrialState.RUNNING)) < wanted:
+                is_there_one = trials.finished + len(trials.of(TrialState.RUNNING)) < wanted
+                if is_there_one and self._has_loaded:
                     return Taken(self._take(trials), trials)
+            if is_there_one:
+                load()
+                self._has_loaded = True
+                continue
             if not told:
                 say("waiting for the last trials, which are with other workers")
                 told = True
@@ -71,7 +82,7 @@ class Worker:
         study.sampler = make_sampler(spec.sampler, position, self._study.start, alone=alone)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)
-        trial = study.ask()  # the first one that waits
+        trial = ask_waiting(self._study, trials)
         trial.set_user_attr(WORKER, asdict(self._lease))
         return trial
 

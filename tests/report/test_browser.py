@@ -8,14 +8,13 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import optuna
 import pytest
 from optuna_dashboard import save_note
 
-from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.report.dashboard import describe_study, describe_trial
 from evomerge_optuna.report.markdown import plain, table
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.creation import create_study
@@ -93,9 +92,6 @@ def test_answers_of_a_note_are_shown_sign_for_sign(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'studies.db'}")
     study = optuna.create_study(storage=store.rdb, study_name="notes")
     save_note(study, table(["answer"], [[plain(answer, 200)] for answer in answers]))
-    addresses: Queue[str] = Queue()
-    arguments = (store, "127.0.0.1", 0, addresses.put)
-    threading.Thread(target=serve, args=arguments, daemon=True).start()
-    shown = page(f"{addresses.get(timeout=30)}dashboard/studies/1/note", tmp_path / "profile")
+    shown = page(f"{dashboard_of(store)}dashboard/studies/1/note", tmp_path / "profile")
     cells = re.findall("<td>(.*?)</td>", shown)
     assert [html.unescape(re.sub("</?a[^>]*>", "", cell)) for cell in cells] == answers

@@ -1,0 +1,96 @@
+"""Trials that somebody else added to a study, by Optuna's `add_trial` or `tell`.
+
+They have no recipe, or no scores of this study's tasks: nothing here can use them. They stay in the
+database and in the dashboard, and count for nothing. A trial that somebody enqueued is run like any
+other.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.spec import Range
+from evomerge_optuna.study.lock import WORKER
+from evomerge_optuna.study.result import RESULT
+from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, RECIPE, REPEATS
+
+_OURS = {WORKER, RECIPE, REPEATS, BASELINE, INTERRUPTED}  # a failed trial of ours has one at least
+
+
+def is_foreign(trial: FrozenTrial, parameters: Collection[str], targets: Collection[str]) -> bool:
+    """Was a trial added to its study by something else than this program?
+
+    Args:
+        parameters: of the search space.
+        targets: of the study's objectives.
+    """
+    match trial.state:
+        case TrialState.COMPLETE:
+            return not (
+                RECIPE in trial.user_attrs
+                and _has_measures(trial.user_attrs.get(RESULT), targets)
+                and len(trial.values) == len(targets)
+                and trial.params.keys() == set(parameters)
+            )
+        case TrialState.FAIL:
+            return _OURS.isdisjoint(trial.user_attrs)
+        case TrialState.PRUNED:
+            return True  # trials that were stopped early are complete
+    return False
+
+
+def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
+    """Refuses parameters that somebody enqueued outside of their ranges.
+
+    Raises:
+        CandidateError: naming the first one.
+    """
+    if not _OURS.isdisjoint(trial.user_attrs):
+        return
+    for name, value in trial.system_attrs.get("fixed_params", {}).items():
+        if (found := ranges.get(name)) is not None and not _is_in(value, found):
+            raise CandidateError(
+                f"it was enqueued with {name} = {value!r}, which is no number from {found.low:g} "
+                f"to {found.high:g}"
+            )
+
+
+def _is_in(value: Any, found: Range) -> bool:
+    return isinstance(value, int | float) and found.low <= value <= found.high
+
+
+def require_real(trials: Iterable[FrozenTrial], parameters: Collection[str], study: str) -> None:
+    """Refuses foreign trials beside which Optuna would store none of ours.
+
+    Raises:
+        EvomergeError: one has a parameter of the study as an integer or a category.
+    """
+    for trial in trials:
+        for name in trial.distributions.keys() & set(parameters):
+            if not isinstance(trial.distributions[name], FloatDistribution):
+                raise EvomergeError(
+                    f"foreign trial {trial.number} of study '{study}': its parameter {name} is no "
+                    "real number, and Optuna stores one kind of a parameter alone; begin a new "
+                    "study, for Optuna deletes no trial"
+                )
+
+
+def _has_measures(result: Any, targets: Collection[str]) -> bool:
+    if not isinstance(result, dict):
+        return False
+    measures = [result.get(kind) for kind in ("scores", "costs")]
+    return all(any(isinstance(m, dict) and t in m for m in measures) for t in targets)
+
+
+def named(numbers: Collection[int]) -> str:
+    """What is said of them; empty where there are none."""
+    if not numbers:
+        return ""
+    of_others = ", ".join(map(str, sorted(numbers)))
+    return (
+        f"foreign trials, added by something else and used for nothing here: {of_others}; "
+        "to have parameters tried, use enqueue_trial"
+    )
