@@ -46,7 +46,7 @@ def filled(template: str, row: dict[str, Any], where: str) -> str:
     for before, name, _, _ in Formatter().parse(template):
         parts.append(before)
         if name:
-            parts.append(text_of(column(name, row, where), f"{where}, column '{name}'"))
+            parts.append(text_of(column(name, row, where), where, name))
     return "".join(parts)
 
 
@@ -92,41 +92,44 @@ def _part(value: Any, key: str) -> Any:
     return value[key]
 
 
-def text_of(value: Any, where: str) -> str:
+def text_of(value: Any, where: str, name: str) -> str:
     """A value as the text that stands there: a number as written, true and false as JSON has them.
 
+    Args:
+        name: the column's.
+
     Raises:
-        SpecError: it is empty or no text; `where` names the cell.
+        SpecError: it is empty or no text.
     """
+    cell = f"{where}, column '{name}'"
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise SpecError(f"{where} is empty; fill it, or leave the row out")
+        raise SpecError(f"{cell} is empty; fill it, or leave the row out")
     if isinstance(value, int | float | decimal.Decimal | datetime.date | datetime.time):
-        try:
-            return str(value)
-        except ValueError as error:  # an integer of more than 4,300 digits
-            raise SpecError(f"{where} holds a huge number; write it as text") from error
-    has = f": it has {', '.join(map(str, value))}" if isinstance(value, dict) else ""
-    example = f"; name a part of it, as {next(iter(value), 'x')}" if isinstance(value, dict) else ""
-    raise SpecError(
-        f"{where} holds {_kind(value)} where a text is wanted{one_line(has + example, 200)}"
-    )
+        return str(value)
+    if isinstance(value, dict) and value:
+        parts = one_line(", ".join(map(str, value)), 200)
+        raise SpecError(
+            f"{cell} holds a mapping where a text is wanted; it has {parts}: name one of them, as "
+            f"{name}.{one_line(next(iter(value)), 40)}"
+        )
+    raise SpecError(f"{cell} holds {_kind(value)} where a text is wanted; name another column")
 
 
-def texts_of(value: Any, where: str) -> tuple[str, ...]:
+def texts_of(value: Any, where: str, name: str) -> tuple[str, ...]:
     """A text, or each of a list of them; see `text_of`.
 
     Raises:
         SpecError: also where the list has none.
     """
     if not isinstance(value, list):
-        return (text_of(value, where),)
+        return (text_of(value, where, name),)
     if not value:
-        raise SpecError(f"{where} is an empty list; fill it, or leave the row out")
-    return tuple(text_of(part, f"{where}[{place}]") for place, part in enumerate(value))
+        raise SpecError(f"{where}, column '{name}' is an empty list; fill it, or leave the row out")
+    return tuple(text_of(part, where, f"{name}.{place}") for place, part in enumerate(value))
 
 
 def _kind(value: Any) -> str:

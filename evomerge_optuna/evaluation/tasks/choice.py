@@ -11,6 +11,7 @@ from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import ChoiceTask
 
 
@@ -38,10 +39,12 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         text = self.text(row, where)
         name = answer or self.task.answer
-        given = texts_of(column(name, row, where), f"{where}, column '{name}'")
+        given = texts_of(column(name, row, where), where, name)
         options = self._listed("options", self.task.options, row, where)
         if len(options) < 2 or "" in options:
-            raise SpecError(f"{where}: the options {options} should be two or more, none empty")
+            raise SpecError(
+                f"{where}: the options {_shown(options)} should be two or more, none empty"
+            )
         labels = self._labels(row, options, where)
         right, *others = (options[self._right(one, options, labels, where)] for one in given)
         # "Which is true?" is another question with other options.
@@ -80,11 +83,11 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
                     f"{where}: column '{given}' holds no list; write the columns of the {key} as "
                     f"{key}: ['{{a}}', '{{b}}']"
                 )
-            found = texts_of(values, f"{where}, column '{given}'")
+            found = texts_of(values, where, given)
         else:
             found = tuple(filled(template, row, where) for template in given)
         if len(set(found)) < len(found):
-            raise SpecError(f"{where}: the {key} {found} should be all different")
+            raise SpecError(f"{where}: the {key} {_shown(found)} should be all different")
         return found
 
     def _labels(self, row: dict[str, Any], options: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -116,6 +119,10 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         raise SpecError(
             f"{where}: the answer {answer[:40]!r} " + _why_not_one(found, named, bool(labels))
         )
+
+
+def _shown(texts: tuple[str, ...]) -> str:
+    return one_line(str(texts), 200)
 
 
 def _equal_to(answer: str, texts: tuple[str, ...]) -> set[int]:

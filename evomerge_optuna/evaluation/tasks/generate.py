@@ -78,7 +78,7 @@ def answers(row: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
     Raises:
         SpecError: there is no such column, or it holds neither a text, a number nor a list of them.
     """
-    return texts_of(column(name, row, where), f"{where}, column '{name}'")
+    return texts_of(column(name, row, where), where, name)
 
 
 def check_reference(task: Generated, problem: Problem, where: str) -> None:
