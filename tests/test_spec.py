@@ -188,14 +188,30 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             generated(scorer="exakt"),
-            "spec: tasks.t.scorer: should be 'last_number', 'released_number', 'exact', 'contains' "
-            "or 'rouge_l', not",
+            "spec: tasks.t.scorer: should be 'last_number', 'released_number', 'math', 'exact', "
+            "'contains' or 'rouge_l', not",
         ),
         (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
         (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
         (generated(system="a"), "spec: tasks.t.system: only a chat has a system message; write"),
         (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
         (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
+        (
+            generated(data={"search": {"path": "a.csv", "encoding": "latin-99"}}),
+            "spec: tasks.t.data.search.encoding: is no encoding of texts that Python knows; write",
+        ),
+        (
+            generated(data={"search": {"path": "a.csv", "encoding": "rot13"}}),
+            "spec: tasks.t.data.search.encoding: is no encoding of texts",
+        ),
+        (
+            generated(data={"search": {"path": "a.csv", "delimiter": "\n"}}),
+            "spec: tasks.t.data.search.delimiter: parts no cells; write the character between",
+        ),
+        (
+            generated(type="choice", answer_as="label"),
+            "spec: tasks.t.answer_as: there are no labels; write labels: [A, B, C, D]",
+        ),
         (generated(stop=[""]), "spec: tasks.t.stop[0]: "),
         (
             {"tasks": {"t": {"type": "choice", "data": "x", "options": ["a"]}}},

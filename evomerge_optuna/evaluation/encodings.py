@@ -52,6 +52,8 @@ def decoded(content: bytes, encoding: str | None) -> str:
         raise ValueError(f"{wrong}; {_advice(content, encoding)}") from error
     if "\0" in text:
         raise ValueError(f"it holds NUL characters; {_advice(content, encoding)}")
+    if "\x1b$" in text:  # all its bytes are ASCII
+        raise ValueError("it looks like iso2022_jp: write encoding: iso2022_jp")
     if any("\ud800" <= character <= "\udfff" for character in set(text)):
         raise ValueError("it holds halves of characters (surrogates)")
     return text.removeprefix("\ufeff")

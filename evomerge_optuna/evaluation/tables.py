@@ -70,13 +70,10 @@ def _separated(content: bytes, source: DataSource, kind: str) -> list[Row]:
     text = decoded(content, source.encoding)
     csv.field_size_limit(_LONGEST_CELL)
     lines_of_text = io.StringIO(text, newline="")
-    try:
-        if kind == ".tsv":  # a quote is a character there
-            reader = csv.reader(lines_of_text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-        else:
-            reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"delimiter {delimiter!r} cannot be one: {error}") from error
+    if kind == ".tsv":  # a quote is a character there
+        reader = csv.reader(lines_of_text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)
     try:
         lines = [cells for cells in reader if cells]
     except csv.Error as error:
@@ -93,7 +90,7 @@ def _separated(content: bytes, source: DataSource, kind: str) -> list[Row]:
     for number, cells in enumerate(lines, 1):
         if len(cells) != len(names):
             raise ValueError(
-                f"row {number} has {_counted(len(cells), 'field')} where there are "
+                f"row {number} has {_counted(len(cells), 'field')}, the table "
                 f"{_counted(len(names), 'column')}{_other(cells, names, source, delimiter)}"
             )
     if source.delimiter is None and len(names) == 1 and (hint := _hint(names[0], delimiter)):

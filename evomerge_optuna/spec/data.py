@@ -1,6 +1,5 @@
 """Where the problems of a task come from, and the templates that make text of them."""
 
-import codecs
 import re
 from string import Formatter
 from typing import Annotated, Any
@@ -14,11 +13,16 @@ SPLITS = ("search", "dev", "test")
 
 def _check_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, ValueError) as error:
         raise ValueError("is no encoding of texts that Python knows; write one as cp932") from error
     return name
+
+
+def _check_delimiter(character: str) -> str:
+    if character in '"\r\n\0':
+        raise ValueError('parts no cells; write the character between them, as ";"')
+    return character
 
 
 class DataSource(Strict):
@@ -35,7 +39,9 @@ class DataSource(Strict):
     """Names for the columns of a CSV or TSV file that has no header."""
     encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
     """Of a file of text, as `cp932`; UTF-8 unless given."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    delimiter: (
+        Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_check_delimiter)] | None
+    ) = None
     """Between the cells of a CSV or TSV file: a comma or a tab unless given, as `;`."""
     answer: str | None = None
     """The answer's column, where it is not the task's."""
