@@ -90,7 +90,7 @@ def plain(text: str, language: str | None = None) -> str:
     text = _MINUS_WORD.sub("-", text)
     text = _PERCENT.sub("%", text)
     text = _scaled(text, language)
-    text = re.sub(rf"-\s?{_CURRENCY}\s?(?=[\d.])", "-", text)
+    text = re.sub(rf"-{_CURRENCY}\s?(?=[\d.])", "-", text)
     return re.sub(r"(×\s?10)([⁻⁰¹²³⁴-⁹]+)", _power, text)
 
 
