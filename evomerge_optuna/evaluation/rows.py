@@ -1,7 +1,8 @@
 """Rows of a data set, each with its place: of a local file, the hub or the zoo."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +23,84 @@ _ZOO: dict[str, Callable[[], Any]] = {
 def load_rows(source: DataSource, where: str) -> list[tuple[str, Row]]:
     """All rows of a split, each after its place as errors name it; images are not decoded.
 
+    Files of text, and folders of them, are read here, every cell as it stands there; what the hub
+    has, and folders of images, by `datasets`.
+
     Args:
         where: the source's place in the spec, named in errors.
 
     Raises:
         SpecError: they cannot be had, or there are none.
     """
+    files = None if source.path in _ZOO else _files(source, where)
+    if files is not None:
+        rows = _of_files(files, source, where)
+    else:
+        loaded = enumerate(_undecoded(_load(source, where)), 1)
+        rows = [(f"{where}: {source.path}, row {number}", row) for number, row in loaded]
+    if not rows:
+        raise SpecError(f"{where}: {source.path} [{source.split}] has no rows")
+    return rows
+
+
+def _files(source: DataSource, where: str) -> dict[str, list[Path]] | None:
+    """The local files of each split; None where it is `datasets` that reads them."""
     path = Path(source.path)
     found = os.path.exists(path)  # pathlib raises for a name that is too long
-    if source.path not in _ZOO and kind_of(path) and (path.is_absolute() or found):
-        numbered = _of_file(path, source, where)
-    else:
-        numbered = list(enumerate(_undecoded(_load(source, where, found)), 1))
-    if not numbered:
-        raise SpecError(f"{where}: {source.path} [{source.split}] has no rows")
-    return [(f"{where}: {source.path}, row {number}", row) for number, row in numbered]
-
-
-def _of_file(path: Path, source: DataSource, where: str) -> list[tuple[int, Row]]:
-    """The rows of a local file that are in the split, with their numbers in the file, from 1."""
-    if not path.exists():
-        raise SpecError(f"{where}: there is no file {path}; correct the path")
-    if not path.is_file():  # to read from a pipe might take forever
-        raise SpecError(f"{where}: {path} is no file; correct the path")
-    try:
-        rows = read_table(path, source)
-        return [(place + 1, rows[place]) for place in _places(source.split, len(rows))]
-    except OSError as error:
-        raise SpecError(f"{where}: {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise SpecError(f"{where}: {path}: {one_line(error)}") from error
-
-
-def _places(split: str, count: int) -> Sequence[int]:
-    """Which of so many rows are in a split as `train[:150]`, in the terms of `datasets`."""
-    if split == "train":
-        return range(count)
+    if kind_of(path) and (path.is_absolute() or found):
+        if not found:
+            raise SpecError(f"{where}: there is no file {path}; correct the path")
+        if not path.is_file():  # to read from a pipe might take forever
+            raise SpecError(f"{where}: {path} is no file; correct the path")
+        return {"train": [path]}
+    if not os.path.isdir(path):
+        return None
     import datasets
 
+    with _refused(source, where):
+        builder = datasets.load_dataset_builder(source.path, source.name)
+    if builder.name not in ("csv", "json", "parquet"):
+        return None
+    splits = builder.config.data_files or {}
+    return {str(split): [Path(file) for file in files] for split, files in splits.items()}
+
+
+def _of_files(
+    files: dict[str, list[Path]], source: DataSource, where: str
+) -> list[tuple[str, Row]]:
+    """The rows of the split, whose places have their numbers in their files, from 1."""
+    whole = [name for name in files if name == source.split] or list(files)
+    splits: dict[str, list[tuple[str, Row]]] = {}
+    for name in whole:
+        rows = splits.setdefault(name, [])
+        for file in files[name]:
+            place = f"{where}: {file}"
+            try:
+                table = read_table(file, source)
+            except OSError as error:
+                raise SpecError(f"{place} cannot be read: {error.strerror or error}") from error
+            except ValueError as error:
+                raise SpecError(f"{place}: {one_line(error)}") from error
+            rows += [(f"{place}, row {number}", row) for number, row in enumerate(table, 1)]
+    return splits.get(source.split) or _part(splits, source, where)
+
+
+def _part(
+    splits: dict[str, list[tuple[str, Row]]], source: DataSource, where: str
+) -> list[tuple[str, Row]]:
+    """What a split as `train[:150]` is of these, in the terms of `datasets`."""
+    import datasets
+
+    counts = {name: len(rows) for name, rows in splits.items()}
     try:
-        parts = datasets.ReadInstruction.from_spec(split).to_absolute({"train": count})
+        parts = datasets.ReadInstruction.from_spec(source.split).to_absolute(counts)
     except Exception as error:  # asserts, too
-        raise ValueError(
-            f"split {split[:40]!r} cannot be had of a file, which has the split train alone, or a "
-            f"part as train[:150]: {error}"
+        raise SpecError(
+            f"{where}: {source.path}: split {source.split[:40]!r} cannot be had; it has "
+            f"{', '.join(splits)}, or a part as {next(iter(splits), 'train')}[:150]: "
+            f"{one_line(error, 200)}"
         ) from error
-    return [place for part in parts for place in range(count)[part.from_ : part.to]]
+    return [row for part in parts for row in splits[part.splitname][part.from_ : part.to]]
 
 
 def _undecoded(data: Any) -> Any:
@@ -80,7 +113,7 @@ def _undecoded(data: Any) -> Any:
     return data
 
 
-def _load(source: DataSource, where: str, found: bool) -> Any:
+def _load(source: DataSource, where: str) -> Any:
     if source.path in _ZOO:
         data = _ZOO[source.path]()
         if source.split not in data:
@@ -94,19 +127,29 @@ def _load(source: DataSource, where: str, found: bool) -> Any:
     for key in ("columns", "encoding", "delimiter"):
         if getattr(source, key) is not None:
             raise SpecError(
-                f"{where}.{key}: is for local files, and '{source.path}' is none; leave it out"
+                f"{where}.{key}: is for local files of text, and '{source.path}' is none; leave "
+                "it out"
             )
+    import datasets
+
+    with _refused(source, where):
+        return datasets.load_dataset(source.path, source.name, split=source.split)
+
+
+@contextmanager
+def _refused(source: DataSource, where: str) -> Iterator[None]:
+    """Says why `datasets` gives nothing."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(source.path, source.name, split=source.split)
+        yield
     except Exception as error:
         raise SpecError(
-            f"{where}: '{source.path}' is not a local file and the hub does not give it: "
+            f"{where}: {source.path} [{source.split}] cannot be read: {_cause(error)}"
+            if os.path.exists(source.path)
+            else f"{where}: '{source.path}' is not a local file and the hub does not give it: "
             f"{_cause(error)}"
-            if not found
-            else f"{where}: {source.path} [{source.split}] cannot be read: {_cause(error)}"
         ) from error
 
 

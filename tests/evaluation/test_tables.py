@@ -194,7 +194,7 @@ def test_a_wrong_encoding_is_told_with_the_cure(rows: Rows, encoding: str, text:
         ("a.csv", gzip.compress(b"q,a\nx,1\n"), {}, "it is compressed by gzip; name it .gz"),
         ("a.csv", b"PK\x03\x04\x14\x00\x00\x00\xff", {}, "a zip archive or an Excel file"),
         ("a.txt", "q,a\n", {}, "has no ending of a file of data; name it as it is: .csv, .tsv"),
-        ("a.csv", "q,a\nx,1\n", {"split": "test"}, 'split \'test\' cannot be had of a file'),
+        ("a.csv", "q,a\nx,1\n", {"split": "test"}, "split 'test' cannot be had; it has train, or"),
         ("a.csv", "q,a\nx,1\n", {"split": "train[:"}, "split 'train[:' cannot be had"),
         ("a.csv", "q,a\nx,1\n", {"split": "train[5:]"}, "[train[5:]] has no rows"),
     ],
@@ -225,8 +225,35 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_rows(DataSource(path=str(tmp_path / "a.csv")), "data")
 
 
-def test_a_broken_data_set_in_a_folder_is_refused_with_its_own_cause(tmp_path: Path) -> None:
+def test_a_folder_of_files_is_read_as_its_files_are(tmp_path: Path) -> None:
+    (tmp_path / "train-1.csv").write_text("q,a\nx,02116\n")
+    (tmp_path / "train-2.csv").write_text("q,a\ny,NA\nz,null\n")
+    (tmp_path / "test.csv").write_text("q,a\nw,2024-05-03\n")
+
+    def answers(split: str) -> list[Any]:
+        source = DataSource(path=str(tmp_path), split=split)
+        return [row["a"] for _, row in load_rows(source, "data")]
+
+    assert answers("train") == ["02116", "NA", "null"]
+    assert answers("test") == ["2024-05-03"]
+    assert answers("train[1:]+test") == ["NA", "null", "2024-05-03"]
+    place, _ = load_rows(DataSource(path=str(tmp_path), split="train[-1:]"), "data")[0]
+    assert place == f"data: {tmp_path / 'train-2.csv'}, row 2"
+    with pytest.raises(SpecError, match="split 'dev' cannot be had; it has train, test"):
+        answers("dev")
+
+
+def test_what_is_broken_in_a_folder_is_told_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"q": 1}\n{"q": \n')
+    with pytest.raises(SpecError, match=r"train\.jsonl: line 3, column 1: Expecting value"):
+        load_rows(DataSource(path=str(tmp_path)), "data")
+
+
+def test_what_datasets_cannot_read_is_told_with_its_own_cause(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (2, 2)).save(tmp_path / "1.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png", ')
     with pytest.raises(SpecError) as error:
         load_rows(DataSource(path=str(tmp_path)), "data")
     assert "An error occurred" not in str(error.value) and "JSON" in str(error.value)
