@@ -28,7 +28,7 @@ _MINUS_WORD = re.compile(
 
 _CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|[ACRS])?\$|[€£¥₹₩₽₫฿])"
 
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {"thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
 _SCALES_OF = {  # of the languages that have their own; "billion" is 10^12 in many of them
     "de": {
         "tausend": 3,
@@ -127,7 +127,8 @@ def _power(match: re.Match[str]) -> str:
 def _grouped(text: str, language: str | None) -> str:
     """Without the blanks and apostrophes between groups of three digits."""
     blanks = _GROUP + (" " if language in DECIMAL_COMMA else "")
-    groups = rf"(?<![\d.,])[1-9]\d{{0,2}}(?:[{blanks}]\d{{3}})+(?!\d)"
+    groups = rf"(?<![\d.,])[1-9]\d{{0,2}}(?:(?:[{blanks}]\d{{3}})+|(?: 000)+)(?!\d)"
+    blanks += " "
     return re.sub(groups, lambda match: re.sub(rf"[{blanks}]", "", match[0]), text)
 
 
@@ -171,11 +172,12 @@ _ENDED = (
     r"\s*$|\s*[。、．！？!?)）」』*\n}]|[だでにとがをはも]|"
     "人|名|分|秒|時|日|週|月|年|回|階|度|ページ"
 )
+_TOLD = r"(?:人|名|つ|回|度|日|年|時間|分|秒|週間|[かヶ]月|階|ページ)(?:です|でし|。|\s*$)"
 _ALONE = re.compile(
     rf"(?<![一-龯々{_KANJI}])(?<!第)(?P<about>約|計)?(?:"
     rf"(?P<long>[{_KANJI}]{{2,}})(?={_COUNTED}|{_ENDED})"
-    rf"|(?P<one>[二三四五六七八九十百千零〇])(?={_COUNTED}|。|\s*$)"
-    rf"|(?P<first>一)(?=です|でし|円|ドル|。|\s*$))"
+    rf"|(?P<one>[二三四五六七八九十百千零〇])(?={_COUNTED}|{_TOLD}|。|\s*$)"
+    rf"|(?P<first>一)(?=です|でし|円|ドル|{_TOLD}|。|\s*$))"
 )
 
 

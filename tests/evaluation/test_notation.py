@@ -89,7 +89,9 @@ SEPARATORS = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}\N{FIGURE
         ("It ends.5", "5"),
         # groups
         *((f"1{blank}234{blank}567.5", "1234567.5") for blank in SEPARATORS),
-        ("3 000", "0"),
+        ("3 000 000", "3000000"),  # what else would 000 be?
+        ("3 500", "500"),
+        ("2 crore", "20000000"),
         ("1,00,000", "100000"),
         ("10,20,30", "30"),
         ("10_000", "10000"),
@@ -111,6 +113,9 @@ SEPARATORS = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}\N{FIGURE
         ("3万,5万", "50000"),
         ("四分の三です", "0.75"),
         ("1と2分の1", "1.5"),
+        ("答えは三人です。", "3"),
+        ("答えは一つです", "1"),
+        ("9個です。一人で三回計算しました。", "9"),
         ("千葉県に3人", "3"),
         ("9個です。これが一番簡単です。", "9"),
         ("9個です。一人で計算しました。", "9"),
