@@ -10,11 +10,11 @@ from evomerge_optuna.evaluation.notation import DECIMAL_COMMA, decimal_text, pla
 # digits; a decimal part.
 _POINT = (
     r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)(?:\.\d+)?"
-    r"|\d+(?:\.\d+)?|(?<![\w.])\.\d+)"
+    r"|\d+(?:\.\d+)?|(?<![A-Za-z\d.])\.\d+)"
 )
 _COMMA = (
     r"(?:\d{1,3}(?:\.\d{3})+(?!\d)(?:,\d+)?|\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?"
-    r"|\d+(?:[.,]\d+)?|(?<![\w.,])[.,]\d+)"
+    r"|\d+(?:[.,]\d+)?|(?<![A-Za-z\d.,])[.,]\d+)"
 )
 _TEN_TO = (
     r"(?:[eE][+-]?\d{1,3}(?![\w.])|\s?(?:×|\*|x)\s?10\s?\^\s?(?:\{\s?-?\d{1,3}\s?\}|-?\d{1,3}))"
@@ -78,12 +78,18 @@ def written_numbers(text: str, language: str | None = None) -> list[Number]:
     return [number for match in matches for number in _numbers(match, comma)]
 
 
-def respelt(text: str, language: str | None = None) -> str:
-    """The text with its numbers as a programmer writes them: 72000, -1234.5, 2/3."""
+def respelt(text: str, language: str | None = None, like: Number | None = None) -> str:
+    """The text with its numbers as a programmer writes them: 72000, -1234.5, 2/3.
+
+    Args:
+        like: how a number is read that may be this one or another.
+    """
     comma = language in DECIMAL_COMMA
 
     def spelt(match: re.Match[str]) -> str:
         found = _numbers(match, comma)
+        if like is not None and len(found) == 1 and len(found[0].readings) > 1:
+            found = [like] if found[0].equals(like) else found
         plain_one = len(found) == 1 and found[0].readings and not re.match(r"0\d", match[0])
         return str(found[0]) if plain_one else match[0]
 
@@ -134,7 +140,7 @@ def one_number(text: str, language: str | None = None) -> Number | None:
     Of a solution that marks its result (`#### 18`, `\\boxed{18}`, `The answer is 18`, 答えは18) it
     is the result.
     """
-    result = _MARKED.sub("", boxed(text) or text)
+    result = _MARKED.sub("", boxed(text) or text).strip(" \n*_`")  # Markdown's emphasis
     found = written_numbers(result, language)
     if len(found) != 1 or not found[0].readings:
         return None

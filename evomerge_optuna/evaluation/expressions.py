@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from evomerge_optuna.evaluation.answers import Number, boxed, one_number, respelt
-from evomerge_optuna.evaluation.notation import to_ascii
+from evomerge_optuna.evaluation.notation import plain, to_ascii
 
 _SECONDS = 5  # for one expression: a model may write 9**9**9**9
 _LATEX = re.compile(r"\\|\$[^$]*\$")
+_BOLD = re.compile(r"(?<![A-Za-z0-9)])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![A-Za-z0-9(])")
 # Where a script without blanks between words touches a number, which math-verify takes for a word.
 _EDGE = re.compile(r"(?<=[\u3040-\u30ff\u4e00-\u9fff])(?=[-\d$\\])|(?<=[\d$}])(?=[\u3040-\u9fff])")
 
@@ -33,11 +34,10 @@ def same_expression(
     number, in_box = one_number(reference, language), boxed(text)
     if number is None and _ends_with(text, reference):
         return reference, True
-    if number is not None and in_box is not None:
-        given = one_number(in_box, language)
-        if given is not None and given.equals(number):
-            return in_box, True
-    found = _parsed(_readable(text, language))
+    given = None if in_box is None else one_number(in_box, language)
+    if number is not None and given is not None:
+        return in_box, given.equals(number)
+    found = _parsed(_readable(text, language, number))
     shown = next((part for part in found if isinstance(part, str)), None)
     wanted = _number(number) if number is not None else _reference(reference)
     return (shown if found else None), bool(found and wanted) and _equal(wanted, found)
@@ -70,10 +70,11 @@ def _reference(text: str) -> tuple[Any, ...]:
     return _parsed(result if _LATEX.search(result) and "$" in result else f"${result}$")
 
 
-def _readable(text: str, language: str | None) -> str:
-    """The text as math-verify reads it best."""
-    if not _LATEX.search(text):
-        text = respelt(text, language)
+def _readable(text: str, language: str | None, number: Number | None) -> str:
+    """The text as math-verify reads it best; of LaTeX only numbers can be written otherwise."""
+    text = _BOLD.sub(r" \1 ", text)
+    if not _LATEX.search(plain(text, language)):
+        text = respelt(text, language, number)
     text = re.sub(r"[-−]\s?(\\?\$)(?=[\d.])", r"\1-", text)
     return _EDGE.sub(" ", text)
 

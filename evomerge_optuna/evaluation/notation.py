@@ -63,7 +63,7 @@ _LATEX = [
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "×"),
 ]
 _FRACTION = re.compile(
-    r"(?P<whole>\d)?\s*\\[cdt]?frac\s*(?:\{(?P<n>[^{}]*)\}|(?P<n1>\d))"
+    r"(?:(?P<whole>\d)\s*)?\\[cdt]?frac\s*(?:\{(?P<n>[^{}]*)\}|(?P<n1>\d))"
     r"\s*(?:\{(?P<d>[^{}]*)\}|(?P<d1>\d))"
 )
 _PLAIN = re.compile(r"\s*-?\s*[\d.,\N{THIN SPACE}]*\d\s*")
@@ -142,7 +142,7 @@ def _scaled(text: str, language: str | None) -> str:
         return f"{match[1]}×10^{words.get(word) or _OF_MONEY[word]}"
 
     letters = "|".join(sorted(_OF_MONEY, key=len, reverse=True))
-    end = r"(?![A-Za-z0-9])"
+    end = r"(?![A-Za-zÀ-ÿ0-9])"
     text = re.sub(
         rf"({_CURRENCY}\s?-?\s?{number})({letters}){end}", scale, text, flags=re.IGNORECASE
     )
@@ -150,7 +150,7 @@ def _scaled(text: str, language: str | None) -> str:
     if not words:
         return text
     listed = "|".join(sorted(words, key=len, reverse=True))
-    return re.sub(rf"(\d)[\s-]?({listed})\b", scale, text, flags=re.IGNORECASE)
+    return re.sub(rf"(\d)[\s-]?({listed}){end}", scale, text, flags=re.IGNORECASE)
 
 
 _DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0}
@@ -169,7 +169,7 @@ _COUNTED = (
     "センチ|リットル|パーセント|%|分の"
 )
 _ENDED = (
-    r"\s*$|\s*[。、．！？!?)）」』*\n}]|[だでにとがをはも]|"
+    r"\s*$|\s*[。、．.,！？!?)）」』*\n}]|[だでにとがをはも]|"
     "人|名|分|秒|時|日|週|月|年|回|階|度|ページ"
 )
 _TOLD = r"(?:人|名|つ|回|度|日|年|時間|分|秒|週間|[かヶ]月|階|ページ)(?:です|でし|。|\s*$)"

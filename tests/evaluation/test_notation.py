@@ -86,6 +86,9 @@ SEPARATORS = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}\N{FIGURE
         ("2×10⁵", "200000"),
         (".75", "0.75"),
         ("(.5)", "0.5"),
+        ("答えは.75です", "0.75"),
+        ("The answer is 十八.", "18"),
+        ("72 thousandです", "72000"),
         ("It ends.5", "5"),
         # groups
         *((f"1{blank}234{blank}567.5", "1234567.5") for blank in SEPARATORS),

@@ -78,6 +78,12 @@ GSM8K = r"#### (\-?[0-9.,]+)"
         ("math", "答えは十八です", "18", "18", True),
         ("math", "the profit is -$5", "-5", "-5", True),
         ("math", "0.5", "50%", "0.5", True),
+        ("math", r"The answer is \frac{3}{4}.", "0.75", "0.75", True),
+        ("math", r"#### \$72{,}000", "72000", "72000", True),
+        ("math", r"2\frac{1}{2}", "2.5", "2.5", True),
+        ("math", "答えは**18**です。", "18", "18", True),
+        ("math", r"\boxed{**18**}", "18", "**18**", True),
+        ("math", r"As 3 * 6 = 18, \boxed{¾}", "18", "¾", False),
         ("math", "I do not know.", "18", None, False),
         ("math", "", "18", None, False),
     ],
@@ -94,6 +100,8 @@ def test_score_text(
 )
 def test_math_reads_numbers_by_the_language(text: str, right: bool) -> None:
     assert score_text("math", text, "3.5", "de")[1] == right
+    for written in ("72.000", "72,000", "72{,}000", "72 000"):
+        assert score_text("math", f"Das sind {written} Euro.", "72000", "de")[1] == 1
 
 
 def test_any_of_several_answers_is_right() -> None:
