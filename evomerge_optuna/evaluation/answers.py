@@ -131,7 +131,7 @@ _EXPRESSION = re.compile(
     r"\^|\\(?!boxed|%)[A-Za-z]|[√π±|<>≤≥]|\d[²³!]|\d\s?[xyzi]\b|\b[xyz]\s?[-+*/]|[-+*]\s?$"
     r"|\b(?:log|ln|sin|cos|tan|sqrt|pi)\b"
 )
-_MARKED = re.compile(r".*(?:####|\banswer is\b|\b[Aa]nswer\s?:|答え[はもが：:])", re.DOTALL)
+_MARK = re.compile(r"####|\banswer is\b|\b[Aa]nswer\s?:|答え[はもが：:]")
 
 
 def one_number(text: str, language: str | None = None) -> Number | None:
@@ -140,7 +140,9 @@ def one_number(text: str, language: str | None = None) -> Number | None:
     Of a solution that marks its result (`#### 18`, `\\boxed{18}`, `The answer is 18`, 答えは18) it
     is the result.
     """
-    result = _MARKED.sub("", boxed(text) or text).strip(" \n*_`")  # Markdown's emphasis
+    result = boxed(text) or text
+    marks = [match.end() for match in _MARK.finditer(result)]
+    result = result[max(marks, default=0) :].strip(" \n*_`")  # Markdown's emphasis
     found = written_numbers(result, language)
     if len(found) != 1 or not found[0].readings:
         return None
