@@ -1,4 +1,4 @@
-"""Wrong specs, recipes and URLs without end: `python -m tests.fuzz --examples 100000`.
+"""Wrong specs, recipes, URLs and data files without end: `python -m tests.fuzz --examples 100000`.
 
 Each is read, or refused in one short line that names no secret. What is read survives its own
 text. The ordinary suite runs a few hundred of each; see test_fuzz.py.
@@ -24,6 +24,7 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.recipes.recipe import parse_recipe
 from evomerge_optuna.spec import StudySpec, differences, load_spec, parse_spec
 from evomerge_optuna.study.urls import parse_url, shown
+from tests.data_files import DataFile, check_data_file, data_files
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SECRET = "hunter2"  # no strategy makes it by chance
@@ -336,11 +337,20 @@ def check_url(text: str) -> bool:
     return True
 
 
+def check_data(file: DataFile) -> bool:
+    """Is it data? Then every part of it is text."""
+    error = check_data_file(file)
+    if error is not None:
+        refusal(error)
+    return error is None
+
+
 CHECKS: dict[str, tuple[Callable[[Any], bool], st.SearchStrategy[Any], float]] = {
     "specs": (check_spec, mutated(SPECS), 0.8),
     "spec files": (check_file, files(), 0.2),
     "recipes": (check_recipe, mutated(RECIPES), 1.0),
     "urls": (check_url, urls(), 1.0),
+    "data files": (check_data, data_files(), 1.0),
 }
 
 
@@ -363,7 +373,9 @@ def fuzz(name: str, wanted: int) -> tuple[int, int]:
 
 
 @click.command(help=__doc__)
-@click.option("--examples", default=100_000, help="How many specs, recipes and URLs, each.")
+@click.option(
+    "--examples", default=100_000, help="How many specs, recipes, URLs and data files, each."
+)
 @click.option("--only", type=click.Choice(list(CHECKS)))
 def main(examples: int, only: str | None) -> None:
     for name in [only] if only else CHECKS:

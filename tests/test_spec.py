@@ -188,8 +188,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             generated(scorer="exakt"),
-            "spec: tasks.t.scorer: should be 'last_number', 'released_number', 'exact', 'contains' "
-            "or 'rouge_l', not",
+            "spec: tasks.t.scorer: should be 'last_number', 'released_number', 'math', 'exact', "
+            "'contains' or 'rouge_l', not",
         ),
         (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
         (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
@@ -216,6 +216,22 @@ def generated(**parts: Any) -> dict[str, Any]:
             "spec: tasks.t.data.search.path: missing",
         ),
         (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
+        (
+            generated(data={"search": {"path": "a.csv", "encoding": "latin-99"}}),
+            "spec: tasks.t.data.search.encoding: is no encoding of texts that Python knows; write",
+        ),
+        (
+            generated(data={"search": {"path": "a.csv", "encoding": "rot13"}}),
+            "spec: tasks.t.data.search.encoding: is no encoding of texts",
+        ),
+        (
+            generated(data={"search": {"path": "a.csv", "delimiter": "\n"}}),
+            "spec: tasks.t.data.search.delimiter: parts no cells; write the character between",
+        ),
+        (
+            generated(type="choice", answer_as="label"),
+            "spec: tasks.t.answer_as: there are no labels; write labels: [A, B, C, D]",
+        ),
         (generated(stop=[""]), "spec: tasks.t.stop[0]: "),
         (
             {"tasks": {"t": {"type": "choice", "data": "x", "options": ["a"]}}},

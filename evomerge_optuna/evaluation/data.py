@@ -73,6 +73,8 @@ def _row(problem: Problem) -> list[Any]:
     row: list[Any] = [problem.text, problem.reference]
     if problem.options:
         row.append(problem.options)
+    if problem.others:
+        row.append({"or": problem.others})
     if problem.image is not None:
         row.append(hashlib.sha256(problem.image).hexdigest())
     return row

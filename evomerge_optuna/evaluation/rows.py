@@ -1,13 +1,15 @@
-"""Rows of a `datasets` data set: from the hub, a local file or the zoo."""
+"""Rows of a data set, each with its place: of a local file, the hub or the zoo."""
 
-import csv
-import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.encodings import COMPRESSIONS
+from evomerge_optuna.evaluation.tables import ENDINGS, Row, kind_of, read_table
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.pictures import load_pictures
 from evomerge_optuna.models.problems import load_problems
 from evomerge_optuna.spec import DataSource
@@ -16,17 +18,13 @@ _ZOO: dict[str, Callable[[], Any]] = {
     "zoo:problems": load_problems,
     "zoo:pictures": load_pictures,
 }
-_BUILDERS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-}
 
 
-def load_rows(source: DataSource, where: str) -> list[dict[str, Any]]:
-    """All rows of a split; images are not decoded.
+def load_rows(source: DataSource, where: str) -> list[tuple[str, Row]]:
+    """All rows of a split, each after its place as errors name it; images are not decoded.
+
+    Files of text, and folders of them, are read here, every cell as it stands there; what the hub
+    has, and folders of images, by `datasets`.
 
     Args:
         where: the source's place in the spec, named in errors.
@@ -34,10 +32,75 @@ def load_rows(source: DataSource, where: str) -> list[dict[str, Any]]:
     Raises:
         SpecError: they cannot be had, or there are none.
     """
-    rows = list(_undecoded(_load(source, where)))
+    files = None if source.path in _ZOO else _files(source, where)
+    if files is not None:
+        rows = _of_files(files, source, where)
+    else:
+        loaded = enumerate(_undecoded(_load(source, where)), 1)
+        rows = [(f"{where}: {source.path}, row {number}", row) for number, row in loaded]
     if not rows:
         raise SpecError(f"{where}: {source.path} [{source.split}] has no rows")
     return rows
+
+
+def _files(source: DataSource, where: str) -> dict[str, list[Path]] | None:
+    """The local files of each split; None where it is `datasets` that reads them."""
+    path = Path(source.path)
+    found = os.path.exists(path)  # pathlib raises for a name that is too long
+    if kind_of(path) and (path.is_absolute() or found):
+        if not found:
+            raise SpecError(f"{where}: there is no file {path}; correct the path")
+        if not path.is_file():  # to read from a pipe might take forever
+            raise SpecError(f"{where}: {path} is no file; correct the path")
+        return {"train": [path]}
+    if not os.path.isdir(path):
+        return None
+    import datasets
+
+    with _refused(source, where):
+        builder = datasets.load_dataset_builder(source.path, source.name)
+    if builder.name not in ("csv", "json", "parquet"):
+        return None
+    splits = builder.config.data_files or {}
+    return {str(split): [Path(file) for file in files] for split, files in splits.items()}
+
+
+def _of_files(
+    files: dict[str, list[Path]], source: DataSource, where: str
+) -> list[tuple[str, Row]]:
+    """The rows of the split, whose places have their numbers in their files, from 1."""
+    whole = [name for name in files if name == source.split] or list(files)
+    splits: dict[str, list[tuple[str, Row]]] = {}
+    for name in whole:
+        rows = splits.setdefault(name, [])
+        for file in files[name]:
+            place = f"{where}: {file}"
+            try:
+                table = read_table(file, source)
+            except OSError as error:
+                raise SpecError(f"{place} cannot be read: {error.strerror or error}") from error
+            except ValueError as error:
+                raise SpecError(f"{place}: {one_line(error)}") from error
+            rows += [(f"{place}, row {number}", row) for number, row in enumerate(table, 1)]
+    return splits.get(source.split) or _part(splits, source, where)
+
+
+def _part(
+    splits: dict[str, list[tuple[str, Row]]], source: DataSource, where: str
+) -> list[tuple[str, Row]]:
+    """What a split as `train[:150]` is of these, in the terms of `datasets`."""
+    import datasets
+
+    counts = {name: len(rows) for name, rows in splits.items()}
+    try:
+        parts = datasets.ReadInstruction.from_spec(source.split).to_absolute(counts)
+    except Exception as error:  # asserts, too
+        raise SpecError(
+            f"{where}: {source.path}: split {source.split[:40]!r} cannot be had; it has "
+            f"{', '.join(splits)}, or a part as {next(iter(splits), 'train')}[:150]: "
+            f"{one_line(error, 200)}"
+        ) from error
+    return [row for part in parts for row in splits[part.splitname][part.from_ : part.to]]
 
 
 def _undecoded(data: Any) -> Any:
@@ -56,33 +119,45 @@ def _load(source: DataSource, where: str) -> Any:
         if source.split not in data:
             raise SpecError(f"{where}: {source.path} has the splits {', '.join(data)}")
         return data[source.split]
+    if os.path.isfile(source.path):
+        raise SpecError(
+            f"{where}: {source.path} has no ending of a file of data; name it as it is: "
+            f"{', '.join(ENDINGS)}, or one of these and {', '.join(COMPRESSIONS)}"
+        )
+    for key in ("columns", "encoding", "delimiter"):
+        if getattr(source, key) is not None:
+            raise SpecError(
+                f"{where}.{key}: is for local files of text, and '{source.path}' is none; leave "
+                "it out"
+            )
+    import datasets
+
+    with _refused(source, where):
+        return datasets.load_dataset(source.path, source.name, split=source.split)
+
+
+@contextmanager
+def _refused(source: DataSource, where: str) -> Iterator[None]:
+    """Says why `datasets` gives nothing."""
     import datasets
 
     datasets.disable_progress_bars()
-    path = Path(source.path)
-    found = os.path.exists(path)  # pathlib raises for a name that is too long
     try:
-        if path.suffix in _BUILDERS and (path.is_absolute() or found):
-            if not found:
-                raise SpecError(f"{where}: there is no file {path}; correct the path")
-            options: dict[str, Any] = {}
-            if path.suffix == ".tsv":
-                options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-            if source.columns is not None:
-                options["column_names"] = list(source.columns)
-            return datasets.load_dataset(
-                _BUILDERS[path.suffix],
-                data_files=glob.escape(str(path)),
-                split=source.split,
-                **options,
-            )
-        return datasets.load_dataset(source.path, source.name, split=source.split)
-    except SpecError:
-        raise
+        yield
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SpecError(
-            f"{where}: '{source.path}' is not a local file and the hub does not give it: {first}"
-            if not found
-            else f"{where}: {source.path} [{source.split}] cannot be read: {first}"
+            f"{where}: {source.path} [{source.split}] cannot be read: {_cause(error)}"
+            if os.path.exists(source.path)
+            else f"{where}: '{source.path}' is not a local file and the hub does not give it: "
+            f"{_cause(error)}"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, where `datasets` says no more than that something did."""
+    import datasets
+
+    while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0] if lines else type(error).__name__)

@@ -11,17 +11,38 @@ from evomerge_optuna.spec.part import Integer, Strict
 SPLITS = ("search", "dev", "test")
 
 
+def _check_encoding(name: str) -> str:
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError) as error:
+        raise ValueError("is no encoding of texts that Python knows; write one as cp932") from error
+    return name
+
+
+def _check_delimiter(character: str) -> str:
+    if character in '"\r\n\0':
+        raise ValueError('parts no cells; write the character between them, as ";"')
+    return character
+
+
 class DataSource(Strict):
     """One split of a data set, in the terms of `datasets.load_dataset`."""
 
     path: str
-    """A JSON, JSONL, CSV, TSV or Parquet file, a data set's hub id, or `zoo:problems`."""
+    """A CSV, TSV, JSON, JSONL, NDJSON or Parquet file, also as `.gz`, `.bz2`, `.xz` or `.zst`; a
+    data set's hub id, or `zoo:problems`."""
     name: str | None = None
     """The configuration of a data set on the hub."""
     split: str = "train"
     """As `train[:150]`; a file has the split `train` alone."""
     columns: tuple[str, ...] | None = None
     """Names for the columns of a CSV or TSV file that has no header."""
+    encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
+    """Of a file of text, as `cp932`; UTF-8 unless given."""
+    delimiter: (
+        Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_check_delimiter)] | None
+    ) = None
+    """Between the cells of a CSV or TSV file: a comma or a tab unless given, as `;`."""
     answer: str | None = None
     """The answer's column, where it is not the task's."""
 
@@ -128,7 +149,7 @@ Shots = Annotated[
 
 
 def columns(template: str) -> list[str]:
-    """The columns that a template names."""
+    """The columns that a template names, or paths into them, as `choices.text.0`."""
     return [name for _, name, _, _ in Formatter().parse(template) if name]
 
 
@@ -139,7 +160,7 @@ def _check_template(text: str) -> str:
         raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces") from error
     fields = [(name, how, to) for _, name, how, to in parts if name is not None]
     for name, format_spec, conversion in fields:
-        if not name.isidentifier():
+        if not all(part.isidentifier() or part.isdecimal() for part in name.split(".")):
             raise ValueError(f"'{{{name}}}' names no column; write {{column}}, {{{{ for a brace")
         if format_spec or conversion:
             raise ValueError(f"column '{name}' has a format or conversion; write plain {{{name}}}")

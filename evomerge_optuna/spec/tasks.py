@@ -29,7 +29,8 @@ class Regex(Strict):
 # How a generated text is compared with the answer; see `evaluation.scorers`.
 Scorer = Annotated[
     Annotated[
-        Literal["last_number", "released_number", "exact", "contains", "rouge_l"], Tag("(one)")
+        Literal["last_number", "released_number", "math", "exact", "contains", "rouge_l"],
+        Tag("(one)"),
     ]
     | Annotated[Regex, Tag("(regex)")],
     Discriminator(lambda value: "(regex)" if isinstance(value, dict | Regex) else "(one)"),
@@ -47,7 +48,8 @@ class Asked(Strict):
     prompt: Template = "{question}"
     """A template with `{column}` for what a problem has there."""
     answer: str = "answer"
-    """The column of the right answer."""
+    """The column of the right answer, or a path into one, as `answers.text`; of a list any is
+    right."""
     chat: bool = False
     """By the tokenizer's chat template, the prompt as the user's message."""
     system: str | None = None
@@ -125,15 +127,25 @@ class ChoiceTask(Prompted):
     """Which of the options does the model find likeliest after the prompt?
 
     `options` is a column that holds a list, or a list of templates. The answer is the text of an
-    option or its index, from 0; `answer_as` says which, where options are numbers.
+    option, or its label where there are `labels`, else its index, from 0; `answer_as` says which,
+    where options are numbers or labels. A list of answers is of options that are all right.
     """
 
     type: Literal["choice"]
     """What kind of task it is."""
     options: Options = "choices"
     """The column with a list of them, or a list of templates."""
-    answer_as: Literal["text", "index"] | None = None
-    """What the answer's column holds; only needed where options are numbers."""
+    labels: Options | None = None
+    """What the answer's column calls the options: a column with a list of labels, as
+    `choices.label`, or a list of them, as `[A, B, C, D]`."""
+    answer_as: Literal["text", "label", "index"] | None = None
+    """What the answer's column holds; only needed where options are numbers or labels."""
+
+    @model_validator(mode="after")
+    def _labels_that_answers_are(self) -> "ChoiceTask":
+        if self.answer_as == "label" and self.labels is None:
+            raise ValueError("answer_as: there are no labels; write labels: [A, B, C, D]")
+        return self
 
     @property
     def metrics(self) -> tuple[str, ...]:

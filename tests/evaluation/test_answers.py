@@ -1,6 +1,6 @@
 """Numbers as people write them, in English and Japanese."""
 
-from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ from evomerge_optuna.evaluation.answers import last_number, numbers
         ("ＧＰＴ－４", "4"),
         ("一辺は5²", "5"),
         ("広さは50㎡です", "50"),
-        ("5½", "5"),
+        ("5½", "5.5"),
         ("10-3", "3"),
         ("(4)-3", "3"),
         ("5 - 3 = 2", "2"),
@@ -45,7 +45,7 @@ from evomerge_optuna.evaluation.answers import last_number, numbers
         ("It ends with 42.", "42"),
         ("42。", "42"),
         ("100%", "100"),
-        ("3/4", "4"),
+        ("3/4", "0.75"),
         ("メーター3", "3"),
         ("16-3-4=9、9×2=18ドル", "18"),
         ("007", "7"),
@@ -55,7 +55,7 @@ from evomerge_optuna.evaluation.answers import last_number, numbers
     ],
 )
 def test_last_number(text: str, last: str | None) -> None:
-    assert last_number(text) == (None if last is None else Decimal(last))
+    assert last_number(text) == (None if last is None else Fraction(last))
 
 
 @given(st.integers(-(10**9), 10**9))

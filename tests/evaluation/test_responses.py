@@ -24,7 +24,7 @@ RESPONSES = [
     ("残りは5個です。よって、答えは5個となります。", "5", "ja"),
     ("気温は氷点下ではなく、−３度です。", "-3", "ja"),
     ("気温は-3度です。", "-3", "ja"),
-    ("気温はマイナス3度です。", "3", "ja"),  # a word is no sign
+    ("気温はマイナス3度です。", "-3", "ja"),
     ("彼は10 - 3 = 7個のりんごを持っています。", "7", "ja"),
     ("りんごは10個から3個減って7個です。", "7", "ja"),
     ("サーバー3が停止しました。", "3", "ja"),  # the long vowel mark is no minus
@@ -40,16 +40,19 @@ RESPONSES = [
     ("答えは12です。これは問題1の答えです。", "1", "ja"),  # the last one counts, right or not
     ("縦3センチ、横4センチの長方形です。", "4", "ja"),
     # Japanese: fractions, dates, times, ratios
-    ("答えは3/4です。", "4", "ja"),
-    ("答えは４分の３です。", "3", "ja"),
+    ("答えは3/4です。", "0.75", "ja"),
+    ("答えは４分の３です。", "0.75", "ja"),
     ("締め切りは2024年5月3日です。", "3", "ja"),
     ("締め切りは2024/05/03です。", "3", "ja"),
     ("会議は午後3時30分に始まります。", "30", "ja"),
     ("会議は15:30に始まります。", "30", "ja"),
     ("比率は2:3になります。", "3", "ja"),
-    # Japanese: no number, or none in digits
+    # Japanese: numbers in kanji
+    ("答えは十八です。", "18", "ja"),
+    ("全部で三百二十一円になります。", "321", "ja"),
+    ("合計は3万5千円です。これが一番簡単な方法です。", "35000", "ja"),
+    # Japanese: no number
     ("答えは分かりません。", None, "ja"),
-    ("答えは十八です。", None, "ja"),
     ("申し訳ありませんが、この問題は解けません。", None, "ja"),
     ("答えは無限大です。", None, "ja"),
     ("答えは第Ⅲ章にあります。", None, "ja"),
@@ -66,11 +69,11 @@ RESPONSES = [
     ("He has -5 dollars left in his account.", "-5", "en"),
     ("He has 10-3 apples left.", "3", "en"),
     ("Temperatures range from 5–10 degrees in the winter.", "10", "en"),
-    ("She ate 3/4 of the cake yesterday.", "4", "en"),
+    ("She ate 3/4 of the cake yesterday.", "0.75", "en"),
     ("The meeting is on May 3, 2024.", "2024", "en"),
     ("There are 12 eggs in a dozen, so the answer is 36 eggs.", "36", "en"),
-    ("She will need .5 cups of sugar for the cake.", "5", "en"),  # as 0.5 is written in Japan, too
-    ("About 1.5e3 people came to see the game.", "3", "en"),
+    ("She will need .5 cups of sugar for the cake.", "0.5", "en"),
+    ("About 1.5e3 people came to see the game.", "1500", "en"),
     ("I do not know the answer to this question.", None, "en"),
     ("The answer is eighteen.", None, "en"),
     # Mixed: one sentence each, where no verdict would be wrong, then mostly Japanese

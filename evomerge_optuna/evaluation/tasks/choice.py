@@ -1,17 +1,18 @@
 """The likeliest of given options."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
-from evomerge_optuna.evaluation.problem import Problem, column, content, filled
+from evomerge_optuna.evaluation.problem import Problem, column, content, filled, texts_of
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import ChoiceTask
 
 
@@ -40,12 +41,18 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         text = self.text(row, where)
-        given = column(answer or self.task.answer, row, where)
-        options = self._options(row, where)
-        right = options[self._right(given, options, where)]
+        name = answer or self.task.answer
+        given = texts_of(column(name, row, where), where, name)
+        options = self._listed("options", self.task.options, row, where)
+        if len(options) < 2 or "" in options:
+            raise SpecError(
+                f"{where}: the options {_shown(options)} should be two or more, none empty"
+            )
+        labels = self._labels(row, options, where)
+        right, *others = (options[self._right(one, options, labels, where)] for one in given)
         # "Which is true?" is another question with other options.
         asked = "\n".join([content(self.task.prompt, row), *options])
-        return Problem(text, right, options, asked)
+        return Problem(text, right, options, asked, others=tuple(others), place=where)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
@@ -74,40 +81,79 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         read = ", ".join(f"{o} {nats:.2f}" for o, nats in zip(options, found, strict=True))
         return Answered(row["prompt"], chosen, read, row["reference"], right, verdict_of(right))
 
-    def _options(self, row: dict[str, Any], where: str) -> tuple[str, ...]:
-        if isinstance(self.task.options, str):
-            listed = column(self.task.options, row, where)
-            if not isinstance(listed, list):
+    def _listed(
+        self, key: str, given: str | tuple[str, ...], row: dict[str, Any], where: str
+    ) -> tuple[str, ...]:
+        """The texts of a column that holds a list, or of templates; all of them different."""
+        if isinstance(given, str):
+            values = column(given, row, where)
+            if not isinstance(values, list):
                 raise SpecError(
-                    f"{where}: column '{self.task.options}' holds no list; write the columns of "
-                    "the options as options: ['{a}', '{b}']"
+                    f"{where}: column '{given}' holds no list; write the columns of the {key} as "
+                    f"{key}: ['{{a}}', '{{b}}']"
                 )
-            options = tuple(map(str, listed))
+            found = texts_of(values, where, given)
         else:
-            options = tuple(filled(template, row, where) for template in self.task.options)
-        if len(options) < 2 or len(set(options)) < len(options) or "" in options:
-            raise SpecError(
-                f"{where}: the options {options} should be two or more, all different, none empty"
-            )
-        return options
+            found = tuple(filled(template, row, where) for template in given)
+        if len(set(found)) < len(found):
+            raise SpecError(f"{where}: the {key} {_shown(found)} should be all different")
+        return found
 
-    def _right(self, answer: Any, options: tuple[str, ...], where: str) -> int:
-        """The index of the right option, which the data gives as such or as its text."""
-        texts = [normal(option) for option in options]
-        text = normal(str(answer))
-        named = {texts.index(text)} if text in texts and self.task.answer_as != "index" else set()
-        if self.task.answer_as != "text":
-            named |= {index for index in range(len(options)) if text == str(index)}
+    def _labels(self, row: dict[str, Any], options: tuple[str, ...], where: str) -> tuple[str, ...]:
+        if self.task.labels is None:
+            return ()
+        labels = self._listed("labels", self.task.labels, row, where)
+        more = len(labels) - len(options)
+        if more < 0 or (more and isinstance(self.task.labels, str)):
+            raise SpecError(f"{where}: {len(options)} options have {len(labels)} labels")
+        return labels[: len(options)]
+
+    def _right(
+        self, answer: str, options: tuple[str, ...], labels: tuple[str, ...], where: str
+    ) -> int:
+        """The index of the right option, which the data gives as its text, label or index."""
+        ways: dict[str, Callable[[], set[int]]] = {
+            "text": lambda: _equal_to(answer, options),
+            "label": lambda: _equal_to(answer, labels),
+            "index": lambda: {i for i in range(len(options)) if normal(answer) == str(i)},
+        }
+        if self.task.answer_as is not None:
+            allowed: list[str] = [self.task.answer_as]
+        else:  # labels may be 1, 2, 3, and are what the answer is then
+            allowed = ["text", "label" if labels else "index"]
+        found = {way: ways[way]() for way in allowed}
+        named = set().union(*found.values())
         if len(named) == 1:
-            return named.pop()
+            return int(named.pop())
         raise SpecError(
-            f"{where}: the answer {text[:40]!r} "
-            + (
-                "is the text of one option and the index of another; write answer_as: text or index"
-                if named
-                else "is no option; it should be the text of one, or its index from 0"
-            )
+            f"{where}: the answer {answer[:40]!r} " + _why_not_one(found, named, bool(labels))
         )
+
+
+def _shown(texts: tuple[str, ...]) -> str:
+    return one_line(str(texts), 200)
+
+
+def _equal_to(answer: str, texts: tuple[str, ...]) -> set[int]:
+    """The place of the text that equals the answer as it stands, or of those that look like it."""
+    if answer in texts:
+        return {texts.index(answer)}
+    return {place for place, text in enumerate(texts) if normal(text) == normal(answer)}
+
+
+def _why_not_one(found: dict[str, set[int]], named: set[int], labelled: bool) -> str:
+    if not named:
+        what = "label" if labelled else "index from 0"
+        cure = "" if labelled else "; if it is a letter, write labels: [A, B, C, D]"
+        return f"is no option; it should be the text of one, or its {what}{cure}"
+    way = next((way for way, places in found.items() if len(places) > 1), None)
+    if way is not None:
+        return (
+            f"is equal to several of the {'labels' if way == 'label' else 'options'} but for "
+            "white space or the width of characters; write it as one of them stands"
+        )
+    other = "label" if labelled else "index"
+    return f"is the text of one option and the {other} of another; write answer_as: text or {other}"
 
 
 def choose(name: str, problem: Problem, log_likelihoods: Sequence[float]) -> Choice:
@@ -124,14 +170,14 @@ def choose(name: str, problem: Problem, log_likelihoods: Sequence[float]) -> Cho
     ]
 
     def is_right(by: Sequence[float]) -> bool:
-        return problem.options[by.index(max(by))] == problem.reference
+        return problem.options[by.index(max(by))] in problem.references
 
     return Choice(
         task=name,
         prompt=problem.text,
         options=problem.options,
         log_likelihoods=tuple(log_likelihoods),
-        reference=problem.reference or "",
+        reference=" | ".join(problem.references),
         right=is_right(log_likelihoods),
         right_normalized=is_right(per_byte),
     )

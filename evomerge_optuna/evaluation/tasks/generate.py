@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
-from evomerge_optuna.evaluation.answers import last_number
+from evomerge_optuna.evaluation.answers import one_number, written_numbers
+from evomerge_optuna.evaluation.expressions import is_expression
 from evomerge_optuna.evaluation.language import is_language
-from evomerge_optuna.evaluation.problem import Problem, column, content
-from evomerge_optuna.evaluation.scorers import normal, score_text
+from evomerge_optuna.evaluation.problem import Problem, column, content, texts_of
+from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.stops import Text, empty_remark
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
@@ -22,8 +23,9 @@ class Answer(Outcome):
     """One problem, what the model made of it, and how that counts.
 
     `found` is what the scorer read in the text, and `match` its score. `right` takes the language
-    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is.
-    `stopped_by` is the stop string that the text ended before.
+    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is. Several
+    right answers are parted by ` | ` in `reference`. `stopped_by` is the stop string that the text
+    ended before.
     """
 
     prompt: str
@@ -45,10 +47,13 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        right, *others = answers(row, answer or self.task.answer, where)
         return Problem(
             self.text(row, where),
-            reference(self.task, row, answer or self.task.answer, where),
+            right,
             content=content(self.task.prompt, row),
+            others=tuple(others),
+            place=where,
         )
 
     def check(self, problem: Problem, where: str) -> None:
@@ -79,38 +84,47 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
         return answered_text(row)
 
 
-def reference(task: Generated, row: dict[str, Any], answer: str, where: str) -> str:
-    """The answer in a row of the data.
+def answers(row: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    """The right answers in a row of the data, of which there is one at least.
 
     Raises:
-        SpecError: there is no such column, or it holds no text where one is compared.
+        SpecError: there is no such column, or it holds neither a text, a number nor a list of them.
     """
-    given = column(answer, row, where)
-    if not _compares_numbers(task) and not isinstance(given, str | int | float):
-        raise SpecError(
-            f"{where}: the answer {str(given)[:40]!r} is no text; name the right column"
-        )
-    return str(given)
-
-
-def _compares_numbers(task: Generated) -> bool:
-    return task.scorer in ("last_number", "released_number")
+    return texts_of(column(name, row, where), where, name)
 
 
 def check_reference(task: Generated, problem: Problem, where: str) -> None:
-    """Refuses an answer that nothing could equal.
+    """Refuses an answer that nothing could equal, or that is not what the scorer compares.
 
     Raises:
-        SpecError: it is empty, or has no number where numbers are compared.
+        SpecError: it is empty, or no number or expression where such are compared.
     """
-    given = problem.reference or ""
-    if _compares_numbers(task) and last_number(given) is None:
+    where, given = problem.place or where, problem.references
+    if not all(map(normal, given)):
+        raise SpecError(f"{where}: an answer is empty; name the right column as answer")
+    if task.scorer in ("last_number", "released_number"):
+        _check_numbers(given, task.language, where)
+    elif task.scorer == "math" and not any(is_expression(one, task.language) for one in given):
         raise SpecError(
-            f"{where}: the answer {given[:40]!r} has no number; name the right column "
+            f"{where}: the answer {given[0][:40]!r} is no expression that math-verify reads; name "
+            "the right column as answer, or another scorer, as exact"
+        )
+
+
+def _check_numbers(given: Sequence[str], language: str | None, where: str) -> None:
+    """Of several right answers some may be words, but none may hold several numbers."""
+    unread = [one for one in given if one_number(one, language) is None]
+    several = [one for one in unread if written_numbers(one, language)]
+    if several:
+        raise SpecError(
+            f"{where}: the answer {several[0][:40]!r} is not one number; write scorer: exact, or "
+            "math, which compares expressions, or name the column of the number as answer"
+        )
+    if len(unread) == len(given):
+        raise SpecError(
+            f"{where}: the answer {given[0][:40]!r} has no number; name the right column "
             "as answer, or another scorer"
         )
-    if not normal(given):
-        raise SpecError(f"{where}: an answer is empty; name the right column as answer")
 
 
 def judged(
@@ -122,14 +136,13 @@ def judged(
 
 def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:
     """The paper's rule: right when the answer is right and the text is in the language."""
-    wanted = problem.reference or ""
-    found, match = score_text(task.scorer, text, wanted)
+    found, match = best_score(task.scorer, text, problem.references, task.language)
     language_right = task.language is None or is_language(text, task.language)
     return Answer(
         task=name,
         prompt=problem.text,
         text=text,
-        reference=wanted,
+        reference=" | ".join(problem.references),
         found=found,
         match=match,
         language_right=language_right,

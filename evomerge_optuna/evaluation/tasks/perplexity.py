@@ -26,7 +26,7 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
         text = filled(self.task.text, row, where)
-        return Problem(text, content=content(self.task.text, row))
+        return Problem(text, content=content(self.task.text, row), place=where)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

@@ -34,7 +34,7 @@ class PythonRunner(TaskRunner[PythonTask]):
             raise SpecError(
                 f"{where}: a row has something else than text and numbers: {error}"
             ) from error
-        return Problem(text, content=text)
+        return Problem(text, content=text, place=where)
 
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int

@@ -87,6 +87,7 @@ class TaskRunner(ABC, Generic[T]):
 
         Args:
             answer: the answer's column, where the data names one.
+            where: the row's place, named in errors.
 
         Raises:
             SpecError: a column is missing, or it holds what it should not.
@@ -128,5 +129,4 @@ class TaskRunner(ABC, Generic[T]):
         return self._of_source(source, f"{self.key}.data.{split}")
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
-        place = f"{where}: {source.path}"
-        return [self.problem(row, source.answer, place) for row in load_rows(source, where)]
+        return [self.problem(row, source.answer, place) for place, row in load_rows(source, where)]

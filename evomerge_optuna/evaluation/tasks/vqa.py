@@ -16,9 +16,9 @@ from evomerge_optuna.evaluation.tasks.generate import (
     answer_remark,
     answer_scores,
     answered_text,
+    answers,
     check_reference,
     judged,
-    reference,
 )
 from evomerge_optuna.evaluation.tasks.runner import TaskRunner
 from evomerge_optuna.models.pictures import require_pillow
@@ -32,11 +32,14 @@ class VqaRunner(TaskRunner[VqaTask]):
     has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+        right, *others = answers(row, answer or self.task.answer, where)
         return Problem(
             filled(self.task.prompt, row, where),
-            reference(self.task, row, answer or self.task.answer, where),
+            right,
             content=content(self.task.prompt, row),
             image=column(self.task.image, row, where),
+            others=tuple(others),
+            place=where,
         )
 
     def check(self, problem: Problem, where: str) -> None:
@@ -72,8 +75,7 @@ class VqaRunner(TaskRunner[VqaTask]):
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
         require_pillow()
-        place, folder = f"{where}: {source.path}", Path(source.path).parent
-        rows = load_rows(source, where)
-        for row in rows:
+        folder, rows = Path(source.path).parent, load_rows(source, where)
+        for place, row in rows:
             row[self.task.image] = image_bytes(column(self.task.image, row, place), folder, place)
-        return [self.problem(row, source.answer, place) for row in rows]
+        return [self.problem(row, source.answer, place) for place, row in rows]

@@ -38,6 +38,9 @@ def task(path: Path, **parts: Any) -> ChoiceTask:
     return ChoiceTask.model_validate(content)
 
 
+ARC = {"options": "choices.text", "labels": "choices.label"}
+
+
 @pytest.mark.parametrize(
     ("row", "parts", "options", "reference"),
     [
@@ -61,6 +64,49 @@ def task(path: Path, **parts: Any) -> ChoiceTask:
         ('{"question": "q", "choices": "ab", "answer": 0}', {}, None, "'choices' holds no list"),
         ('{"question": "q", "answer": 0}', {}, None, "has no column 'choices'; it has question"),
         ('{"question": "q", "choices": ["a", "b"]}', {}, None, "has no column 'answer'"),
+        # paths and labels
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answer": "B"}',
+         ARC, ("a", "b"), "b"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answer": "2"}',
+         ARC, ("a", "b"), "b"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": [1, 2]}, "answer": 1}',
+         ARC, ("a", "b"), "a"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answer": "b"}',
+         ARC, ("a", "b"), "b"),
+        ('{"question": "q", "choices": {"text": ["2", "1"], "label": ["1", "2"]}, "answer": "2"}',
+         ARC, None, "the text of one option and the label of another; write answer_as"),
+        ('{"question": "q", "choices": {"text": ["2", "1"], "label": ["1", "2"]}, "answer": "2"}',
+         {**ARC, "answer_as": "label"}, ("2", "1"), "1"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answer": "C"}',
+         ARC, None, "'C' is no option; it should be the text of one, or its label"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["A"]}, "answer": "A"}',
+         ARC, None, "2 options have 1 labels"),
+        ('{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "A"]}, "answer": "A"}',
+         ARC, None, "the labels ('A', 'A') should be all different"),
+        ('{"question": "q", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}], '
+         '"answer": "B"}', ARC, ("a", "b"), "b"),
+        ('{"question": "q", "x": "a", "y": "b", "answer": "B"}',
+         {"options": ["{x}", "{y}"], "labels": ["A", "B", "C", "D"]}, ("a", "b"), "b"),
+        ('{"question": "q", "x": "a", "y": "b", "answer": "B"}',
+         {"options": ["{x}", "{y}"]}, None, "if it is a letter, write labels: [A, B, C, D]"),
+        # what is equal as it stands, and what looks equal
+        ('{"question": "q", "choices": ["a b", "a  b"], "answer": "a  b"}',
+         {}, ("a b", "a  b"), "a  b"),
+        ('{"question": "q", "choices": ["A", "Ａ"], "answer": "Ａ"}', {}, ("A", "Ａ"), "Ａ"),
+        ('{"question": "q", "choices": ["a", "b "], "answer": "b"}', {}, ("a", "b "), "b "),
+        ('{"question": "q", "choices": ["Ｂ", "a"], "answer": "B"}', {}, ("Ｂ", "a"), "Ｂ"),
+        ('{"question": "q", "choices": ["a b", "a  b"], "answer": "a   b"}',
+         {}, None, "is equal to several of the options but for white space"),
+        ('{"question": "q", "choices": ["null", "NaN"], "answer": "NaN"}',
+         {}, ("null", "NaN"), "NaN"),
+        ('{"question": "q", "choices": ["false", "true"], "answer": true}',
+         {}, ("false", "true"), "true"),
+        ('{"question": "q", "choices": ["a", null], "answer": 0}',
+         {}, None, "row 1, column 'choices.1' is empty"),
+        ('{"question": "q", "choices": ["a", ["b"]], "answer": 0}',
+         {}, None, "row 1, column 'choices.1' holds a list"),
+        ('{"question": "q", "choices": ["a", "b"], "answer": {"text": "a"}}',
+         {}, None, "name one of them, as answer.text"),
     ],
 )  # fmt: skip
 def test_options_and_answers(
@@ -74,6 +120,17 @@ def test_options_and_answers(
     with pytest.raises(SpecError) as error:
         runners({"t": found})["t"].problems("search")
     assert str(error.value).startswith("tasks.t.data.search: ") and reference in str(error.value)
+
+
+def test_any_of_several_right_options_is_right(tmp_path: Path) -> None:
+    row = {"question": "Which are even?", "choices": ["2", "3", "4"], "answer": ["4", "2"]}
+    (tmp_path / "d.jsonl").write_text(json.dumps(row))
+    found = task(tmp_path / "d.jsonl", answer_as="text")
+    problem = runners({"t": found})["t"].problems("search")[0]
+    assert problem.references == ("4", "2")
+    assert [choose("t", problem, at).right for at in ((0, -1, -1), (-1, 0, -1), (-1, -1, 0))] == [
+        True, False, True
+    ]  # fmt: skip
 
 
 def test_a_question_is_another_one_with_other_options(tmp_path: Path) -> None:
