@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from itertools import chain, islice
 from typing import Any
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.blocks import WHOLE, Block
+from evomerge_optuna.evaluation.day import on_day
+from evomerge_optuna.evaluation.reading import Reader, read_prompts
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks import Outcome, runners
 from evomerge_optuna.spec import StudySpec
@@ -15,11 +18,15 @@ from evomerge_optuna.spec import StudySpec
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them."""
+    """All tasks of a spec on one split: scores by `TASK.METRIC`, and the outcomes behind them.
+
+    The remarks say by task what a reader of the scores should know, in a line.
+    """
 
     split: str
     scores: dict[str, Score]
     outcomes: tuple[Outcome, ...] = field(repr=False)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """The outcomes as JSON-serialisable rows, in the order of the data, or of the blocks."""
@@ -53,11 +60,24 @@ class Evaluation:
 
 
 class Evaluator:
-    """Scores models on the tasks of a spec; data is loaded once for each split."""
+    """Scores models on the tasks of a spec; data is loaded once for each split.
 
-    def __init__(self, spec: StudySpec) -> None:
+    Args:
+        day: that chat templates tell; None: the day on which a model is scored.
+    """
+
+    def __init__(self, spec: StudySpec, day: date | None = None) -> None:
+        self._day = day
         self._runners = runners(spec.tasks)
         self._batch_size = spec.evaluation.batch_size
+
+    def check(self, reader: Reader, split: str) -> None:
+        """Looks through the prompts of a split before a model is loaded.
+
+        Raises:
+            SpecError: it cannot be asked so, see `read_prompts`.
+        """
+        read_prompts(self._runners, [reader], self._day, [split])
 
     def evaluate(
         self,
@@ -105,7 +125,8 @@ class Evaluator:
                 )
             parts = [block.of(runner.problems(split)) for block in blocks]
             problems = list(chain.from_iterable(parts))
-            outcomes = iter(runner.run(model, reader, problems, self._batch_size))
+            with on_day(self._day):
+                outcomes = iter(runner.run(model, reader, problems, self._batch_size))
             for own, part in zip(found, parts, strict=True):
                 own += islice(outcomes, len(part))
         return [self._score(split, outcomes) for outcomes in found]
@@ -116,8 +137,11 @@ class Evaluator:
 
     def _score(self, split: str, outcomes: list[Outcome]) -> Evaluation:
         scores: dict[str, Score] = {}
+        remarks: dict[str, str] = {}
         for name, runner in self._runners.items():
             if own := [outcome for outcome in outcomes if outcome.task == name]:
                 found = runner.scores(own, split)
                 scores |= {f"{name}.{metric}": found[metric] for metric in runner.task.metrics}
-        return Evaluation(split=split, scores=scores, outcomes=tuple(outcomes))
+                if remark := runner.remark(own):
+                    remarks[name] = remark
+        return Evaluation(split, scores, tuple(outcomes), remarks)

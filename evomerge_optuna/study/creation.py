@@ -1,13 +1,14 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 from collections.abc import Callable
+from datetime import date
 
 import optuna
 from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
+from evomerge_optuna.evaluation.prompts import check_eyes
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.preflight import preflight, with_vision
@@ -16,9 +17,11 @@ from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.prompts import PROMPTS, prompts_of
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     DATA,
+    DAY,
     FINGERPRINTS,
     LAYERS,
     SPEC,
@@ -54,13 +57,13 @@ def create_study(
     spec = with_vision(with_merged(store, spec))
     code = fingerprint_code(spec)
     architecture = preflight(spec)
-    check_chats(spec)
     check_eyes(spec)
     tasks = runners(spec.tasks)
     check_data(tasks)
     _check_racing(spec, tasks)
     _check_languages(spec)
-    space = make_space(spec, architecture.layers)
+    space, day = make_space(spec, architecture.layers), date.today()
+    prompts = prompts_of(spec, space, tasks, day)
     if len(space.ranges()) < 2:
         raise SpecError(
             f"too few parameters to search ({len(space.ranges())}); CMA-ES needs two or more: "
@@ -80,6 +83,8 @@ def create_study(
         VERSIONS: versions_of(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(tasks) | code,
+        PROMPTS: prompts,
+        DAY: day.isoformat(),
         LAYERS: architecture.layers,
         **({START: next(iter(warm.values()))} if warm else {}),
     }

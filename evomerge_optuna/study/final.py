@@ -15,7 +15,7 @@ from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.result import Scores, as_scored, as_scores, result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
@@ -49,17 +49,11 @@ class FinalScores:
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
-    """Each source model, the baseline of the search space, and the recipe of the trial.
-
-    The base model is one of the first where it gives the vision: it is what answered about images.
-    """
+    """Each source model, the baseline of the search space, and the recipe of the trial."""
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
-    spec = merge_study.spec
-    seeing = ["base_model"] if spec.vision == "base_model" else []
     sources = [
         Contestant(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
-        for key, model in spec.model_ids().items()
-        if key in (*seeing, *(f"models.{alias}" for alias in spec.models))
+        for key, model in sources_of(merge_study.spec).items()
     ]
     space = merge_study.space
     baseline = space.recipe(space.baseline())
@@ -68,6 +62,16 @@ def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]
         Contestant(space.baseline_name, baseline.digest(), recipe=baseline),
         _contestant(trial),
     ]
+
+
+def sources_of(spec: StudySpec) -> dict[str, str]:
+    """The source models by their keys in the spec.
+
+    The base model is one of them where it gives the vision: it is what answered about images.
+    """
+    seeing = ["base_model"] if spec.vision == "base_model" else []
+    keys = (*seeing, *(f"models.{alias}" for alias in spec.models))
+    return {key: model for key, model in spec.model_ids().items() if key in keys}
 
 
 class FinalScorer:
@@ -79,7 +83,7 @@ class FinalScorer:
         self._study = merge_study
         self._say = say
         self._merger = EveryMerger(merge_study.spec.evaluation)
-        self._evaluator = Evaluator(merge_study.spec)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
 
     def final_scores(self, trial: FrozenTrial) -> list[FinalScores]:
         """Scores every contestant on every split of the spec.
@@ -120,6 +124,9 @@ class FinalScorer:
             self._evaluator.evaluate(model, tokenizer, split, processor=processor)
             for split in missing
         ]
+        for evaluation in found:
+            for remark in evaluation.remarks.values():
+                self._say(f"{contestant.name} on {evaluation.split}: {remark}")
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
         outcomes = stored_outcomes(self._study, contestant.identity)
         outcomes |= {evaluation.split: evaluation.marks() for evaluation in found}

@@ -43,8 +43,9 @@ class Objective:
         self._study = merge_study
         self._say = say
         self._merger = EveryMerger(merge_study.spec.evaluation, say)
-        self._evaluator = Evaluator(merge_study.spec)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
         racing = merge_study.spec.racing
+        self._remarked: set[str] = set()  # tasks
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
 
@@ -63,6 +64,7 @@ class Objective:
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
         candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
+        self._tell_remarks(trial, candidate.evaluation)
         result = candidate.result
         values = self._values(trial, result)
         begin = time.perf_counter()
@@ -131,6 +133,13 @@ class Objective:
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None
+
+    def _tell_remarks(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        """Of each task the first that there is anything to say of."""
+        for task, remark in evaluation.remarks.items():
+            if task not in self._remarked:
+                self._remarked.add(task)
+                self._say(f"trial {trial.number}: {remark}")
 
     def _keep_outcomes(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         rows = json_lines(evaluation.rows())

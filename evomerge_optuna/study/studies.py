@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 
 import optuna
@@ -32,6 +32,7 @@ from evomerge_optuna.versions import engine_versions
 # Study attributes. The spec is written last: a study without it is a creation cut short.
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
+DAY = "day"  # on which it was created, as 2026-11-28: what chat templates tell
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
@@ -80,6 +81,12 @@ class MergeStudy:
     def front(self) -> list[FrozenTrial]:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
         return self.read().front
+
+    @cached_property
+    def day(self) -> date | None:
+        """When it was created; None: by an earlier version, which did not note it."""
+        given: str | None = self.study.user_attrs.get(DAY)
+        return None if given is None else date.fromisoformat(given)
 
     @cached_property
     def start(self) -> dict[str, float] | None:

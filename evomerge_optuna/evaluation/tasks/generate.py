@@ -6,13 +6,16 @@ from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answers import last_number
+from evomerge_optuna.evaluation.cut_off import cut_off_remark
 from evomerge_optuna.evaluation.language import is_language
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content
+from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scorers import normal, score_text
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
-from evomerge_optuna.spec import Generated, GenerateTask
+from evomerge_optuna.spec import CUT_OFF, Generated, GenerateTask
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Answer(Outcome):
     """One problem, what the model made of it, and how that counts.
 
     `found` is what the scorer read in the text, and `match` its score. `right` takes the language
-    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is.
+    into account; it is None where scores are no matter of right and wrong, as ROUGE-L is. A model
+    that was `cut_off` while it thought gave no answer.
     """
 
     prompt: str
@@ -30,6 +34,7 @@ class Answer(Outcome):
     match: float
     language_right: bool
     right: bool | None
+    cut_off: bool = False
 
     def mark(self) -> bool | None:
         return self.right
@@ -48,6 +53,10 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def check(self, problem: Problem, where: str) -> None:
         check_reference(self.task, problem, where)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        asked = self.prompts(tokenizer, problems)
+        return [[Given(encode(tokenizer, one), self.task.max_new_tokens)] for one in asked]
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Answer]:
@@ -60,11 +69,16 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
             self.task.max_new_tokens,
             batch_size,
             stop=self.task.stop,
+            thinking=self.task.thinking,
+            too_long=self.task.too_long,
         )
         return judged(self.name, self.task, problems, texts)
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
+
+    def remark(self, outcomes: Sequence[Answer]) -> str:
+        return cut_off_remark(self.key, [answer.cut_off for answer in outcomes])
 
 
 def reference(task: Generated, row: dict[str, Any], answer: str, where: str) -> str:
@@ -102,15 +116,21 @@ def check_reference(task: Generated, problem: Problem, where: str) -> None:
 
 
 def judged(
-    name: str, task: Generated, problems: Sequence[Problem], texts: Sequence[str]
+    name: str, task: Generated, problems: Sequence[Problem], texts: Sequence[str | None]
 ) -> list[Answer]:
     """Every problem's text, by the rule of `judge`."""
     return [judge(name, task, *pair) for pair in zip(problems, texts, strict=True)]
 
 
-def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:
-    """The paper's rule: right when the answer is right and the text is in the language."""
+def judge(name: str, task: Generated, problem: Problem, text: str | None) -> Answer:
+    """The paper's rule: right when the answer is right and the text is in the language.
+
+    Without a text, of a model that was cut off while it thought, nothing is.
+    """
     wanted = problem.reference or ""
+    if text is None:
+        right = None if task.scorer == "rouge_l" else False
+        return Answer(name, problem.text, "", wanted, None, 0.0, False, right, cut_off=True)
     found, match = score_text(task.scorer, text, wanted)
     language_right = task.language is None or is_language(text, task.language)
     return Answer(
@@ -138,5 +158,6 @@ def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score
         "match_accuracy": matches,
         "rouge_l": mean([answer.match * answer.language_right for answer in answers]),
         "language_share": proportion([answer.language_right for answer in answers]),
+        CUT_OFF: proportion([answer.cut_off for answer in answers]),
     }
     return {name: scores[name] for name in task.metrics}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
@@ -90,6 +91,17 @@ class TaskRunner(ABC, Generic[T]):
             SpecError: a column is missing, or it holds what it should not.
         """
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        """What a model with this tokenizer is given for each problem; nothing where none can tell.
+
+        Args:
+            tokenizer: the model's; of a task that `sees` its processor.
+
+        Raises:
+            SpecError: the task does not fit the tokenizer.
+        """
+        return [[] for _ in problems]
+
     @abstractmethod
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
@@ -111,6 +123,10 @@ class TaskRunner(ABC, Generic[T]):
         Raises:
             CandidateError: none of them can be scored.
         """
+
+    def remark(self, outcomes: Sequence[Any]) -> str:
+        """What a reader of the scores should know of these outcomes, in a line; mostly nothing."""
+        return ""
 
     def _load(self, split: str) -> list[Problem]:
         source = self.task.data.sources()[split]
