@@ -159,7 +159,7 @@ class Ends:
         last = tokens[-self._tail :]
         if not self._is_stopped("", last):
             return False
-        answer = self._answer(tokens)
+        answer = self.answer(tokens)
         return answer is not None and self._is_stopped(*answer)
 
     def whole(self, tokens: list[int]) -> list[int]:
@@ -169,7 +169,7 @@ class Ends:
 
     def text(self, tokens: list[int]) -> str | None:
         """The answer in these tokens; None where thinking has no end."""
-        answer = self._answer(tokens)
+        answer = self.answer(tokens)
         if answer is None:
             return None
         rest, own = answer
@@ -177,7 +177,8 @@ class Ends:
         text = rest + self._decode(own[: next(stops, None)])
         return text[: min(map(text.find, self._found(text)), default=len(text))].strip()
 
-    def _answer(self, tokens: list[int]) -> tuple[str, list[int]] | None:
+    def answer(self, tokens: list[int]) -> tuple[str, list[int]] | None:
+        """What follows the thinking, stop strings included; see `Thinking.answer`."""
         if self._thinking is None:
             return "", tokens
         return self._thinking.answer(tokens, self._begun)
