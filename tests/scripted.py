@@ -1,6 +1,7 @@
-"""Real models that say what a test wants: a Llama whose next token is a matter of its last alone."""
+"""Real models that say what a test wants: a Llama whose next token hangs on its last alone."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def save_scripted_model(
         head = torch.zeros(len(ids), size)
         for line in lines:
             said = [ids[word] for word in line.split()]
-            for word, following in zip(said, said[1:], strict=False):
+            for word, following in pairwise(said):
                 head[following, word] = 1.0
         model.lm_head.weight.copy_(head)
     model.save_pretrained(folder)

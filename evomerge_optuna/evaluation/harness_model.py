@@ -20,8 +20,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]
     """The harness's own model, but for three things.
 
     Nothing stands behind a prompt. Stop strings do not stop a model that thinks, nor is what it
-    thinks an answer; `cut_off` are the documents, counted from 0, on which it came to no end. And options are asked
-    for when a thinking that the chat template has begun is over.
+    thinks an answer; `cut_off` are the documents, counted from 0, on which it came to no end. And
+    options are asked for when a thinking that the chat template has begun is over.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, task: LMEvalTask) -> None:
