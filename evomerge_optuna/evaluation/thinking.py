@@ -26,12 +26,13 @@ class Thinking:
     Attributes:
         start: what thinking begins with; None: every answer is thought about.
         end: what it ends with.
-        end_token: the id of `end` where it is one token.
+        start_token, end_token: their ids where they are one token.
     """
 
     tokenizer: Any
     start: str | None
     end: str
+    start_token: int | None
     end_token: int | None
 
     def is_begun(self, prompt: str) -> bool:
@@ -56,7 +57,7 @@ class Thinking:
         """
         rest, own = self._after(tokens) or ("", tokens)
         is_over = len(own) < len(tokens)
-        if (begun and not is_over) or self._starts(rest + self._decode(own[:_FEW])):
+        if (begun and not is_over) or self._is_open(rest, own):
             return None
         return rest, own
 
@@ -75,14 +76,14 @@ class Thinking:
         last = bisect_left(range(len(tokens)), count, key=ends)
         return self._decode(tokens[: last + 1]).rpartition(self.end)[2], tokens[last + 1 :]
 
-    def _starts(self, text: str) -> bool:
-        return self.start is not None and text.lstrip().startswith(self.start)
+    def _is_open(self, rest: str, tokens: list[int]) -> bool:
+        """Does thinking begin in them, of which the end is not there?"""
+        if self.start_token is not None:
+            return self.start_token in tokens
+        return self.start is not None and self.start in rest + self._decode(tokens)
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
-
-
-_FEW = 32  # tokens, among which thinking begins if it does
 
 
 def thinking_of(tokenizer: Any, given: str | None) -> Thinking | None:
@@ -101,7 +102,7 @@ def thinking_of(tokenizer: Any, given: str | None) -> Thinking | None:
         start, end = _start_of(given), given
     if end is None:
         return None
-    return Thinking(tokenizer, start, end, added.get(end))
+    return Thinking(tokenizer, start, end, added.get(start or ""), added.get(end))
 
 
 def _start_of(end: str) -> str | None:

@@ -139,6 +139,23 @@ def test_a_mark_that_the_task_gives(tmp_path: Path) -> None:
     assert generate(model, tokenizer, ["go"], 2, 1, thinking="</think>") == [None]
 
 
+def test_a_second_thinking_without_an_end_is_no_answer(tmp_path: Path) -> None:
+    script = "go <think> 3 </think> so 4 <think> no 5 </think> it is 6 </s>"
+    _, tokenizer = load_model(save_scripted_model(tmp_path / "m", script), "cpu")
+    tokens = tokenizer(script)["input_ids"]
+    for given in (thinking_of(tokenizer, "</think>"), marked(tokenizer)):
+        found = [given.answer(tokens[:count], begun=False) for count in (2, 4, 6, 7, 9, 11)]
+        said = [None if a is None else (a[0] + tokenizer.decode(a[1])).strip() for a in found]
+        assert said == [None, "", "so 4", None, None, "it"]
+
+
+def marked(tokenizer: Any) -> Any:
+    """The same with tokens of their own."""
+    ids = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    tokenizer.get_added_vocab = lambda: dict(zip(["<think>", "</think>"], ids, strict=True))
+    return thinking_of(tokenizer, None)
+
+
 def test_the_library_hears_a_model_out(thinker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `model.generate` runs it, stop strings that are tokens do not end its thinking."""
     model, tokenizer = load_model(thinker, "cpu")
