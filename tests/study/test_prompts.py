@@ -195,7 +195,9 @@ def test_a_cut_off_thinking_is_told_once_a_task(make: Make, home: Path) -> None:
     created = create_study(open_store(), make(TURNS, max_new_tokens=4))
     said: list[str] = []
     run_study(created, trials=3, say=said.append)
-    told = "tasks.t: 100% of 1 answers are none, since thinking was cut off; give it more tokens"
+    told = (
+        "tasks.t: 100% of 1 answers are none, since thinking was cut off; let it write more tokens"
+    )
     (line,) = [line for line in said if "cut off" in line]
     assert line.startswith(f"trial 0: {told}")
     best = created.best()
