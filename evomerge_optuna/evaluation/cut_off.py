@@ -16,6 +16,7 @@ def cut_off_remark(key: str, cut_off: Sequence[bool]) -> str:
     if share <= MUCH:
         return ""
     return (
-        f"{key}: {share:.0%} of {len(cut_off)} answers are none, since thinking was cut off; let it "
-        "write more tokens, or write chat_args: {enable_thinking: false} where its template reads it"
+        f"{key}: {share:.0%} of {len(cut_off)} answers are none, since thinking was cut off; let "
+        "it write more tokens, or write chat_args: {enable_thinking: false} where the template "
+        "reads it"
     )

@@ -77,18 +77,35 @@ def read_prompts(
         SpecError: a chat template is missing or takes no such messages, or a prompt is longer than
             a model has positions for.
     """
-    found = {}
+    found: dict[str, str] = {}
+    identified = [(_identity(reader), reader) for reader in readers]
     with on_day(day):
         for runner in tasks.values():
             _check_template(runner, readers)
-            for reader in readers:
-                for split in (split for split in runner.splits if split in splits):
-                    place = f"{runner.key}.data.{split}"
-                    problems = runner.problems(split)
-                    given = runner.given(_reader_for(runner, reader), problems)
-                    _check_lengths(runner, reader, problems, given, place)
-                    found[f"{place} as {reader.key} reads it"] = _sha256(given)
+            for split in (split for split in runner.splits if split in splits):
+                place = f"{runner.key}.data.{split}"
+                known: dict[Any, str] = {}
+                for alike, reader in identified:
+                    if alike not in known:
+                        known[alike] = _read(runner, reader, split, place)
+                    found[f"{place} as {reader.key} reads it"] = known[alike]
     return found
+
+
+def _read(runner: TaskRunner[Any], reader: Reader, split: str, place: str) -> str:
+    problems = runner.problems(split)
+    given = runner.given(_reader_for(runner, reader), problems)
+    _check_lengths(runner, reader, problems, given, place)
+    return _sha256(given)
+
+
+def _identity(reader: Reader) -> Any:
+    """Equal for readers that read alike, of which one is asked: there may be many prompts."""
+    backend = getattr(reader.tokenizer, "backend_tokenizer", None)
+    if backend is None or reader.processor is not None:
+        return id(reader)
+    named = str(reader.tokenizer.special_tokens_map), str(reader.tokenizer.chat_template)
+    return hashlib.sha256(backend.to_str().encode()).digest(), *named, reader.positions
 
 
 def _reader_for(runner: TaskRunner[Any], reader: Reader) -> Any:
