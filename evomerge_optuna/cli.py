@@ -477,7 +477,11 @@ def evaluate(
     from evomerge_optuna.study.studies import open_study
 
     is_file = is_spec_file(task)
-    spec = load_spec(Path(task)) if is_file else open_study(_store(storage), task).spec
+    if is_file:
+        spec, day = load_spec(Path(task)), None
+    else:
+        opened = open_study(_store(storage), task)
+        spec, day = opened.spec, opened.day
     if is_file or allow_code:
         allow_code_of(spec)
     if answers is not None:
@@ -485,7 +489,7 @@ def evaluate(
             _say(_console(), line)
     check_exists(model, "MODEL")
     _build_zoo([model], _console())
-    evaluation = score_checkpoint(model, spec, split)
+    evaluation = score_checkpoint(model, spec, split, day)
     for remark in evaluation.remarks.values():
         _say(_console(), remark)
     if answers is not None:

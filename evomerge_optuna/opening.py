@@ -10,6 +10,7 @@ from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study.creation import create_study, with_merged
 from evomerge_optuna.study.foreign import named
+from evomerge_optuna.study.prompts import check_prompts_unchanged
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     MergeStudy,
@@ -68,11 +69,12 @@ def check_unchanged(merge_study: MergeStudy, say: Say) -> None:
     """Before anything is scored: files must be those it began with, other versions are told.
 
     Raises:
-        StudyChangedError: naming every model and data split that differs.
+        StudyChangedError: naming every model and data split that differs, or is read otherwise.
     """
     check_files_unchanged(merge_study)
     if foreign := named(merge_study.read().foreign):
         say(foreign)
+    check_prompts_unchanged(merge_study)
     if changed := changed_versions(merge_study):
         say(
             f"Warning: other versions than when the study was created ({', '.join(changed)}); "

@@ -8,12 +8,19 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from evomerge_optuna.evaluation.batching import longest_first, within_memory
+from evomerge_optuna.evaluation.lengths import fitted, room
 from evomerge_optuna.evaluation.prompts import encode
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.spec import Cut
 
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], batch_size: int
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int,
+    too_long: Cut | None = None,
 ) -> list[float]:
     """For each prompt and continuation the sum of log p(token | tokens before), in nats.
 
@@ -21,8 +28,15 @@ def log_likelihoods(
     lm-evaluation-harness. White space at the prompt's end belongs to the continuation, since most
     vocabularies have it at the beginning of words. Where the tokens of the prompt grow into
     those of the continuation, the last token is predicted at least.
+
+    Args:
+        too_long: how prompts are cut for which the model has no positions; refused unless given.
+
+    Raises:
+        SpecError: a pair is too long.
     """
-    encoded = [_encode_pair(tokenizer, *pair) for pair in pairs]
+    longest, bos = positions(model.config), tokenizer.bos_token_id
+    encoded = [_fitted(*encode_pair(tokenizer, *pair), longest, too_long, bos) for pair in pairs]
     found = [0.0] * len(encoded)
     waiting = longest_first([whole for whole, _ in encoded])
 
@@ -55,7 +69,16 @@ def _measure(model: Any, rows: list[tuple[list[int], int]]) -> list[float]:
     ]
 
 
-def _encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], int]:
+def _fitted(
+    whole: list[int], given: int, positions: int | None, too_long: Cut | None, bos: int | None
+) -> tuple[list[int], int]:
+    """The same with a prompt that leaves room for the continuation."""
+    rest = whole[given:]
+    prompt = fitted(whole[:given], room(positions, len(rest)), too_long, bos)
+    return prompt + rest, len(prompt)
+
+
+def encode_pair(tokenizer: Any, prompt: str, continuation: str) -> tuple[list[int], int]:
     """The token ids of both as one text, and how many of them are given."""
     begun = prompt.rstrip()
     whole = encode(tokenizer, prompt + continuation)

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from itertools import chain, islice
 from typing import Any
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.blocks import WHOLE, Block
+from evomerge_optuna.evaluation.day import on_day
+from evomerge_optuna.evaluation.reading import Reader, read_prompts
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks import Outcome, runners
 from evomerge_optuna.spec import StudySpec
@@ -57,9 +60,14 @@ class Evaluation:
 
 
 class Evaluator:
-    """Scores models on the tasks of a spec; data is loaded once for each split."""
+    """Scores models on the tasks of a spec; data is loaded once for each split.
 
-    def __init__(self, spec: StudySpec) -> None:
+    Args:
+        day: that chat templates tell; None: the day on which a model is scored.
+    """
+
+    def __init__(self, spec: StudySpec, day: date | None = None) -> None:
+        self._day = day
         self._runners = runners(spec.tasks)
         self._batch_size = spec.evaluation.batch_size
 
@@ -73,6 +81,14 @@ class Evaluator:
             if split in runner.splits:
                 runner.problems(split)
                 runner.shots()
+
+    def check(self, reader: Reader, split: str) -> None:
+        """Looks through the prompts of a split before a model is loaded.
+
+        Raises:
+            SpecError: it cannot be asked so, see `read_prompts`.
+        """
+        read_prompts(self._runners, [reader], self._day, [split])
 
     def evaluate(
         self,
@@ -120,7 +136,8 @@ class Evaluator:
                 )
             parts = [block.of(runner.problems(split)) for block in blocks]
             problems = list(chain.from_iterable(parts))
-            outcomes = iter(runner.run(model, reader, problems, self._batch_size))
+            with on_day(self._day):
+                outcomes = iter(runner.run(model, reader, problems, self._batch_size))
             for own, part in zip(found, parts, strict=True):
                 own += islice(outcomes, len(part))
         return [self._score(split, outcomes) for outcomes in found]

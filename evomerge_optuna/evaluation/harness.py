@@ -1,7 +1,7 @@
 """lm-evaluation-harness (the extra `lm-eval`): its tasks, and models as it takes them."""
 
-import copy
 import gc
+import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,17 @@ import torch
 from jinja2 import Environment, TemplateError, meta
 from lm_eval.api.registry import get_model, metric_registry
 from lm_eval.evaluator import evaluate
-from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.batching import within_memory
+from evomerge_optuna.evaluation.choice import encode_pair
+from evomerge_optuna.evaluation.harness_model import HarnessModel
+from evomerge_optuna.evaluation.lengths import Given
+from evomerge_optuna.evaluation.prompts import encode
+from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import LMEvalTask
 
@@ -28,6 +33,7 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of all that is 
 
 # As `simple_evaluate` and the harness's command line have them, so that scores are the same.
 _SEED, _OTHER_SEED = 0, 1234
+_MAX_GEN_TOKS = 256  # of an answer, where the task says nothing
 
 
 class HarnessTask:
@@ -93,7 +99,10 @@ class HarnessTask:
     def samples(
         self, model: Any, tokenizer: Any, split: str, places: list[int], batch_size: int
     ) -> list[dict[str, Any]]:
-        """What the harness logs of each of these documents, which are in ascending order."""
+        """What the harness logs of each of these documents, which are in ascending order.
+
+        And whether the model was `cut_off` while it thought.
+        """
         self.documents(split, self._key)
         name = self._spec.task
         found: list[dict[str, Any]] = []
@@ -101,8 +110,9 @@ class HarnessTask:
         def run(size: int) -> None:
             self._task.set_fewshot_seed(_OTHER_SEED)
             with _seeded():
+                lm = self._lm(model, tokenizer, size)
                 results = evaluate(
-                    lm=self._lm(model, tokenizer, size),
+                    lm=lm,
                     task_dict={"tasks": {name: self._task}, "groups": {}, "group_map": {}},
                     samples={name: places},
                     bootstrap_iters=0,
@@ -112,20 +122,72 @@ class HarnessTask:
                     fewshot_as_multiturn=self._spec.chat,
                 )
             logged = results["samples"][name]
-            found[:] = [sample for sample in logged if sample["filter"] == self._spec.filter]
+            cut_off = {places[number] for number in getattr(lm, "cut_off", ())}
+            found[:] = [
+                {**sample, "cut_off": sample["doc_id"] in cut_off}
+                for sample in logged
+                if sample["filter"] == self._spec.filter
+            ]
 
         with _as_it_was(model):
             within_memory(batch_size, run)
         return found
 
+    def given(self, tokenizer: Any, split: str, places: list[int]) -> list[list[Given]]:
+        """What a model with this tokenizer is given for each of these documents.
+
+        Nothing where the likelihood of a whole text is asked for, which the harness has it read in
+        windows.
+        """
+        self.documents(split, self._key)
+        thinking = thinking_of(tokenizer, self._spec.thinking)
+
+        def rendered(chat: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            return str(
+                tokenizer.apply_chat_template(
+                    chat,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                    **self._spec.chat_args,
+                )
+            )
+
+        def given(kind: str, arguments: tuple[Any, ...]) -> list[Given]:
+            if kind == "generate_until":
+                added = normalize_gen_kwargs(arguments[1], _MAX_GEN_TOKS)["max_gen_toks"]
+                return [Given(encode(tokenizer, arguments[0]), added)]
+            if kind != "loglikelihood":
+                return []
+            prompt, option = arguments
+            whole, count = encode_pair(
+                tokenizer, thinking.ended(prompt) if thinking else prompt, option
+            )
+            return [Given(whole[:count], len(whole) - count)]
+
+        self._task.set_fewshot_seed(_OTHER_SEED)
+        with _seeded():
+            self._task.build_all_requests(
+                samples=places,
+                system_instruction=self._spec.system,
+                apply_chat_template=self._spec.chat,
+                fewshot_as_multiturn=self._spec.chat,
+                chat_template=rendered if self._spec.chat else None,
+            )
+        found: list[list[Given]] = [[] for _ in places]
+        for request in self._task.instances:
+            found[request.doc_id] += given(request.request_type, request.args)
+        return found
+
     def _lm(self, model: Any, tokenizer: Any, batch_size: int) -> Any:
         if self._spec.backend is not None:
-            args = {"pretrained": model.name_or_path, **self._spec.backend_args}
-            device = str(model.device)
-            return _backend(self._spec.backend, tuple(sorted(args.items())), batch_size, device)
-        if tokenizer.pad_token is None:
-            tokenizer = copy.deepcopy(tokenizer)  # which the harness gives one
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+            args: dict[str, Any] = {"pretrained": model.name_or_path, **self._spec.backend_args}
+            if self._spec.chat_args:
+                args["chat_template_args"] = self._spec.chat_args
+            if self._spec.thinking:
+                args["think_end_token"] = self._spec.thinking
+            return _backend(self._spec.backend, args, batch_size, str(model.device))
+        return HarnessModel(model, tokenizer, batch_size, self._spec)
 
     def _set_shots(self) -> None:
         # As `simple_evaluate` has it: a task that says 0 is never given shots.
@@ -204,16 +266,16 @@ def _refuse_hub_code(configuration: dict[str, Any], spec: LMEvalTask, key: str) 
 _backends: dict[Any, Any] = {}  # the last one: two may not fit on a device
 
 
-def _backend(name: str, args: tuple[tuple[str, Any], ...], batch_size: int, device: str) -> Any:
+def _backend(name: str, args: dict[str, Any], batch_size: int, device: str) -> Any:
     """A model of the harness that has loaded this checkpoint; kept until another is asked for."""
-    wanted = (name, args, batch_size, device)
+    wanted = (name, json.dumps(args, sort_keys=True), batch_size, device)
     if wanted not in _backends:
         _backends.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         options = {"batch_size": batch_size, "device": device}
-        _backends[wanted] = get_model(name).create_from_arg_obj(dict(args), options)
+        _backends[wanted] = get_model(name).create_from_arg_obj(args, options)
     return _backends[wanted]
 
 

@@ -8,18 +8,35 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from evomerge_optuna.evaluation.batching import longest_first, within_memory
+from evomerge_optuna.evaluation.lengths import fitted, room
+from evomerge_optuna.evaluation.prompts import encode
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.spec import Cut
 
 
 @torch.inference_mode()
 def negative_log_likelihoods(
-    model: Any, tokenizer: Any, texts: Sequence[str], batch_size: int
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    batch_size: int,
+    too_long: Cut | None = None,
 ) -> list[tuple[float, int]]:
     """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted.
 
     A text of one token, which has nothing before it, counts none. Texts are batched by length; see
     `within_memory` for what happens, and is raised, where a batch does not fit.
+
+    Args:
+        too_long: how texts are cut for which the model has no positions; refused unless given.
+
+    Raises:
+        SpecError: a text is too long.
     """
-    encoded = [tokenizer(text)["input_ids"] for text in texts]
+    left = room(positions(model.config), 0)
+    encoded = [
+        fitted(encode(tokenizer, text), left, too_long, tokenizer.bos_token_id) for text in texts
+    ]
     results: list[tuple[float, int]] = [(0.0, 0)] * len(encoded)
     waiting = [place for place in longest_first(encoded) if len(encoded[place]) > 1]
 

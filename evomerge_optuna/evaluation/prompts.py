@@ -1,12 +1,14 @@
 """Prompts: a problem after its shots, as plain text or through the tokenizer's chat template."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.end_of_text import without_end
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.spec import IMAGE, LMEvalTask, Prompted, StudySpec, VqaTask
+from evomerge_optuna.spec import IMAGE, Asked, LMEvalTask, Prompted, StudySpec, VqaTask
 
 Content = str | list[dict[str, str]]  # a text, or texts and the places of images
 Message = dict[str, Content]
@@ -35,7 +37,7 @@ def prompts(
         for shot in shots
         for message in (_message("user", shot.text), _message("assistant", shot.reference or ""))
     ]
-    return _chats(tokenizer, task.system, turns, [problem.text for problem in problems], key)
+    return _chats(tokenizer, task, turns, [problem.text for problem in problems], key)
 
 
 def image_prompts(
@@ -52,7 +54,7 @@ def image_prompts(
     """
     if task.chat:
         contents = [_parts(problem.text) for problem in problems]
-        return _chats(processor, task.system, [], contents, key)
+        return _chats(processor, task, [], contents, key)
     placeholder = getattr(processor, "image_token", None)
     if not isinstance(placeholder, str):
         raise SpecError(
@@ -62,29 +64,29 @@ def image_prompts(
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """The text's token ids with the tokenizer's special tokens, once.
+    """The text's token ids with what the tokenizer puts before it, once, and nothing behind it.
 
     A chat template may have written the first token, which most tokenizers would add again.
     """
     begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    ids: list[int] = tokenizer(text, add_special_tokens=not begun)["input_ids"]
+    ids: list[int] = without_end(tokenizer)(text, add_special_tokens=not begun)["input_ids"]
     return ids
 
 
-def check_chats(spec: StudySpec) -> None:
-    """Tries the chat tasks' templates with the tokenizer of every model that `study test` scores.
+def check_chat(task: Asked | LMEvalTask, tokenizer: Any, key: str) -> None:
+    """Tries a chat task's template.
 
     Raises:
-        SpecError: a model's tokenizer has no chat template, or it takes no such messages.
+        SpecError: the tokenizer has no chat template, or the template takes no such messages.
     """
-    from evomerge_optuna.models.catalog import load_tokenizer
+    if task.chat:
+        _chats(tokenizer, task, [], ["a"], key)
 
-    for name, task in spec.tasks.items():
-        if not isinstance(task, Prompted | LMEvalTask) or not task.chat:
-            continue
-        for key, model in spec.model_ids().items():
-            tokenizer = load_tokenizer(model, key)
-            _chats(tokenizer, task.system, [], ["a"], f"{key}: {model}: tasks.{name}")
+
+def reads(tokenizer: Any, argument: str) -> bool:
+    """Has the chat template this variable?"""
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    return re.search(rf"\b{re.escape(argument)}\b", template) is not None
 
 
 def check_eyes(spec: StudySpec) -> None:
@@ -108,12 +110,17 @@ def check_eyes(spec: StudySpec) -> None:
 
 
 def _chats(
-    tokenizer: Any, system: str | None, turns: list[Message], contents: Sequence[Content], key: str
+    tokenizer: Any,
+    task: Asked | LMEvalTask,
+    turns: list[Message],
+    contents: Sequence[Content],
+    key: str,
 ) -> list[str]:
     """Conversations that end with these contents, each where the model's answer begins.
 
     Args:
         tokenizer: or a processor.
+        task: has the system message, and what else the template reads.
         turns: what comes before in all of them, after the system message.
 
     Raises:
@@ -126,13 +133,14 @@ def _chats(
             + ("" if is_processor else "write chat_template: auto, or a template, in merge, or ")
             + "leave chat out and write the whole prompt"
         )
-    before = [] if system is None else [_message("system", system)]
+    before = [] if task.system is None else [_message("system", task.system)]
     try:
         return [
             tokenizer.apply_chat_template(
                 [*before, *turns, _message("user", content)],
                 tokenize=False,
                 add_generation_prompt=True,
+                **task.chat_args,
             )
             for content in contents
         ]

@@ -11,7 +11,7 @@ from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
-from evomerge_optuna.report.numbers import show_score
+from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.result import result_of
@@ -37,7 +37,7 @@ of the study `{spec.study}` ({objectives(spec)}).
 ## Scores
 
 With 95% intervals. The search saw the search split, so its score there flatters the model.
-
+{_day(merge_study)}
 {_score_table(merge_study, trial)}
 
 ## Lineage
@@ -87,7 +87,7 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     rows = [
         [f"`{metric}`", split, str(score.n), show_score(score, metric)]
         for split in SPLITS
-        for metric, score in by_split.get(split, {}).items()
+        for metric, score in worth_showing(by_split.get(split, {})).items()
     ]
     shown = table(["metric", "split", "n", "score"], rows)
     if "test" in by_split:
@@ -105,6 +105,14 @@ def _lineage(merge_study: MergeStudy) -> str:
             for key, model in merge_study.spec.model_ids().items()
         ),
     )
+
+
+def _day(merge_study: MergeStudy) -> str:
+    """What chat templates said in the prompts, where there are any."""
+    chats = any(getattr(task, "chat", False) for task in merge_study.spec.tasks.values())
+    if not chats or merge_study.day is None:
+        return ""
+    return f"Where a chat template tells the day, it told {merge_study.day}.\n"
 
 
 def _vision(spec: StudySpec) -> str:

@@ -4,6 +4,8 @@ import math
 import re
 
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.spec import CUT_OFF
+from evomerge_optuna.study.result import Scores
 
 # Of lm-evaluation-harness too; what else a metric may be is no share for sure.
 _SHARE = re.compile(r"(accuracy|_share|\.rouge_l|\.acc\w*|\.exact_match|\.em|\.f1)$")
@@ -12,6 +14,15 @@ _SHARE = re.compile(r"(accuracy|_share|\.rouge_l|\.acc\w*|\.exact_match|\.em|\.f
 def is_share(metric: str) -> bool:
     """Is it a share of problems, or a score between 0 and 1 that is read as one?"""
     return _SHARE.search(metric) is not None
+
+
+def worth_showing(scores: Scores) -> Scores:
+    """All scores but those of a thinking that was never cut off."""
+    return {
+        metric: score
+        for metric, score in scores.items()
+        if score.value or not metric.endswith(f".{CUT_OFF}")
+    }
 
 
 def show_number(value: float, metric: str, sign: str = "") -> str:

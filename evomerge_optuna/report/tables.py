@@ -12,7 +12,12 @@ from rich.table import Table
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.gap import Gap, gaps
-from evomerge_optuna.report.numbers import show_number, show_score, show_score_and_n
+from evomerge_optuna.report.numbers import (
+    show_number,
+    show_score,
+    show_score_and_n,
+    worth_showing,
+)
 from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.compare import Comparison
 from evomerge_optuna.study.final import (
@@ -84,7 +89,7 @@ def evaluation_table(model: str, evaluation: Evaluation) -> Table:
     """Every metric of a model on one split, with 95% intervals."""
     table = _table("metric", "n", f"score on {evaluation.split}")
     table.title = escape(model)
-    for metric, score in evaluation.scores.items():
+    for metric, score in worth_showing(evaluation.scores).items():
         table.add_row(metric, str(score.n), show_score(score, metric))
     return table
 

@@ -24,8 +24,11 @@ from evomerge_optuna.spec.study import (
     StudySpec,
 )
 from evomerge_optuna.spec.tasks import (
+    CUT_OFF,
     IMAGE,
+    Asked,
     ChoiceTask,
+    Cut,
     Generated,
     GenerateTask,
     LMEvalTask,
@@ -40,13 +43,16 @@ from evomerge_optuna.spec.tasks import (
 
 __all__ = [
     "COSTS",
+    "CUT_OFF",
     "IMAGE",
     "MERGED",
     "MERGE_OPTIONS",
     "SEARCHED_PARAMETERS",
     "SPLITS",
+    "Asked",
     "ChoiceTask",
     "Constraint",
+    "Cut",
     "DTypeName",
     "DataSource",
     "Documents",

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
 from evomerge_optuna.spec.part import Integer, Strict
@@ -37,6 +37,32 @@ Scorer = Annotated[
 ]
 
 
+# What becomes of a prompt or text for which a model has no positions, where it is not refused:
+# what comes first is left out, or what is in the middle.
+Cut = Literal["cut", "cut_middle"]
+
+CUT_OFF = "cut_off_share"  # the metric: answers that are none, since thinking had no end
+
+# What `apply_chat_template` is given by the program itself.
+_NOT_OF_THE_TEMPLATE = (
+    *("conversation", "messages", "add_generation_prompt", "continue_final_message", "tokenize"),
+    *("return_dict", "return_tensors", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    *("padding", "truncation", "max_length"),
+)
+
+
+def _check_chat_args(given: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in given:
+        if name in _NOT_OF_THE_TEMPLATE:
+            raise ValueError(f"'{name}' is none of the template's own variables; remove it")
+    return given
+
+
+_NO_CHAT = "chat_args: only a chat has a template that reads them; write chat: true"
+
+ChatArgs = Annotated[dict[str, JsonValue], AfterValidator(_check_chat_args)]
+
+
 class Asked(Strict):
     """What is common to tasks with a question and an answer.
 
@@ -54,11 +80,15 @@ class Asked(Strict):
     """By the tokenizer's chat template, the prompt as the user's message."""
     system: str | None = None
     """The system message of a chat."""
+    chat_args: ChatArgs = Field(default_factory=dict)
+    """What else the chat template reads, as `{enable_thinking: false}`."""
 
     @model_validator(mode="after")
-    def _system_of_a_chat(self) -> "Asked":
+    def _of_a_chat(self) -> "Asked":
         if self.system is not None and not self.chat:
             raise ValueError("system: only a chat has a system message; write chat: true")
+        if self.chat_args and not self.chat:
+            raise ValueError(_NO_CHAT)
         return self
 
 
@@ -73,9 +103,12 @@ class Prompted(Asked):
     """Solved problems before each prompt: rows, or a data set and how many of it."""
     target_delimiter: str = " "
     """Between prompt and answer."""
+    too_long: Cut | None = None
+    """What becomes of a prompt that is longer than a model has positions for, its answer included:
+    `cut` leaves out its beginning, `cut_middle` its middle. Refused unless given."""
 
 
-class Generated(Strict):
+class Generated(Asked):
     """What is common to tasks whose answer is generated greedily and compared with the data's."""
 
     scorer: Scorer = "last_number"
@@ -85,7 +118,10 @@ class Generated(Strict):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """An answer ends before the first of these."""
     max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
-    """An answer ends after so many tokens at the latest."""
+    """An answer ends after so many tokens at the latest, thinking included."""
+    thinking: Annotated[str, Field(min_length=1)] | None = None
+    """What ends the thinking of a model that thinks before it answers, as `</think>`; found from
+    the tokenizer unless given. What stands before it counts for nothing."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -94,7 +130,8 @@ class Generated(Strict):
             found = ("accuracy", "number_accuracy")
         elif self.scorer == "rouge_l":
             found = ("rouge_l",)
-        return (*found, "language_share") if self.language else found
+        thinks = (CUT_OFF,) if self.chat or self.thinking else ()
+        return (*found, *(("language_share",) if self.language else ()), *thinks)
 
 
 class GenerateTask(Prompted, Generated):
@@ -104,7 +141,7 @@ class GenerateTask(Prompted, Generated):
     """What kind of task it is."""
 
 
-class VqaTask(Asked, Generated):
+class VqaTask(Generated):
     """Visual question answering: generate an answer to a text about an image."""
 
     type: Literal["vqa"]
@@ -164,6 +201,9 @@ class PerplexityTask(Strict):
     """The texts of each split."""
     text: Template = "{text}"
     """A template with `{column}` for what a row has there."""
+    too_long: Cut | None = None
+    """What becomes of a text that is longer than a model has positions for: `cut` leaves out its
+    beginning, `cut_middle` its middle. Refused unless given."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -206,11 +246,25 @@ class LMEvalTask(Strict):
     """By the tokenizer's chat template."""
     system: str | None = None
     """The system message of a chat."""
+    chat_args: ChatArgs = Field(default_factory=dict)
+    """What else the chat template reads, as `{enable_thinking: false}`."""
+    thinking: Annotated[str, Field(min_length=1)] | None = None
+    """What ends the thinking of a model that thinks before it answers; found from the tokenizer
+    unless given. What stands before it counts for nothing."""
+    too_long: Literal["cut"] | None = None
+    """`cut`: the harness leaves out the beginning of a prompt that is longer than a model has
+    positions for, its answer included. Refused unless given."""
     backend: str | None = None
     """A model of the harness by its name, as `vllm`, which loads the candidate's checkpoint; the
     model is handed over in memory unless given."""
     backend_args: dict[str, bool | Integer | float | str] = Field(default_factory=dict)
     """What that model is made with."""
+
+    @model_validator(mode="after")
+    def _of_a_chat(self) -> "LMEvalTask":
+        if self.chat_args and not self.chat:
+            raise ValueError(_NO_CHAT)
+        return self
 
     @model_validator(mode="after")
     def _arguments_of_a_backend(self) -> "LMEvalTask":
@@ -226,7 +280,7 @@ class LMEvalTask(Strict):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
+        return (self.metric, CUT_OFF) if self.chat or self.thinking else (self.metric,)
 
 
 Task = Annotated[

@@ -1,6 +1,7 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import optuna
@@ -8,7 +9,7 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_chats, check_eyes
+from evomerge_optuna.evaluation.prompts import check_eyes
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.preflight import Architecture, preflight, with_vision
@@ -18,10 +19,12 @@ from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.study.lock import hold
+from evomerge_optuna.study.prompts import PROMPTS, prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     DATA,
+    DAY,
     FINGERPRINTS,
     IDENTITY,
     LAYERS,
@@ -59,13 +62,13 @@ def create_study(
     spec = with_vision(with_merged(store, spec))
     code = fingerprint_code(spec)
     architecture = preflight(spec)
-    check_chats(spec)
     check_eyes(spec)
     tasks = runners(spec.tasks)
     check_data(tasks)
     _check_racing(spec, tasks)
     _check_languages(spec)
-    space = make_space(spec, architecture.layers)
+    space, day = make_space(spec, architecture.layers), date.today()
+    prompts = prompts_of(spec, space, tasks, day)
     if not space.ranges():
         raise SpecError(
             "merge: there is nothing to search, for every value is fixed; give one of them a range "
@@ -90,6 +93,8 @@ def create_study(
         VERSIONS: versions_of(spec),
         FINGERPRINTS: model_fingerprints(spec),
         DATA: fingerprint_data(tasks) | code,
+        PROMPTS: prompts,
+        DAY: day.isoformat(),
         LAYERS: architecture.layers,
         IDENTITY: identity,
         **({START: next(iter(warm.values()))} if warm else {}),

@@ -13,10 +13,11 @@ from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.merging.tokenizer import give_chat_template
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.answers import keep_final_answers
 from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.renamed import following
@@ -52,17 +53,11 @@ class FinalScores:
 
 
 def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]:
-    """Each source model, the baseline of the search space, and the recipe of the trial.
-
-    The base model is one of the first where it gives the vision: it is what answered about images.
-    """
+    """Each source model, the baseline of the search space, and the recipe of the trial."""
     fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
-    spec = merge_study.spec
-    seeing = ["base_model"] if spec.vision == "base_model" else []
     sources = [
         Contestant(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
-        for key, model in spec.model_ids().items()
-        if key in (*seeing, *(f"models.{alias}" for alias in spec.models))
+        for key, model in sources_of(merge_study.spec).items()
     ]
     space = merge_study.space
     baseline = space.recipe(space.baseline())
@@ -71,6 +66,16 @@ def contestants(merge_study: MergeStudy, trial: FrozenTrial) -> list[Contestant]
         Contestant(space.baseline_name, baseline.digest(), recipe=baseline),
         _contestant(trial),
     ]
+
+
+def sources_of(spec: StudySpec) -> dict[str, str]:
+    """The source models by their keys in the spec.
+
+    The base model is one of them where it gives the vision: it is what answered about images.
+    """
+    seeing = ["base_model"] if spec.vision == "base_model" else []
+    keys = (*seeing, *(f"models.{alias}" for alias in spec.models))
+    return {key: model for key, model in spec.model_ids().items() if key in keys}
 
 
 class FinalScorer:
@@ -82,7 +87,7 @@ class FinalScorer:
         self._study = merge_study
         self._say = say
         self._merger = EveryMerger(merge_study.spec.evaluation)
-        self._evaluator = Evaluator(merge_study.spec)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
 
     def final_scores(self, trial: FrozenTrial) -> list[FinalScores]:
         """Scores every contestant on every split of the spec.
@@ -149,7 +154,10 @@ class FinalScorer:
         if contestant.recipe is None:
             assert contestant.model is not None
             given = self._study.spec.evaluation
-            return load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
+            source = load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
+            space = self._study.space
+            give_chat_template(source[1], space.recipe(space.baseline()))
+            return source
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)
         scored = result_of(trial).sha256

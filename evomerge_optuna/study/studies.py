@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 
 import optuna
@@ -37,6 +37,7 @@ from evomerge_optuna.versions import engine_versions
 SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
 FINGERPRINTS, DATA = "fingerprints", "data"
 IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
+DAY = "day"  # on which it was created, as 2026-11-28: what chat templates tell
 START = "start"  # parameters of the recipe that warms the study
 # Trial attributes.
 ERROR = "error"  # why a candidate could not be built or scored
@@ -102,6 +103,12 @@ class MergeStudy:
     def front(self) -> list[FrozenTrial]:
         """The Pareto front, ranked, of equals the first; of one objective the best trial alone."""
         return self.read().front
+
+    @cached_property
+    def day(self) -> date | None:
+        """When it was created; None: by an earlier version, which did not note it."""
+        given: str | None = self.study.user_attrs.get(DAY)
+        return None if given is None else date.fromisoformat(given)
 
     @cached_property
     def start(self) -> dict[str, float] | None:

@@ -16,7 +16,6 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.prompts import check_chats
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_code
 from evomerge_optuna.models.loading import load_model
@@ -292,9 +291,9 @@ def test_changed_tasks_are_noticed(make: Make, folder: Path, tmp_path: Path) -> 
     assert fingerprint_code(moved) != changed
 
 
-def test_a_chat_needs_a_template(make: Make) -> None:
+def test_a_chat_needs_a_template(make: Make, home: Path) -> None:
     with pytest.raises(SpecError, match=r"base_model: .*tasks\.words\.chat: the tokenizer has no"):
-        check_chats(make(chat=True))
+        create_study(open_store(), make(chat=True))
 
 
 def test_racing_needs_a_mean(make: Make, home: Path) -> None:

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled, texts_of
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
+from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import ChoiceTask
 
@@ -54,19 +57,22 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         asked = "\n".join([content(self.task.prompt, row), *options])
         return Problem(text, right, options, asked, others=tuple(others), place=where)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        from evomerge_optuna.evaluation.choice import encode_pair
+
+        found = iter(encode_pair(tokenizer, *pair) for pair in self._pairs(tokenizer, problems))
+        return [
+            [Given(whole[:given], len(whole) - given) for whole, given in islice(found, count)]
+            for count in (len(problem.options) for problem in problems)
+        ]
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Choice]:
         from evomerge_optuna.evaluation.choice import log_likelihoods
 
-        before = "" if self.task.chat else self.task.target_delimiter
-        asked = self.prompts(tokenizer, problems)
-        pairs = [
-            (prompt, before + option)
-            for prompt, problem in zip(asked, problems, strict=True)
-            for option in problem.options
-        ]
-        found = iter(log_likelihoods(model, tokenizer, pairs, batch_size))
+        pairs = self._pairs(tokenizer, problems)
+        found = iter(log_likelihoods(model, tokenizer, pairs, batch_size, self.task.too_long))
         return [
             choose(self.name, problem, [next(found) for _ in problem.options])
             for problem in problems
@@ -80,6 +86,19 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         chosen = options[found.index(max(found))]
         read = ", ".join(f"{o} {nats:.2f}" for o, nats in zip(options, found, strict=True))
         return Answered(row["prompt"], chosen, read, row["reference"], right, verdict_of(right))
+
+    def _pairs(self, tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        """Every problem's prompt with each of its options, which no thinking comes before."""
+        before = "" if self.task.chat else self.task.target_delimiter
+        thinking = thinking_of(tokenizer, None)
+        asked = self.prompts(tokenizer, problems)
+        if thinking is not None and self.task.chat:
+            asked = [thinking.ended(prompt) for prompt in asked]
+        return [
+            (prompt, before + option)
+            for prompt, problem in zip(asked, problems, strict=True)
+            for option in problem.options
+        ]
 
     def _listed(
         self, key: str, given: str | tuple[str, ...], row: dict[str, Any], where: str

@@ -7,15 +7,18 @@ from typing import Any, ClassVar
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.answers import one_number, written_numbers
+from evomerge_optuna.evaluation.cut_off import cut_off_remark
 from evomerge_optuna.evaluation.expressions import is_expression
 from evomerge_optuna.evaluation.language import is_language
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, texts_of
+from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.stops import Text, empty_remark
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.evaluation.tasks.runner import Outcome
-from evomerge_optuna.spec import Generated, GenerateTask
+from evomerge_optuna.spec import CUT_OFF, Generated, GenerateTask
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Answer(Outcome):
     `found` is what the scorer read in the text, and `match` its score. `right` takes the language
     into account; it is None where scores are no matter of right and wrong, as ROUGE-L is. Several
     right answers are parted by ` | ` in `reference`. `stopped_by` is the stop string that the text
-    ended before.
+    ended before. A model that was `cut_off` while it thought gave no answer.
     """
 
     prompt: str
@@ -36,6 +39,7 @@ class Answer(Outcome):
     language_right: bool
     right: bool | None
     stopped_by: str | None = None
+    cut_off: bool = False
 
     def mark(self) -> bool | None:
         return self.right
@@ -59,6 +63,10 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def check(self, problem: Problem, where: str) -> None:
         check_reference(self.task, problem, where)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        asked = self.prompts(tokenizer, problems)
+        return [[Given(encode(tokenizer, one), self.task.max_new_tokens)] for one in asked]
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Answer]:
@@ -71,6 +79,8 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
             self.task.max_new_tokens,
             batch_size,
             stop=self.task.stop,
+            thinking=self.task.thinking,
+            too_long=self.task.too_long,
         )
         return judged(self.name, self.task, problems, texts)
 
@@ -128,14 +138,21 @@ def _check_numbers(given: Sequence[str], language: str | None, where: str) -> No
 
 
 def judged(
-    name: str, task: Generated, problems: Sequence[Problem], texts: Sequence[str]
+    name: str, task: Generated, problems: Sequence[Problem], texts: Sequence[str | None]
 ) -> list[Answer]:
     """Every problem's text, by the rule of `judge`."""
     return [judge(name, task, *pair) for pair in zip(problems, texts, strict=True)]
 
 
-def judge(name: str, task: Generated, problem: Problem, text: str) -> Answer:
-    """The paper's rule: right when the answer is right and the text is in the language."""
+def judge(name: str, task: Generated, problem: Problem, text: str | None) -> Answer:
+    """The paper's rule: right when the answer is right and the text is in the language.
+
+    Without a text, of a model that was cut off while it thought, nothing is.
+    """
+    if text is None:
+        right = None if task.scorer == "rouge_l" else False
+        wanted = " | ".join(problem.references)
+        return Answer(name, problem.text, "", wanted, None, 0.0, False, right, cut_off=True)
     found, match = best_score(task.scorer, text, problem.references, task.language)
     language_right = task.language is None or is_language(text, task.language)
     return Answer(
@@ -164,13 +181,15 @@ def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score
         "match_accuracy": matches,
         "rouge_l": mean([answer.match * answer.language_right for answer in answers]),
         "language_share": proportion([answer.language_right for answer in answers]),
+        CUT_OFF: proportion([answer.cut_off for answer in answers]),
     }
     return {name: scores[name] for name in task.metrics}
 
 
 def answer_remark(key: str, answers: Sequence[Answer]) -> str:
     """See `TaskRunner.remark`."""
-    return empty_remark(key, [(answer.text, answer.stopped_by) for answer in answers])
+    cut_off = cut_off_remark(key, [answer.cut_off for answer in answers])
+    return cut_off or empty_remark(key, [(answer.text, answer.stopped_by) for answer in answers])
 
 
 def answered_text(row: dict[str, Any]) -> Answered:
@@ -179,5 +198,7 @@ def answered_text(row: dict[str, Any]) -> Answered:
     verdict = verdict_of(right, match * row["language_right"])
     if right is False and match == 1:
         verdict = "wrong language"
+    if row.get("cut_off"):
+        verdict = "cut off"
     read = None if found == row["text"] else found
     return Answered(row["prompt"], row["text"], read, row["reference"], right, verdict)

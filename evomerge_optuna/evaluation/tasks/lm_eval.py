@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
+from evomerge_optuna.evaluation.cut_off import cut_off_remark
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
 from evomerge_optuna.evaluation.stops import empty_remark
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
-from evomerge_optuna.spec import Documents, LMEvalTask
+from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask
 
 if TYPE_CHECKING:
     from evomerge_optuna.evaluation.harness import HarnessTask
@@ -31,7 +33,8 @@ class Document(Problem):
 class Measured(Outcome):
     """One document, what the model gave, and the metric's value, of which scores are made.
 
-    The value is None where the metric says nothing of this document.
+    The value is None where the metric says nothing of this document. A model that was `cut_off`
+    while it thought gave an empty response.
     """
 
     document: int
@@ -39,6 +42,7 @@ class Measured(Outcome):
     responses: Any
     reference: Any
     value: Any
+    cut_off: bool = False
 
     def mark(self) -> bool | None:
         return bool(self.value) if _is_right_or_wrong(self.value) else None
@@ -71,6 +75,11 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
         return Problem(text, content=self._harness.question(row) or text)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        documents = [problem for problem in problems if isinstance(problem, Document)]
+        places = [document.index for document in documents]
+        return self._harness.given(tokenizer, documents[0].split, places)
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Measured]:
@@ -85,6 +94,7 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
                 responses=_plain(sample["filtered_resps"]),
                 reference=_plain(sample["target"]),
                 value=_plain(sample.get(self.task.metric)),
+                cut_off=sample["cut_off"],
             )
             for sample in found
         ]
@@ -96,11 +106,16 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
                 f"{self.key}.data.{split}: the task gives no document a value of "
                 f"{self.task.metric}; give more documents"
             )
-        return {self.task.metric: _score(values, self._harness.aggregate, self.is_mean)}
+        return {
+            self.task.metric: _score(values, self._harness.aggregate, self.is_mean),
+            CUT_OFF: proportion([outcome.cut_off for outcome in outcomes]),
+        }
 
     def remark(self, outcomes: Sequence[Measured]) -> str:
         # Only what `generate_until` gives can be empty; which string ended it is not logged.
-        return empty_remark(self.key, [(_as_text(o.responses).strip(), None) for o in outcomes])
+        return cut_off_remark(self.key, [o.cut_off for o in outcomes]) or empty_remark(
+            self.key, [(_as_text(o.responses).strip(), None) for o in outcomes]
+        )
 
     def answered(self, row: dict[str, Any]) -> Answered:
         value = row["value"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, content, filled
+from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.spec import PerplexityTask
@@ -28,13 +30,16 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
         text = filled(self.task.text, row, where)
         return Problem(text, content=content(self.task.text, row), place=where)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        return [[Given(encode(tokenizer, problem.text))] for problem in problems]
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Likelihood]:
         from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
 
         texts = [problem.text for problem in problems]
-        found = negative_log_likelihoods(model, tokenizer, texts, batch_size)
+        found = negative_log_likelihoods(model, tokenizer, texts, batch_size, self.task.too_long)
         return [
             Likelihood(self.name, text, nll, tokens)
             for text, (nll, tokens) in zip(texts, found, strict=True)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
@@ -92,6 +93,17 @@ class TaskRunner(ABC, Generic[T]):
         Raises:
             SpecError: a column is missing, or it holds what it should not.
         """
+
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        """What a model with this tokenizer is given for each problem; nothing where none can tell.
+
+        Args:
+            tokenizer: the model's; of a task that `sees` its processor.
+
+        Raises:
+            SpecError: the task does not fit the tokenizer.
+        """
+        return [[] for _ in problems]
 
     @abstractmethod
     def run(

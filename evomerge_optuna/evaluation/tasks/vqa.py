@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.images import check_image, image_bytes
+from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled
-from evomerge_optuna.evaluation.prompts import image_prompts
+from evomerge_optuna.evaluation.prompts import encode, image_prompts
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.generate import (
@@ -48,6 +49,13 @@ class VqaRunner(TaskRunner[VqaTask]):
             raise SpecError(f"{where}: a problem has {IMAGE} in its text, as if of another image")
         check_image(problem.image or b"", where)
 
+    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+        """Without the tokens that stand for an image, of which its size decides."""
+        asked = image_prompts(self.task, problems, tokenizer, self.key)
+        return [
+            [Given(encode(tokenizer.tokenizer, one), self.task.max_new_tokens)] for one in asked
+        ]
+
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Answer]:
@@ -61,6 +69,7 @@ class VqaRunner(TaskRunner[VqaTask]):
             self.task.max_new_tokens,
             batch_size,
             stop=self.task.stop,
+            thinking=self.task.thinking,
         )
         return judged(self.name, self.task, problems, texts)
 

@@ -1,0 +1,65 @@
+"""A prompt never ends with the end of the text, which some tokenizers put behind all they read.
+
+A model that is told that the text is over answers at random, or nothing at all.
+"""
+
+import copy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_PROBE = "a"
+_known: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()  # what `without_end` gave
+
+
+def without_end(tokenizer: Any) -> Any:
+    """The tokenizer where it puts nothing behind a text; else a copy that does not.
+
+    What it puts before a text stays.
+    """
+    if tokenizer not in _known:
+        before, behind = _around(tokenizer)
+        # The tokenizer itself must not be a value here: it would keep its own key alive.
+        _known[tokenizer] = _copy_with(tokenizer, before) if behind else None
+    changed = _known[tokenizer]
+    return tokenizer if changed is None else changed
+
+
+def processor_without_end(processor: Any) -> Any:
+    """A processor whose tokenizer is `without_end`; the given one stays as it is."""
+    tokenizer = without_end(processor.tokenizer)
+    if tokenizer is processor.tokenizer:
+        return processor
+    changed = copy.copy(processor)
+    changed.tokenizer = tokenizer
+    return changed
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The token ids that are put before and behind every text."""
+    try:
+        plain: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+    except Exception:  # a vocabulary of words, which has no token for all else
+        plain = []
+    whole: list[int] = tokenizer(_PROBE if plain else "")["input_ids"]
+    if not plain:  # nothing tells where a text would stand; the end is what is called so
+        ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {tokenizer.bos_token_id, None}
+        count = sum(token not in ends for token in whole)
+        return whole[:count], whole[count:]
+    places = range(len(whole) - len(plain) + 1)
+    start = next((p for p in places if whole[p : p + len(plain)] == plain), 0)
+    return whole[:start], whole[start + len(plain) :]
+
+
+def _copy_with(tokenizer: Any, before: list[int]) -> Any:
+    """A copy of the tokenizer that puts these ids before a text, and nothing behind it."""
+    changed = copy.deepcopy(tokenizer)
+    if hasattr(changed, "backend_tokenizer"):
+        from tokenizers.processors import TemplateProcessing
+
+        names = [tokenizer.convert_ids_to_tokens(token) for token in before]
+        changed.backend_tokenizer.post_processor = TemplateProcessing(
+            single=[*names, "$A"], special_tokens=list({*zip(names, before, strict=True)})
+        )
+    else:
+        changed.build_inputs_with_special_tokens = lambda ids, pair=None: [*before, *ids]
+    return changed

@@ -1,0 +1,149 @@
+"""How models read the prompts of tasks: looked through before anything is scored, and hashed."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.blind import Blind
+from evomerge_optuna.evaluation.day import on_day
+from evomerge_optuna.evaluation.lengths import Given
+from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.prompts import check_chat, reads
+from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
+from evomerge_optuna.models.catalog import load_config, load_processor, load_tokenizer
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.vision import sees
+from evomerge_optuna.spec import LMEvalTask, Prompted
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a model reads with.
+
+    Attributes:
+        key: the model's place in the spec.
+        model: its name.
+        positions: that it has for tokens; None: no bound is known.
+        processor: of images; None: it has no eyes.
+    """
+
+    key: str
+    model: str
+    tokenizer: Any
+    positions: int | None
+    processor: Any | None = None
+
+
+def reader_of(key: str, model: str) -> Reader:
+    """What a model by itself reads with.
+
+    Raises:
+        SpecError: its configuration, its tokenizer or its processor cannot be read.
+    """
+    config, tokenizer = load_config(model, key), load_tokenizer(model, key)
+    processor = load_processor(model, key) if sees(config) else None
+    return Reader(key, model, tokenizer, positions(config), processor)
+
+
+def check_chat_args(tasks: Tasks, readers: Sequence[Reader]) -> None:
+    """Refuses what no model's chat template reads, as where a name is misspelt.
+
+    Raises:
+        SpecError: naming it.
+    """
+    having = [own for reader in readers for own in (reader.tokenizer, reader.processor)]
+    for runner in tasks.values():
+        for argument in getattr(runner.task, "chat_args", {}):
+            if not any(reads(own, argument) for own in having):
+                raise SpecError(
+                    f"{runner.key}.chat_args: no chat template of the models reads '{argument}'; "
+                    "correct or remove it"
+                )
+
+
+def read_prompts(
+    tasks: Tasks, readers: Sequence[Reader], day: date | None, splits: Iterable[str]
+) -> dict[str, str]:
+    """SHA-256 of the tokens that each model is given of each task and split.
+
+    Args:
+        day: that chat templates tell; None: today.
+
+    Raises:
+        SpecError: a chat template is missing or takes no such messages, or a prompt is longer than
+            a model has positions for.
+    """
+    found: dict[str, str] = {}
+    identified = [(_identity(reader), reader) for reader in readers]
+    with on_day(day):
+        for runner in tasks.values():
+            _check_template(runner, readers)
+            for split in (split for split in runner.splits if split in splits):
+                place = f"{runner.key}.data.{split}"
+                known: dict[Any, str] = {}
+                for alike, reader in identified:
+                    if alike not in known:
+                        known[alike] = _read(runner, reader, split, place)
+                    found[f"{place} as {reader.key} reads it"] = known[alike]
+    return found
+
+
+def _read(runner: TaskRunner[Any], reader: Reader, split: str, place: str) -> str:
+    problems = runner.problems(split)
+    given = runner.given(_reader_for(runner, reader), problems)
+    _check_lengths(runner, reader, problems, given, place)
+    return _sha256(given)
+
+
+def _identity(reader: Reader) -> Any:
+    """Equal for readers that read alike, of which one is asked: there may be many prompts."""
+    backend = getattr(reader.tokenizer, "backend_tokenizer", None)
+    if backend is None or reader.processor is not None:
+        return id(reader)
+    named = str(reader.tokenizer.special_tokens_map), str(reader.tokenizer.chat_template)
+    return hashlib.sha256(backend.to_str().encode()).digest(), *named, reader.positions
+
+
+def _reader_for(runner: TaskRunner[Any], reader: Reader) -> Any:
+    if not runner.sees:
+        return reader.tokenizer
+    return reader.processor or Blind(reader.tokenizer)
+
+
+def _check_template(runner: TaskRunner[Any], readers: Sequence[Reader]) -> None:
+    """Tries the chat template of every model; of a task with images a processor has it."""
+    if isinstance(runner.task, Prompted | LMEvalTask):
+        for reader in readers:
+            check_chat(runner.task, reader.tokenizer, f"{reader.key}: {reader.model}: {runner.key}")
+
+
+def _check_lengths(
+    runner: TaskRunner[Any],
+    reader: Reader,
+    problems: Sequence[Problem],
+    given: Sequence[Sequence[Given]],
+    place: str,
+) -> None:
+    """Refuses the first problem for which the model has no positions."""
+    limit, cuts = reader.positions, getattr(runner.task, "too_long", None) is not None
+    if limit is None:
+        return
+    for row, (problem, parts) in enumerate(zip(problems, given, strict=True), start=1):
+        for part in parts:
+            # What is cut leaves one token of the prompt at least.
+            if (1 + part.added if cuts else part.length) > limit:
+                raise SpecError(
+                    f"{place}: row {row} ({problem.text[:40]!r}) has {len(part.tokens):,} tokens"
+                    + (f" and {part.added:,} of an answer" if part.added else "")
+                    + f", but {reader.key} ({reader.model}) has positions for {limit:,}; "
+                    + ("shorten the answer" if cuts else "shorten it, or write too_long: cut")
+                )
+
+
+def _sha256(given: Sequence[Sequence[Given]]) -> str:
+    content = [[[list(part.tokens), part.added] for part in parts] for parts in given]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

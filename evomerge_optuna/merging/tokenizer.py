@@ -1,0 +1,75 @@
+"""The tokenizer that a recipe's model will have, before any weight of it is made."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from evomerge_optuna.models.catalog import (
+    load_config,
+    load_processor,
+    load_tokenizer,
+    local_folder,
+)
+from evomerge_optuna.models.vision import text_config, write_files
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
+
+# The keys of a configuration by which mergekit makes a tokenizer; else the base's is copied.
+_MADE = ("tokenizer_source", "tokenizer", "chat_template")
+
+
+def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
+    """The tokenizer and the configuration of a recipe's model, and its processor if it sees.
+
+    Raises:
+        SpecError: a model's files cannot be read.
+        CandidateError: mergekit refuses the recipe.
+    """
+    model = model_of_tokenizer(recipe)
+    if model is None:
+        tokenizer, config = _made(recipe)
+    else:
+        tokenizer, config = load_tokenizer(model, model), load_config(model, model)
+    if recipe.vision is None:
+        return tokenizer, config, None
+    with TemporaryDirectory() as folder:  # as `merging.sight` makes it
+        text = text_config(config, model or recipe.vision)
+        write_files(local_folder(recipe.vision), text, tokenizer, [], Path(folder))
+        processor = load_processor(folder, recipe.vision)
+    return processor.tokenizer, config, processor
+
+
+def give_chat_template(tokenizer: Any, recipe: Recipe) -> None:
+    """A source model's tokenizer that has no chat template gets that of the merge."""
+    if not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = tokenizer_of(recipe)[0].chat_template
+
+
+def model_of_tokenizer(recipe: Recipe) -> str | None:
+    """The model whose tokenizer a recipe's model has; None where mergekit makes one."""
+    own = _of_text(recipe)
+    if isinstance(own, str):
+        return own
+    if any(own.configuration.get(name) is not None for name in _MADE):
+        return None
+    return own.configuration.get("base_model") or own.models()[0]
+
+
+def _of_text(recipe: Recipe) -> MergeRecipe | str:
+    """The merge that gives the tokenizer; of a stack of other models the model's name."""
+    if isinstance(recipe, StackRecipe):
+        return recipe.merges.get(recipe.embeddings, recipe.embeddings)
+    return recipe
+
+
+def _made(recipe: Recipe) -> tuple[Any, Any]:
+    from evomerge_optuna.merging.plan import mergekit_errors, plan_merge  # takes seconds
+
+    merge = _of_text(recipe)
+    assert isinstance(merge, MergeRecipe)
+    with TemporaryDirectory() as folder, mergekit_errors():
+        plan = plan_merge(merge)
+        plan.write_tokenizer(Path(folder))
+        plan.config.save_pretrained(folder)
+        return load_tokenizer(folder, "merge"), plan.config
