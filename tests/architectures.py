@@ -3,6 +3,7 @@
 `python -m tests.architectures` merges all of them and writes the table of docs/architectures.md.
 """
 
+import importlib.metadata
 import re
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from mergekit.architecture import arch_info_for_config
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -240,3 +242,46 @@ def table(rows: list[Row]) -> list[str]:
             f"{', '.join(f'`{name}`' for name in left_out)} |"
         )
     return lines
+
+
+HEAD = """# Architectures
+
+Which causal language models of transformers {version} can be merged: every architecture that can be
+built tiny, two fine-tunes of each merged by `linear`. The candidate in memory and the export, as
+plain `from_pretrained` reads it, are compared with the average that transformers and torch compute
+by themselves. *Kinds* are models of an architecture that differ in what tensors they have, by their
+switches for biases, norms and tied embeddings.
+
+A merge has every tensor of its model's class. Where mergekit {mergekit} has no definition of an
+architecture, or one that leaves tensors out, as Llama's biases, these are merged by the same
+method all the same; plain mergekit then writes another model, which `study create` and the exported
+`mergekit_config.yml` say. Experts are merged as transformers has them in memory, all of a layer in
+one tensor, and exported one by one, as files have them. Which architectures can be
+[stacked](models.md#a-stack) the table says, too.
+
+`python -m tests.architectures` writes this page; `make test-slow` checks it.
+
+"""
+
+
+def main() -> None:
+    """Writes the page."""
+    rows, unbuilt = [], []
+    for model_type in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        try:
+            list(variants(model_type))
+        except Exception:  # the many ways in which there is no tiny model
+            unbuilt.append(model_type)
+            continue
+        print(model_type, flush=True)
+        rows.append(sweep(model_type))
+    head = HEAD.format(
+        version=transformers.__version__, mergekit=importlib.metadata.version("mergekit")
+    )
+    not_tried = ", ".join(f"`{name}`" for name in unbuilt)
+    foot = f"\nNot tried, for want of a tiny model: {not_tried}.\n"
+    TABLE.write_text(head + "\n".join(table(rows)) + "\n" + foot, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
