@@ -97,9 +97,9 @@ def test_while_a_command_runs_it(
     url = database(kind)
     study = long_study(url, tiny, tmp_path, make_spec)
     running = command_line.start("study", "run", "tiny", "--workers", "2", "--storage", url)
-    wait_until(lambda: study.finished() >= 1 or running.poll() is not None, 300)
+    wait_until(lambda: study.finished() >= 1, lambda: running.poll() is None)
     rename(study)
-    out, said = running.communicate(timeout=300)
+    out, said = running.communicate()
     assert running.returncode == 0, out + said
     assert f"{NEW}: 6 trials" in said and "Traceback" not in said
     check_whole(url, 6)
