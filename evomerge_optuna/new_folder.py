@@ -28,7 +28,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(folder)
     except OSError as error:
-        place = str(error.filename or folder)
+        # A failed copy names its source first.
+        place = str(error.filename2 or error.filename or folder)
         if place.startswith(str(temporary)):  # which is gone by now
             place = str(folder)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -22,8 +22,8 @@ SMALL = {
     "search": "--seeds 1 --trials 4",
     "generation": "--repeats 1 --problems 8",
 }
-# It installs mergekit-evolve in an environment of its own.
-ELSEWHERE = {"against_mergekit_evolve"}
+# One installs mergekit-evolve in an environment of its own, one a package that has a real model.
+ELSEWHERE = {"against_mergekit_evolve", "agreement"}
 
 
 @pytest.fixture(scope="module")

@@ -197,11 +197,11 @@ def generated(**parts: Any) -> dict[str, Any]:
         (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
         (
             {"tasks": {"t": {"type": "perplexity", "data": "x", "prompt": "{a}"}}},
-            "spec: tasks.t.prompt: unknown key; known keys are data, text, type",
+            "spec: tasks.t.prompt: unknown key; known keys are data, text, too_long, type",
         ),
         (
             {"tasks": {"t": {"type": "choice", "data": "x", "scorer": "exact"}}},
-            "spec: tasks.t.scorer: unknown key; known keys are answer, answer_as, chat, data, opt",
+            "spec: tasks.t.scorer: unknown key; known keys are answer, answer_as, chat, chat_args, data, labels, options",
         ),
         (
             {

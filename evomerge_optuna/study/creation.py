@@ -64,9 +64,9 @@ def create_study(
     architecture = preflight(spec)
     check_eyes(spec)
     tasks = runners(spec.tasks)
+    _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)
-    _check_languages(spec)
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, day)
     if not space.ranges():

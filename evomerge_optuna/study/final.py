@@ -131,8 +131,9 @@ class FinalScorer:
         for evaluation in found:
             for remark in evaluation.remarks.values():
                 self._say(f"{contestant.name} on {evaluation.split}: {remark}")
-            keep_final_answers(
-                self._study, contestant.name, contestant.identity, evaluation, self._say
+            who = (contestant.name, contestant.identity)
+            following(
+                self._study, partial(keep_final_answers, self._study, *who, evaluation, self._say)
             )
         scores = stored | {evaluation.split: evaluation.scores for evaluation in found}
         marks = {evaluation.split: evaluation.marks() for evaluation in found}

@@ -21,6 +21,8 @@ from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.spec import DataSource, GenerateTask
 
+GZIP = gzip.compress(b"q,a\nx,1\n", mtime=0)
+
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
@@ -187,11 +189,11 @@ def test_a_wrong_encoding_is_told_with_the_cure(rows: Rows, encoding: str, text:
         ("a.parquet", "q,a\n", {}, "it is no sound Parquet file: "),
         ("a.parquet", "q,a\n", {"encoding": "cp932"}, "encoding: is for files of text"),
         ("a.csv.gz", "q,a\n", {}, "it is no sound .gz file: Not a gzipped file"),
-        ("a.csv.gz", gzip.compress(b"q,a\nx,1\n", mtime=0)[:-4], {}, "it is no sound .gz file: Compressed"),
+        ("a.csv.gz", GZIP[:-4], {}, "it is no sound .gz file: Compressed"),
         ("a.csv.zst", "q,a\n", {}, "it is no sound .zst file: "),
         ("a.csv.xz", "q,a\n", {}, "it is no sound .xz file: "),
         ("a.csv.bz2", "q,a\n", {}, "it is no sound .bz2 file: "),
-        ("a.csv", gzip.compress(b"q,a\nx,1\n", mtime=0), {}, "it is compressed by gzip; name it .gz"),
+        ("a.csv", GZIP, {}, "it is compressed by gzip; name it .gz"),
         ("a.csv", b"PK\x03\x04\x14\x00\x00\x00\xff", {}, "a zip archive or an Excel file"),
         ("a.txt", "q,a\n", {}, "has no ending of a file of data; name it as it is: .csv, .tsv"),
         ("a.csv", "q,a\nx,1\n", {"split": "test"}, "split 'test' cannot be had; it has train, or"),

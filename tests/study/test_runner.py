@@ -177,7 +177,7 @@ def test_answers_of_the_best_trials_are_kept(merge_study: MergeStudy) -> None:
         if trial.values[0] < best_so_far:
             best_so_far, improvements = trial.values[0], improvements + 1
     files = list(Path(str(merge_study.store.artifacts)).iterdir())
-    assert len(files) == improvements
+    assert len(files) == 2 * improvements  # on search and on dev
     assert all(len([json.loads(x) for x in f.read_text().splitlines()]) == 20 for f in files)
 
 
