@@ -14,7 +14,7 @@ from evomerge_optuna.evaluation.images import open_image
 from evomerge_optuna.evaluation.lengths import fitted, room
 from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.stops import Text, cut
-from evomerge_optuna.evaluation.thinking import thinking_of
+from evomerge_optuna.evaluation.thinking import thinking_of, written_thinking
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.spec import Cut
 
@@ -180,9 +180,8 @@ class Ends:
 
     def answer(self, tokens: list[int]) -> tuple[str, list[int]] | None:
         """What follows the thinking, stop strings included; see `Thinking.answer`."""
-        if self._thinking is None:
-            return "", tokens
-        return self._thinking.answer(tokens, self._begun)
+        thinking = self._thinking or written_thinking(self._tokenizer, tokens)
+        return ("", tokens) if thinking is None else thinking.answer(tokens, self._begun)
 
     def _is_stopped(self, rest: str, tokens: list[int]) -> bool:
         if not self._stop:

@@ -105,6 +105,17 @@ def thinking_of(tokenizer: Any, given: str | None) -> Thinking | None:
     return Thinking(tokenizer, start, end, added.get(start or ""), added.get(end))
 
 
+def written_thinking(tokenizer: Any, tokens: list[int]) -> Thinking | None:
+    """That of a model whose tokenizer and template name no marks, but which begins with one.
+
+    So does a merge of a model that thinks into the vocabulary of one that does not.
+    """
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True)).lstrip()
+    found = (pair for pair in _MARKS if text.startswith(pair[0]))
+    start, end = next(found, (None, None))
+    return None if end is None else Thinking(tokenizer, start, end, None, None)
+
+
 def _start_of(end: str) -> str | None:
     """What begins the thinking that ends so: `<x>` of `</x>`, `[X]` of `[/X]`."""
     known = {known_end: start for start, known_end in _MARKS}

@@ -222,3 +222,12 @@ def test_what_a_spec_may_not_say(make_spec: SpecMaker) -> None:
         chat=True, chat_args={"tokenize": True}
     )
     assert "thinking" in refusal(thinking="")
+
+
+def test_a_model_that_thinks_in_words_no_tokenizer_knows_of(tmp_path: Path) -> None:
+    """As a merge of a model that thinks, in the vocabulary of one that does not."""
+    line = "ask <think> 2 STOP 9 </think> it is 5 </s>"
+    model, tokenizer = load_model(save_scripted_model(tmp_path / "model", line), "cpu")
+    assert tokenizer.get_added_vocab().keys().isdisjoint({"<think>", "</think>"})
+    assert generate(model, tokenizer, ["ask"], 20, 1, stop=["STOP"]) == ["it is 5"]
+    assert generate(model, tokenizer, ["ask"], 3, 1) == [None]
