@@ -1,0 +1,64 @@
+"""A chat study over a base model without a chat template, whose sources have one or not."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.report.export import export
+from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.final import FinalScorer, choose_trial
+from evomerge_optuna.study.runner import run_study
+from evomerge_optuna.study.storage import open_store
+from tests.conftest import WORDS, SpecMaker, save_tiny_model
+
+TEMPLATE = "{% for m in messages %}word9 {{ m['content'] }} {% endfor %}"
+
+
+def a_study(make_spec: SpecMaker, folder: Path, with_template: str, **merge: str) -> StudySpec:
+    base = save_tiny_model(folder / "base", 0)
+    models = {n: str(save_tiny_model(folder / n, i, base)) for i, n in enumerate("ab", 1)}
+    for name in with_template:
+        tokenizer = AutoTokenizer.from_pretrained(folder / name)
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(folder / name)
+    rows = [{"question": WORDS[i], "answer": WORDS[i + 1]} for i in range(6)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = {
+        "type": "generate", "chat": True, "prompt": "{question}", "answer": "answer",
+        "scorer": "contains", "max_new_tokens": 4,
+        "data": {"search": {"path": str(folder / "rows.jsonl")}},
+    }  # fmt: skip
+    return make_spec(
+        base_model=str(base),
+        models=models,
+        merge={"method": "linear", **merge},
+        tasks={"chat": task},
+        objectives=[{"maximize": "chat.accuracy"}],
+    )
+
+
+@pytest.mark.parametrize("with_template", ["ab", "b"])
+@pytest.mark.parametrize("merge", [{"chat_template": "auto"}, {"tokenizer_source": "b"}], ids=str)
+def test_searched_scored_and_exported(
+    make_spec: SpecMaker,
+    tmp_path: Path,
+    home: Path,
+    with_template: str,
+    merge: dict[str, str],
+) -> None:
+    study = create_study(open_store(), a_study(make_spec, tmp_path, with_template, **merge))
+    run_study(study, 2)
+    best = choose_trial(study, "best")
+    rows = FinalScorer(study).final_scores(best)
+    assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
+    export(study, best, tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == TEMPLATE
+
+
+def test_without_one_the_cure_is_told(make_spec: SpecMaker, tmp_path: Path, home: Path) -> None:
+    with pytest.raises(SpecError, match=r"no chat template.*chat_template: auto"):
+        create_study(open_store(), a_study(make_spec, tmp_path, "ab"))
