@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +210,10 @@ class Row:
     refused: str = ""
 
 
-def sweep(model_type: str) -> Row:
-    """Merges every variant of an architecture."""
+def sweep(model_type: str, most: int | None = None) -> Row:
+    """Merges the variants of an architecture, all of them or the first so many."""
     row = Row(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type], model_type)
-    for options in variants(model_type):
+    for options in islice(variants(model_type), most):
         folder = Path(tempfile.mkdtemp())
         try:
             a, b = save_two(model_type, folder, **options)
