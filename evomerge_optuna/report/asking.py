@@ -17,6 +17,7 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 _PROBLEMS = 4  # of each task
 _TOKENS = 16
+_ROUNDING = 1e-4  # relative difference of the same model's logits
 _MOST = 0.05  # relative difference of a stack's logits: the norms' epsilon is not folded
 
 
@@ -119,7 +120,8 @@ def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
         return None if alike or apart <= _MOST else f"its logits differ by {apart:.1%}"
     if scored.tensors != found.tensors:
         return f"its tensors differ (sha256 {scored.tensors[:12]} and {found.tensors[:12]})"
-    return None if scored.outcomes == found.outcomes else "it answers otherwise"
+    alike = scored.outcomes == found.outcomes and _relative_difference(scored, found) <= _ROUNDING
+    return None if alike else "it answers otherwise"
 
 
 def _told(scored: Replies, found: Replies, recipe: Recipe) -> str:
@@ -130,8 +132,8 @@ def _told(scored: Replies, found: Replies, recipe: Recipe) -> str:
         return (
             f"{whole}; {tokens}; its logits differ by {apart:.1e}, as norms' epsilon is not folded"
         )
-    asked = f"answers to {len(found.outcomes)} problems" if found.outcomes else "logits"
-    return f"{whole}; tensors, {asked}, {tokens}"
+    answers = f"answers to {len(found.outcomes)} problems, " if found.outcomes else ""
+    return f"{whole}; tensors, logits, {answers}{tokens}"
 
 
 def _marks(replies: Replies) -> list[bool | None]:

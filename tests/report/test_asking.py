@@ -83,4 +83,4 @@ def test_what_was_checked_is_said(finished: MergeStudy, tmp_path: Path) -> None:
     export(finished, choose_trial(finished, "best"), tmp_path / "out", said.append)
     (line,) = said
     assert "plain transformers loads it, no tensor missing or left over" in line
-    assert "answers to 4 problems" in line
+    assert "tensors, logits, answers to 4 problems, tokens" in line
