@@ -201,7 +201,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             {"tasks": {"t": {"type": "choice", "data": "x", "scorer": "exact"}}},
-            "spec: tasks.t.scorer: unknown key; known keys are answer, answer_as, chat, chat_args, data, labels, options",
+            "spec: tasks.t.scorer: unknown key; known keys are answer, answer_as, chat, chat_args, "
+            "data, labels, options",
         ),
         (
             {
