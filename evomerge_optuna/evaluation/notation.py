@@ -68,6 +68,10 @@ _FRACTION = re.compile(
 )
 _PLAIN = re.compile(r"\s*-?\s*[\d.,\N{THIN SPACE}]*\d\s*")
 
+_ARABIC = str.maketrans(
+    {"\N{ARABIC DECIMAL SEPARATOR}": ".", "\N{ARABIC THOUSANDS SEPARATOR}": ","}
+)
+
 _GROUP = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}\N{FIGURE SPACE}"
 _GROUP += "\N{PUNCTUATION SPACE}'’_"
 
@@ -79,7 +83,7 @@ def plain(text: str, language: str | None = None) -> str:
         language: an ISO 639 code; where a decimal mark is a comma, blanks group thousands, and
             some have words for them.
     """
-    text = _MINUS.sub("-", to_ascii(text))
+    text = _MINUS.sub("-", to_ascii(text).translate(_ARABIC))
     for pattern, to in _LATEX:
         text = pattern.sub(to, text)
     text = _FRACTION.sub(_fraction, text)

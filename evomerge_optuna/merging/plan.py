@@ -60,6 +60,7 @@ class MergePlan:
     tokenizer_task: BuildTokenizer | None
     options: MergeOptions
     targets: list[Task]
+    is_untied: bool  # the first model's embeddings are tied, the merged model's are not
 
     def order(self) -> tuple[str, ...]:
         """Names of the tensors as `run_merge` takes them, on which random masks depend.
@@ -122,6 +123,7 @@ def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "c
     architecture = merge_architecture(list(configs.values()), files, tied)
     LoaderCache().setup(options=options)
     config = _model_out_config(configuration, architecture)
+    is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
     if not tied:
         config.tie_word_embeddings = False
     planner = MergePlanner(configuration, architecture, options, config)
@@ -146,6 +148,7 @@ def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "c
         tokenizer_task=tokenizers[0] if tokenizers else None,
         options=options,
         targets=targets,
+        is_untied=is_untied,
     )
 
 

@@ -1,9 +1,11 @@
 """The tokenizer that a recipe's model will have, before any weight of it is made."""
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import (
     load_config,
     load_processor,
@@ -44,6 +46,16 @@ def give_chat_template(tokenizer: Any, recipe: Recipe) -> None:
     """A source model's tokenizer that has no chat template gets that of the merge."""
     if not getattr(tokenizer, "chat_template", None):
         tokenizer.chat_template = tokenizer_of(recipe)[0].chat_template
+
+
+def with_chat_template(source: MergeRecipe, merge: MergeRecipe) -> MergeRecipe:
+    """The recipe of a source model alone, which gets the merge's chat template if it has none."""
+    with suppress(SpecError):  # it has no tokenizer
+        if not tokenizer_of(source)[0].chat_template:
+            template = tokenizer_of(merge)[0].chat_template
+            added = {"chat_template": template} if isinstance(template, str) else {}
+            return source.model_copy(update={"configuration": source.configuration | added})
+    return source
 
 
 def model_of_tokenizer(recipe: Recipe) -> str | None:

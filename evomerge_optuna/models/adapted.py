@@ -51,6 +51,17 @@ def merged_folder(base: Path, adapter: Path, name: str) -> Path:
     return derived_folder("adapter", both[:16], lambda folder: _write(base, adapter, name, folder))
 
 
+def is_changed_at_the_ends(base: Path, merged: Path) -> bool:
+    """Has a merged adapter untied the base model's embeddings, or given them more rows?"""
+    from transformers import AutoConfig
+
+    before, after = (AutoConfig.from_pretrained(f, trust_remote_code=False) for f in (base, merged))
+    return any(
+        getattr(before, name, None) != getattr(after, name, None)
+        for name in ("tie_word_embeddings", "vocab_size")
+    )
+
+
 def _write(base: Path, adapter: Path, name: str, folder: Path) -> None:
     import torch
 

@@ -1,6 +1,6 @@
 """The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,14 @@ from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, re
 RECIPE_FILE = "mergekit_config.yml"
 
 
-def model_card(merge_study: MergeStudy, trial: FrozenTrial, digest: str) -> str:
-    """The README.md of an exported checkpoint."""
+def model_card(
+    merge_study: MergeStudy, trial: FrozenTrial, digest: str, remarks: Sequence[str] = ()
+) -> str:
+    """The README.md of an exported checkpoint.
+
+    Args:
+        remarks: why plain mergekit does not make the same model of the recipe.
+    """
     spec, recipe = merge_study.spec, recipe_of(trial)
     front = to_yaml(front_matter(spec))
     versions = merge_study.study.user_attrs[VERSIONS]
@@ -48,11 +54,11 @@ SHA-256, as scored: `{digest}`
 
 ## Recipe
 
-{_how_to_repeat(recipe, versions)}
+{_how_to_repeat(recipe, versions, remarks)}
 """
 
 
-def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
+def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[str]) -> str:
     made_with = f"mergekit {versions['mergekit']}, torch {versions['torch']}"
     if isinstance(recipe, StackRecipe):
         return (
@@ -60,9 +66,11 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str]) -> str:
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
-    command, *remark = recipe.how_to_repeat(RECIPE_FILE)
-    what = "same tensors" if recipe.vision is None else "same text part"
-    how = " ".join([f"`{command}` writes the {what} ({made_with}).", *remark])
+    command, *others = recipe.how_to_repeat(RECIPE_FILE)
+    what = "writes the same tensors" if recipe.vision is None else "writes the same text part"
+    if remarks:
+        what = "merges the same models, but writes another"
+    how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
     return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
 
 

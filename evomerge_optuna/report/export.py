@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError
+from evomerge_optuna.models.adapters import split_adapter
 from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.new_folder import new_folder
@@ -40,7 +41,6 @@ def export(
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: it is not the model that was scored, or the disk is full.
     """
-    from evomerge_optuna.merging.plan import plan_merge
     from evomerge_optuna.models.saved_form import write_saved_form
     from evomerge_optuna.report.asking import ask_both
 
@@ -61,12 +61,14 @@ def export(
         write_saved_form(temporary)
         write_older_form(temporary)
         say(ask_both(merge_study, trial, temporary))
+        remarks: list[str] = []
         if isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
         else:
-            yaml = mergekit_yaml(recipe, plan_merge(recipe).left_out_by_mergekit())
+            remarks = why_mergekit_differs(recipe)
+            yaml = mergekit_yaml(recipe, remarks)
             (temporary / RECIPE_FILE).write_text(yaml, encoding="utf-8")
-        card = model_card(merge_study, trial, digest)
+        card = model_card(merge_study, trial, digest, remarks)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
 
@@ -98,21 +100,45 @@ def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
     return write_checkpoint(recipe, folder, device)
 
 
-def mergekit_yaml(recipe: MergeRecipe, left_out: Sequence[str] = ()) -> str:
-    """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts.
+def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:
+    """Why plain mergekit does not make the same model of a recipe; nothing where it does."""
+    from evomerge_optuna.merging.plan import plan_merge
+    from evomerge_optuna.models.adapted import is_changed_at_the_ends
 
-    Args:
-        left_out: tensors that it would not make, see `MergePlan.left_out_by_mergekit`.
-    """
-    what = "The same tensors again:" if recipe.vision is None else "The text part again:"
-    lines = [what, *recipe.how_to_repeat(RECIPE_FILE)]
-    if left_out:
-        lines.append(
+    found, plan = [], plan_merge(recipe)
+    if left_out := plan.left_out_by_mergekit():
+        found.append(
             f"mergekit leaves out {len(left_out)} tensors that models of this kind have, as "
             f"{left_out[0]}; here they are merged by the same method, so its result is another."
         )
+    adapted = [model for model in recipe.models() if "+" in model]
+    if any(is_changed_at_the_ends(_base_folder(m), local_folder(m)) for m in adapted):
+        found.append(
+            "mergekit cannot merge an adapter that adds tokens, and lets one of tied embeddings "
+            "change both ends; here it is merged as it was trained."
+        )
+    if plan.is_untied:
+        found.append(
+            "mergekit's config.json ties embeddings and head, which differ here; write "
+            "tie_word_embeddings: false into it."
+        )
+    return found
+
+
+def mergekit_yaml(recipe: MergeRecipe, remarks: Sequence[str] = ()) -> str:
+    """The recipe for plain mergekit, which knows neither the zoo nor `~` nor text parts.
+
+    Args:
+        remarks: see `why_mergekit_differs`.
+    """
+    what = "The same tensors again:" if recipe.vision is None else "The text part again:"
+    lines = ["The same recipe:" if remarks else what, *recipe.how_to_repeat(RECIPE_FILE), *remarks]
     locate = mergekit_name if recipe.vision is None else _text_part
     return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
+
+
+def _base_folder(model: str) -> Path:
+    return local_folder(split_adapter(model)[0])
 
 
 def _text_part(model: str) -> str:

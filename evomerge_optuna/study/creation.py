@@ -12,6 +12,7 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_eyes
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
+from evomerge_optuna.merging.tokenizer import with_chat_template
 from evomerge_optuna.models.preflight import Architecture, preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
@@ -178,8 +179,11 @@ def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, di
     """
     if not isinstance(space, ParameterSpace) or space.spec.vision is not None:
         return {}  # with the vision of another model it has that one's configuration, too
+    merge = space.recipe(space.baseline())
     return {
-        f"source {alias}": {RECIPE: space.source(alias).model_dump(mode="json")}
+        f"source {alias}": {
+            RECIPE: with_chat_template(space.source(alias), merge).model_dump(mode="json")
+        }
         for alias in space.spec.models
         if f"models.{alias}" in architecture.others
     }

@@ -149,6 +149,7 @@ def test_last_number(text: str, last: str) -> None:
     ("text", "language", "last"),
     [
         ("1.234,56", "de", "1234.56"),
+        ("١٬٢٣٤٫٥", "ar", "1234.5"),
         ("1.234.567", "es", "1234567"),
         ("Es sind 1.234.", "de", "1234"),
         ("3,5", "fr", "3.5"),

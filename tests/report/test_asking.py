@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers.utils import chat_template_utils
 
 from evomerge_optuna.errors import ExportError
+from evomerge_optuna.report import asking
 from evomerge_optuna.report import export as export_module
 from evomerge_optuna.report.export import export
+from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.final import choose_trial
 from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.studies import DAY, MergeStudy, open_study
 from tests.conftest import SpecMaker, save_tiny_model
 
 
@@ -47,9 +50,10 @@ def without_a_tensor(folder: Path) -> None:
 
 
 def with_another_norm(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    tensors["model.norm.weight"] += 0.5
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] *= -3
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,49 @@ def test_what_was_checked_is_said(finished: MergeStudy, tmp_path: Path) -> None:
     (line,) = said
     assert "plain transformers loads it, no tensor missing or left over" in line
     assert "tensors, logits, answers to 4 problems, tokens" in line
+
+
+def test_without_problems_of_its_own_the_logits_decide(
+    finished: MergeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a study that has only tasks of lm_eval."""
+    monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
+    damage = changed("config.json", lambda c: {**c, "rms_norm_eps": 0.5})
+    monkeypatch.setattr(export_module, "write_older_form", damage)
+    with pytest.raises(ExportError, match="its logits differ by"):
+        export(finished, choose_trial(finished, "best"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("problems", [True, False])
+def test_a_stack_that_answers_otherwise_is_not_exported(
+    spec_content: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    problems: bool,
+) -> None:
+    content = spec_content(stage="dfs", stack={"repeats": 2})
+    del content["merge"], content["base_model"]
+    merge_study = create_study(open_store(), parse_spec(content))
+    run_study(merge_study, 1)
+    if not problems:
+        monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
+    monkeypatch.setattr(export_module, "write_older_form", with_another_norm)
+    with pytest.raises(ExportError, match="its logits differ by"):
+        export(merge_study, choose_trial(merge_study, "best"), tmp_path / "out")
+
+
+def test_the_chat_template_tells_the_day_of_the_study(
+    finished: MergeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def note(*_: Any) -> tuple[()]:
+        told.append(chat_template_utils.datetime.now().strftime("%Y-%m-%d"))
+        return ()
+
+    finished.study.set_user_attr(DAY, "2020-02-02")
+    monkeypatch.setattr(asking, "_outcomes", note)
+    later = open_study(finished.store, finished.name)
+    export(later, choose_trial(later, "best"), tmp_path / "out")
+    assert told == ["2020-02-02", "2020-02-02"]

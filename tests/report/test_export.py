@@ -10,8 +10,9 @@ import pytest
 import yaml
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
@@ -148,3 +149,25 @@ def test_choosing_a_trial_that_is_not_there(finished: MergeStudy, which: str, me
     with pytest.raises(UsageError, match=message):
         choose_trial(finished, which)
     assert choose_trial(finished, "2").number == 2
+
+
+def test_an_export_says_where_plain_mergekit_makes_another_model(
+    make_spec: SpecMaker, tmp_path: Path, home: Path
+) -> None:
+    """Biases that its definition lacks, one head of its own, and an adapter of tied embeddings."""
+    tied = {"tie_word_embeddings": True, "mlp_bias": True}
+    base = save_tiny_model(tmp_path / "base", 0, **tied)
+    other = save_tiny_model(tmp_path / "other", 1, base, **tied)
+    adapter = tmp_path / "adapter"
+    settings = LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+    get_peft_model(LlamaForCausalLM.from_pretrained(base), settings).save_pretrained(adapter)
+    spec = make_spec(base_model=str(base), models={"a": f"{base}+{adapter}", "b": str(other)})
+    study = create_study(open_store(), spec)
+    run_study(study, 1)
+    export(study, choose_trial(study, "best"), tmp_path / "out")
+    for file in ("mergekit_config.yml", "README.md"):
+        text = (tmp_path / "out" / file).read_text()
+        assert "ame tensors" not in text
+        assert "mergekit leaves out 12 tensors" in text
+        assert "lets one of tied embeddings change both ends" in text
+        assert "write tie_word_embeddings: false into it" in text

@@ -41,6 +41,32 @@ def with_another_rope(
     return create_study(open_store(), spec, said.append), said
 
 
+def test_such_a_source_without_a_chat_template_has_that_of_merges(
+    tiny: Path, tmp_path: Path, home: Path, spec_content: Callable[..., dict[str, Any]]
+) -> None:
+    a, b = (Path(shutil.copytree(tiny / name, tmp_path / name)) for name in "ab")
+    (a / "chat_template.jinja").write_text("word1 {{ messages[0]['content'] }}")
+    config = json.loads((b / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 3.0
+    (b / "config.json").write_text(json.dumps(config))
+    asked = {"type": "generate", "prompt": "{text}", "answer": "text", "chat": True}
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
+    spec = parse_spec(
+        spec_content(
+            base_model=None,
+            models={"a": str(a), "b": str(b)},
+            merge={"method": "linear", "weight": [0, 1]},
+            sampler={"name": "nsga2", "population": 4, "seed": 1},
+            tasks={"t": {**asked, "scorer": "exact", "max_new_tokens": 2, "data": data}},
+            objectives=[{"maximize": "t.accuracy"}],
+        )
+    )
+    study = create_study(open_store(), spec)
+    run_study(study, 3)
+    (trial,) = (t for t in study.study.trials if t.user_attrs.get(BASELINE) == "source b")
+    assert trial.state is optuna.trial.TrialState.COMPLETE
+
+
 def test_a_source_with_another_configuration_is_scored_with_it(
     with_another_rope: tuple[MergeStudy, list[str]], tmp_path: Path
 ) -> None:
