@@ -12,7 +12,11 @@ _LONGEST_PART = 100  # of a key or a value in it
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first thing that is wrong with what should have been of this kind."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "missing":  # misspelt, perhaps
+        beside = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
+        first = next((e for e in beside if e["type"] == "extra_forbidden"), first)
     # In parentheses pydantic says which form of a value it took.
     location = [part for part in first["loc"] if not str(part).startswith("(")]
     # After a task's name it says which kind of task it is, which is no key.

@@ -115,6 +115,7 @@ def generated(**parts: Any) -> dict[str, Any]:
     ("parts", "message"),
     [
         ({"trails": 10}, "spec: trails: unknown key; did you mean 'trials'?"),
+        ({"merge": {"methd": "ties"}}, "spec: merge.methd: unknown key; did you mean 'method'?"),
         (
             {"merge": {"method": "ties", "densty": [0, 1]}},
             "spec: merge.densty: unknown key; did you mean 'density'?",

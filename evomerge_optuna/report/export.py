@@ -105,11 +105,13 @@ def mergekit_yaml(recipe: MergeRecipe, left_out: Sequence[str] = ()) -> str:
         left_out: tensors that it would not make, see `MergePlan.left_out_by_mergekit`.
     """
     what = "The same tensors again:" if recipe.vision is None else "The text part again:"
+    if left_out:
+        what = "The same again, but for tensors that mergekit leaves out:"
     lines = [what, *recipe.how_to_repeat(RECIPE_FILE)]
     if left_out:
         lines.append(
             f"mergekit leaves out {len(left_out)} tensors that models of this kind have, as "
-            f"{left_out[0]}; here they are merged by the same method, so its result is another."
+            f"{left_out[0]}; here they are merged by the same method."
         )
     locate = mergekit_name if recipe.vision is None else _text_part
     return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
