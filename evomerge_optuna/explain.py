@@ -15,8 +15,8 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     errors = error.errors(include_url=False)
     first = errors[0]
     if first["type"] == "missing":  # misspelt, perhaps
-        beside = (e for e in errors if e["loc"][:-1] == first["loc"][:-1])
-        first = next((e for e in beside if e["type"] == "extra_forbidden"), first)
+        unknown = (e for e in errors if e["type"] == "extra_forbidden")
+        first = next((e for e in unknown if _is_misspelt(e["loc"], first["loc"])), first)
     # In parentheses pydantic says which form of a value it took.
     location = [part for part in first["loc"] if not str(part).startswith("(")]
     # After a task's name it says which kind of task it is, which is no key.
@@ -63,6 +63,11 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
     return f": {message}, not {value(given)}"
+
+
+def _is_misspelt(unknown: tuple[int | str, ...], missing: tuple[int | str, ...]) -> bool:
+    close = difflib.get_close_matches(str(unknown[-1]), [str(missing[-1])])
+    return unknown[:-1] == missing[:-1] and bool(close)
 
 
 def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:
