@@ -177,7 +177,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             {"tasks": {"words": {"type": "perplexity", "data": {"serach": {"path": "x"}}}}},
-            "spec: tasks.words.data.search: missing",
+            "spec: tasks.words.data.serach: unknown key; did you mean 'search'?",
         ),
         (
             {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{text:d}"}}},
