@@ -114,6 +114,7 @@ def generated(**parts: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
+        ({"merge": {"methd": "ties"}}, "spec: merge.methd: unknown key; did you mean 'method'?"),
         ({"trails": 10}, "spec: trails: unknown key; did you mean 'trials'?"),
         ({"merge": {"methd": "ties"}}, "spec: merge.methd: unknown key; did you mean 'method'?"),
         (
@@ -193,7 +194,10 @@ def generated(**parts: Any) -> dict[str, Any]:
             "'contains' or 'rouge_l', not",
         ),
         (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
-        (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
+        (
+            generated(scorer={"regx": "a"}),
+            "spec: tasks.t.scorer.regx: unknown key; did you mean 'regex'?",
+        ),
         (generated(system="a"), "spec: tasks.t.system: only a chat has a system message; write"),
         (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
         (
@@ -214,7 +218,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             {"tasks": {"t": {"type": "python", "data": {"search": {"pth": 1}}}}},
-            "spec: tasks.t.data.search.path: missing",
+            "spec: tasks.t.data.search.pth: unknown key; did you mean 'path'?",
         ),
         (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
         (
