@@ -20,11 +20,12 @@ import click
 import torch
 import transformers
 from merge import SHAPE_135M, median_seconds, random_models
+from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.merging.folding import write_folded
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.stacked import load_source
-from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import EvaluationSpec
 
@@ -58,7 +59,7 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
             recipe = a_path(models, layers, number)
             with tempfile.TemporaryDirectory() as out:
                 write_folded(recipe, Path(out), sources)
-                load_model(Path(out), "cpu")
+                complete_model(AutoModelForCausalLM, Path(out), dtype="auto")
 
         written = median_seconds(write_and_load, repeats)
         built = median_seconds(

@@ -12,7 +12,11 @@ _LONGEST_PART = 100  # of a key or a value in it
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first thing that is wrong with what should have been of this kind."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "missing":  # misspelt, perhaps
+        unknown = (e for e in errors if e["type"] == "extra_forbidden")
+        first = next((e for e in unknown if _is_misspelt(e["loc"], first["loc"])), first)
     # In parentheses pydantic says which form of a value it took.
     location = [part for part in first["loc"] if not str(part).startswith("(")]
     # After a task's name it says which kind of task it is, which is no key.
@@ -59,6 +63,11 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
     return f": {message}, not {value(given)}"
+
+
+def _is_misspelt(unknown: tuple[int | str, ...], missing: tuple[int | str, ...]) -> bool:
+    close = difflib.get_close_matches(str(unknown[-1]), [str(missing[-1])])
+    return unknown[:-1] == missing[:-1] and bool(close)
 
 
 def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:

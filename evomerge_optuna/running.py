@@ -1,5 +1,6 @@
 """A study as `study run` runs it: in this process or in several, its page kept current."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -56,10 +57,9 @@ def pace(trial: FrozenTrial, left: int) -> str:
     seconds = sum(result_of(trial).seconds.values()) if RESULT in trial.user_attrs else 0.0
     if not seconds or left < 1:
         return ""
-    return (
-        f"the first trial took {seconds:.1f} s; "
-        f"{left} more take up to {seconds * left / 60:,.0f} minutes"
-    )
+    minutes = math.ceil(seconds * left / 60)
+    about = f"{minutes:,} minutes" if minutes > 1 else "a minute"
+    return f"the first trial took {seconds:.1f} s; {left} more take up to {about}"
 
 
 def run_with_workers(

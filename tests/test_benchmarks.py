@@ -16,10 +16,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "merge": "--size zoo --repeats 1 --merges 5",
     "stack": "--repeats 1 --layers 2",
-    "samplers": "--trials 4 --seeds 1 --population 4",
+    "samplers": "--trials 2 --seeds 1 --population 4",
     "trial": "--trials 2",
-    "storage": "--parameters 24 --existing 2 --workers 2 --trials 2",
-    "search": "--seeds 1 --trials 4",
+    "storage": "--parameters 24 --existing 2 --workers 1 --trials 2",
+    "search": "--seeds 1 --trials 2",
     "generation": "--repeats 1 --problems 8",
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model.

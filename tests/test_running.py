@@ -59,7 +59,8 @@ def opened(url: str, command: Command | subprocess.Popen[str]) -> MergeStudy:
 def test_the_pace_is_told_of_a_trial_that_was_scored() -> None:
     result = Result("", "", 1, {}, {}, {"merge": 20.0, "score": 10.5})
     scored = create_trial(value=1.0, user_attrs={RESULT: asdict(result)})
-    assert pace(scored, 4) == "the first trial took 30.5 s; 4 more take up to 2 minutes"
+    assert pace(scored, 4) == "the first trial took 30.5 s; 4 more take up to 3 minutes"
+    assert pace(scored, 1) == "the first trial took 30.5 s; 1 more take up to a minute"
     repeated = create_trial(value=1.0, user_attrs={RESULT: asdict(replace(result, seconds={}))})
     assert pace(scored, 0) == pace(create_trial(value=1.0), 4) == pace(repeated, 4) == ""
 

@@ -114,7 +114,9 @@ def generated(**parts: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
+        ({"merge": {"methd": "ties"}}, "spec: merge.methd: unknown key; did you mean 'method'?"),
         ({"trails": 10}, "spec: trails: unknown key; did you mean 'trials'?"),
+        ({"merge": {"methd": "ties"}}, "spec: merge.methd: unknown key; did you mean 'method'?"),
         (
             {"merge": {"method": "ties", "densty": [0, 1]}},
             "spec: merge.densty: unknown key; did you mean 'density'?",
@@ -176,7 +178,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             {"tasks": {"words": {"type": "perplexity", "data": {"serach": {"path": "x"}}}}},
-            "spec: tasks.words.data.search: missing",
+            "spec: tasks.words.data.serach: unknown key; did you mean 'search'?",
         ),
         (
             {"tasks": {"words": {"type": "perplexity", "data": "x", "text": "{text:d}"}}},
@@ -192,7 +194,10 @@ def generated(**parts: Any) -> dict[str, Any]:
             "'contains' or 'rouge_l', not",
         ),
         (generated(scorer={"regex": "("}), "spec: tasks.t.scorer.regex: is no regular expression"),
-        (generated(scorer={"regx": "a"}), "spec: tasks.t.scorer.regex: missing; add it"),
+        (
+            generated(scorer={"regx": "a"}),
+            "spec: tasks.t.scorer.regx: unknown key; did you mean 'regex'?",
+        ),
         (generated(system="a"), "spec: tasks.t.system: only a chat has a system message; write"),
         (generated(shots={"path": "a", "k": 1}), "spec: tasks.t.shots.k: unknown key; known keys"),
         (
@@ -213,7 +218,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         ),
         (
             {"tasks": {"t": {"type": "python", "data": {"search": {"pth": 1}}}}},
-            "spec: tasks.t.data.search.path: missing",
+            "spec: tasks.t.data.search.pth: unknown key; did you mean 'path'?",
         ),
         (generated(shots=[{"question": []}]), "spec: tasks.t.shots[0].question: should be a valid"),
         (

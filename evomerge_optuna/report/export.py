@@ -109,7 +109,7 @@ def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:
     if left_out := plan.left_out_by_mergekit():
         found.append(
             f"mergekit leaves out {len(left_out)} tensors that models of this kind have, as "
-            f"{left_out[0]}; here they are merged by the same method, so its result is another."
+            f"{left_out[0]}; here they are merged by the same method."
         )
     adapted = [model for model in recipe.models() if "+" in model]
     if any(is_changed_at_the_ends(_base_folder(m), local_folder(m)) for m in adapted):

@@ -1,7 +1,8 @@
 """Studies that are renamed, or deleted, while something works on them.
 
 optuna-dashboard renames a study by copying it under the new name, trials first, attributes last,
-and then deletes the old one. From then on what asks for the old one or its trials gets a KeyError.
+and then deletes the old one. From then on what asks for the old one or its trials gets a KeyError,
+and what had read a row of it, and would change that row, an error of the database.
 """
 
 import uuid
@@ -9,10 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import IntegrityError
+
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.study.lock import hold
 from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import IDENTITY, MergeStudy, open_study
+
+_GONE = (KeyError, StorageInternalError, IntegrityError)  # or something else is wrong
 
 Result = TypeVar("Result")
 
@@ -43,7 +49,7 @@ def following(merge_study: MergeStudy, call: Callable[[], Result]) -> Result:
     while True:
         try:
             return call()
-        except KeyError:
+        except _GONE:
             if not follow(merge_study):
                 raise
 

@@ -61,7 +61,8 @@ def retry(merge_study: MergeStudy, number: int | None = None) -> list[int]:
         else:
             chosen = [trial for trial in failed if trial.number == number]
         if not chosen:
-            raise UsageError(_why_none(merge_study, [t.number for t in failed], number))
+            there_are = len(trials.everything)
+            raise UsageError(_why_none(merge_study.name, there_are, failed, number))
         requeue(merge_study, chosen, died_at={trial.number: [] for trial in chosen})
     return [trial.number for trial in chosen]
 
@@ -127,7 +128,13 @@ def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: s
         merge_study.study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _why_none(merge_study: MergeStudy, failed: Sequence[int], number: int | None) -> str:
-    what = "no trial was given up" if number is None else f"trial {number} has not failed for good"
-    others = f"; trials that failed are {', '.join(map(str, failed))}" if failed else ""
-    return f"study '{merge_study.name}': {what}{others}"
+def _why_none(name: str, there_are: int, failed: Sequence[FrozenTrial], number: int | None) -> str:
+    if number is None:
+        what = "no trial was given up"
+    elif number < there_are:
+        what = f"trial {number} has not failed for good"
+    else:
+        what = f"there is no trial {number}"
+    numbers = ", ".join(str(trial.number) for trial in failed)
+    others = f"trials that failed are {numbers}" if failed else "no trial has failed for good"
+    return f"study '{name}': {what}; {others}"

@@ -89,8 +89,12 @@ def run_study(
                             raise
                         continue  # its copy is repeated
                     except database_failures() as error:
+                        if not is_lost_connection(error):
+                            if not follow(merge_study):
+                                raise
+                            continue  # it was renamed between reading a row and changing it
                         lost += 1
-                        if not is_lost_connection(error) or lost > ATTEMPTS:
+                        if lost > ATTEMPTS:
                             raise
                         wait_for_proxy(rdb, say)
                         continue  # queued again with the next trial that is taken

@@ -185,6 +185,8 @@ def test_what_cannot_be_tried_again(make_spec: SpecMaker, home: Path) -> None:
     run_study(study, 1)
     with pytest.raises(UsageError, match="trial 0 has not failed for good"):
         retry(study, 0)
+    with pytest.raises(UsageError, match="there is no trial 9"):
+        retry(study, 9)
     study.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"recipe": {}}))
     assert retry(study, 1) == [1]
     with pytest.raises(UsageError, match="trial 1 has not failed for good"):

@@ -11,8 +11,10 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import wsgi
+from sqlalchemy import event
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.study.creation import create_study
@@ -127,6 +129,28 @@ def test_a_worker_goes_on_in_it(
         rename_once()
         run_study(study, 4)
     check_whole(url, 4 if at == "after" else 3)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE study_system_attributes", "UPDATE trials"])
+def test_a_worker_goes_on_in_it_where_a_row_went_that_it_had_read(
+    statement: str, make_spec: SpecMaker, home: Path
+) -> None:
+    study = create_study(open_store(), make_spec())
+    renamed = threading.Event()
+
+    def rename_before(_: Any, __: Any, sql: str, *___: Any) -> None:
+        if sql.startswith(statement) and not renamed.is_set():
+            renamed.set()
+            rename(open_study(open_store(), "tiny"))
+
+    def note(trial: FrozenTrial, _: Any) -> None:
+        study.store.rdb.set_study_system_attr(study.study._study_id, "note", trial.number)
+
+    assert isinstance(study.store.rdb, RDBStorage)
+    event.listen(study.store.rdb.engine, "before_cursor_execute", rename_before)
+    run_study(study, 3, on_trial=note)
+    assert renamed.is_set()
+    check_whole(str(study.store), 3)
 
 
 def test_final_scores_are_stored_in_it(make_spec: SpecMaker, home: Path) -> None:
