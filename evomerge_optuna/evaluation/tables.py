@@ -14,6 +14,7 @@ from evomerge_optuna.spec import DataSource
 
 Row = dict[str, Any]
 
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _LONGEST_CELL = 2**31 - 1  # characters; Python's csv reads 131,072 unless told
 
@@ -65,12 +66,21 @@ def _decompressed(content: bytes, decompress: Callable[[bytes], bytes], ending: 
         raise ValueError(f"it is no sound {ending} file: {error}") from error
 
 
+def _is_quoted(text: str, delimiter: str) -> bool:
+    """Does every cell with a quote look as what writes CSV quotes it, as `"a ""b"" c"`?
+
+    Most TSV files know no quoting; those that a data frame was written to do.
+    """
+    cells = [cell for line in text.splitlines() for cell in line.split(delimiter) if '"' in cell]
+    return bool(cells) and all(_QUOTED.fullmatch(cell) for cell in cells)
+
+
 def _separated(content: bytes, source: DataSource, kind: str) -> list[Row]:
     delimiter = source.delimiter or _DELIMITERS[kind]
     text = decoded(content, source.encoding)
     csv.field_size_limit(_LONGEST_CELL)
     lines_of_text = io.StringIO(text, newline="")
-    if kind == ".tsv":  # a quote is a character there
+    if kind == ".tsv" and not _is_quoted(text, delimiter):  # a quote is a character there
         reader = csv.reader(lines_of_text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines_of_text, delimiter=delimiter, strict=True)

@@ -73,6 +73,21 @@ def test_what_the_csv_writer_wrote_is_read_back(
     assert [(row["q"], row["a"]) for _, row in found] == table
 
 
+@pytest.mark.parametrize(
+    ("lines", "cells"),
+    [
+        (['say "hi"\t1', '"x"\t2'], ['say "hi"', '"x"']),  # who writes CSV would quote the first
+        (['"say ""hi"""\t1', "y\t2"], ['say "hi"', "y"]),
+        (['"half\t1', "y\t2"], ['"half', "y"]),
+        (["plain\t1", "y\t2"], ["plain", "y"]),
+    ],
+)
+def test_quotes_of_a_tsv(tmp_path: Path, lines: list[str], cells: list[str]) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text("\n".join(["q\ta", *lines]), encoding="utf-8")
+    assert [row["q"] for _, row in load_rows(DataSource(path=str(file)), "data")] == cells
+
+
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), CELLS, min_size=1), min_size=1))
 def test_what_json_wrote_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, table: list[dict[str, str]]
