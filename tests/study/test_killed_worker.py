@@ -159,7 +159,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_can_be_tried_again(
     run_study(study, 2)
     assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 2
     _, error = command_line.run("study", "retry", "tiny", *at, code=2)
-    assert error == "Error: study 'tiny': no trial was given up\n"
+    assert error == "Error: study 'tiny': no trial was given up; no trial has failed for good\n"
 
 
 def test_one_trial_killed_in_many_places_is_not_to_blame(

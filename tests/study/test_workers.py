@@ -46,7 +46,7 @@ def check_whole(study: MergeStudy, trials: int) -> None:
 
 
 WORKERS = 8
-TRIAL = 300_000  # calls and returns of functions from one candidate to the next, about
+TRIAL = 300_000  # calls and returns of functions from one candidate to the next, at most about
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ TRIAL = 300_000  # calls and returns of functions from one candidate to the next
 def test_workers_killed_amid_their_trials(
     kind: str, kills: int, make_spec: SpecMaker, database: Callable[[str], str]
 ) -> None:
-    url, trials = database(kind), 2 * kills + WORKERS  # more than the killed ones come to
+    url, trials = database(kind), 3 * kills + WORKERS  # more than the killed ones come to
     study = create_study(open_store(url), make_spec(evaluation={"max_retries": 1000}))
     chance = random.Random(0)
-    doomed = [partial(work_and_die, calls=chance.randrange(2 * TRIAL)) for _ in range(kills)]
+    doomed = [partial(work_and_die, calls=chance.randrange(TRIAL)) for _ in range(kills)]
     workers = [start(doomed.pop(), url, trials) for _ in range(WORKERS)]
     while workers:
         ended = wait([worker.sentinel for worker in workers])
