@@ -164,11 +164,7 @@ def state_counts(merge_study: MergeStudy) -> dict[str, int]:
         state.name.lower(): sum(t.state is state for t in trials.counted)
         for state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
     }
-    return {
-        **counts,
-        "interrupted": len(trials.own) - len(trials.counted),
-        "foreign": len(trials.foreign),
-    }
+    return {**counts, "interrupted": len(trials.own) - len(trials.counted)}
 
 
 def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:
