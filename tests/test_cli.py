@@ -49,7 +49,7 @@ def test_the_way_of_a_study(command_line: CommandLine, write_spec: Callable[...,
     command_line.run("study", "run", spec, "--trials", "5")
     shown = command_line.show("tiny")
     assert shown["states"] == {
-        "complete": 5, "fail": 0, "running": 0, "waiting": 0, "interrupted": 0, "foreign": 0,
+        "complete": 5, "fail": 0, "running": 0, "waiting": 0, "interrupted": 0,
     }  # fmt: skip
     assert len(shown["trials_by_number"]) == 5
     assert len(shown["trials_by_number"][0]["parameters"]) == 8
