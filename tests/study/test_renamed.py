@@ -11,6 +11,7 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import wsgi
@@ -25,6 +26,7 @@ from evomerge_optuna.study.runner import run_study
 from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, delete_study, open_study
 from tests.conftest import CommandLine, SpecMaker, wait_until
+from tests.gate import Gate
 from tests.study.test_killed_worker import processes, work
 
 NEW = "the words' study"
@@ -81,7 +83,7 @@ def test_while_two_workers_run_it(
     wait_until(lambda: study.finished() >= 1)
     rename(study)
     for worker in workers:
-        worker.join(120)
+        worker.join()
         assert worker.exitcode == 0
     check_whole(url, 6)
 
@@ -91,16 +93,18 @@ def test_while_two_workers_run_it(
 def test_while_a_command_runs_it(
     kind: str,
     database: Callable[[str], str],
-    tiny: Path,
     tmp_path: Path,
-    make_spec: SpecMaker,
+    gate: Gate,
+    spec_content: Callable[..., dict[str, Any]],
     command_line: CommandLine,
 ) -> None:
-    url = database(kind)
-    study = long_study(url, tiny, tmp_path, make_spec)
-    running = command_line.start("study", "run", "tiny", "--workers", "2", "--storage", url)
-    wait_until(lambda: study.finished() >= 1, lambda: running.poll() is None)
-    rename(study)
+    url, file = database(kind), tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(gate.before(spec_content(trials=6))))
+    gate.let(1)
+    running = command_line.start("study", "run", str(file), "--workers", "2", "--storage", url)
+    wait_until(lambda: gate.passed() == 1 and gate.waiting() == 2, lambda: running.poll() is None)
+    rename(open_study(open_store(url), "tiny"))  # with a trial in each worker's hands
+    gate.open()
     out, said = running.communicate()
     assert running.returncode == 0, out + said
     assert f"{NEW}: 6 trials" in said and "Traceback" not in said
