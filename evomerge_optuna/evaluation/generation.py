@@ -15,6 +15,7 @@ from evomerge_optuna.evaluation.lengths import fitted, room
 from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.stops import Text, cut
 from evomerge_optuna.evaluation.thinking import thinking_of, written_thinking
+from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.spec import Cut
 
@@ -135,8 +136,7 @@ class Ends:
         self._thinking = thinking_of(tokenizer, thinking)
         self._begun = self._thinking is not None and all(map(self._thinking.is_begun, prompts))
         added = tokenizer.get_added_vocab()
-        eos = model.generation_config.eos_token_id
-        self._eos = {*([] if eos is None else [eos] if isinstance(eos, int) else eos)}
+        self._eos = set(ends_of_model(model))
         # Special tokens do not show in the text.
         self._stop_tokens = {added[string] for string in stop if string in added} - self._eos
         # A token is a byte or more of text; a few at the seam may read otherwise than in place.

@@ -39,9 +39,10 @@ def check_merge(recipe: MergeRecipe) -> list[str]:
         }
         for folder, model in names.items()
     }
+    kind = plan.config.model_type
     for load in _reads(plan):
         folder = load.model.model.path
-        if not _can_read(load, files[folder]):
+        if not _can_read(load, files[folder], kind):
             raise SpecError(
                 f"{names[folder]}: there is no tensor {load.tensor}, nor any that mergekit makes "
                 "it of; load the model with transformers, save it again and name that"
@@ -58,9 +59,9 @@ def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
 
 
 def _told_of_ends(folders: list[Path]) -> Iterator[str]:
-    ends = {folder: frozenset(end_tokens(folder)) for folder in folders}
-    if len(set(ends.values())) > 1:
-        all_ends = dict.fromkeys(token for folder in folders for token in end_tokens(folder))
+    ends = [end_tokens(folder) for folder in folders]
+    if len(set(map(frozenset, ends))) > 1:
+        all_ends = dict.fromkeys(token for own in ends for token in own)
         yield f"texts of merged models end with any of the models' ends: {', '.join(all_ends)}"
 
 
@@ -72,9 +73,8 @@ def _reads(plan: MergePlan) -> Iterator[LoadTensor]:
         yield from gather.arguments().values()
 
 
-def _can_read(load: LoadTensor, tensors: Mapping[str, torch.Tensor]) -> bool:
+def _can_read(load: LoadTensor, tensors: Mapping[str, torch.Tensor], kind: str) -> bool:
     names = (load.tensor, *(load.aliases or ()), *(load.tied_names or ()))
     if any(name in tensors for name in names):
         return True
-    kind = load.model.config().model_type
     return convert_checkpoint_tensors(kind, tensors, load.tensor) is not None

@@ -3,14 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mergekit.architecture import ModelArchitecture
-from mergekit.common import dtype_from_name
+from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.graph import Executor, Task
 from mergekit.io.tasks import LoaderCache, SaveTensor
@@ -73,8 +73,7 @@ class MergePlan:
 
     def left_out_by_mergekit(self) -> list[str]:
         """Names of tensors that plain mergekit leaves out of this merge."""
-        models = self.configuration.referenced_models()
-        files = [file for model in models for file in weight_files(Path(model.model.path))]
+        files = _weight_files(_models(self.configuration))
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         return left_out_by_mergekit(self.config, files, tied)
 
@@ -100,10 +99,8 @@ class MergePlan:
             tokenizer = built.tokenizer
             _set_chat_template(tokenizer, self.configuration)
             tokenizer.save_pretrained(folder)
-        models = [Path(model.model.path) for model in self.configuration.referenced_models()]
-        base = self.configuration.base_model
-        first = Path(base.model.path) if base else models[0]
-        write_generation_config(folder, self.config, tokenizer, first, models)
+        first, *others = (Path(model.model.path) for model in _models(self.configuration))
+        write_generation_config(folder, self.config, tokenizer, first, others)
 
 
 def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "cpu") -> MergePlan:
@@ -115,12 +112,9 @@ def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "c
     """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe, device)
-    models = configuration.referenced_models()
-    first = configuration.base_model or models[0]
-    configs = {model: model.config() for model in (first, *models)}
+    configs = {model: model.config() for model in _models(configuration)}
     tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
-    files = [file for model in configs for file in weight_files(Path(model.model.path))]
-    architecture = merge_architecture(list(configs.values()), files, tied)
+    architecture = merge_architecture(list(configs.values()), _weight_files(configs), tied)
     LoaderCache().setup(options=options)
     config = _model_out_config(configuration, architecture)
     is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
@@ -150,6 +144,16 @@ def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "c
         targets=targets,
         is_untied=is_untied,
     )
+
+
+def _models(configuration: MergeConfiguration) -> list[ModelReference]:
+    """All models, first the one whose configuration the merged model has."""
+    models = configuration.referenced_models()
+    return list(dict.fromkeys([configuration.base_model or models[0], *models]))
+
+
+def _weight_files(models: Iterable[ModelReference]) -> list[Path]:
+    return [file for model in models for file in weight_files(Path(model.model.path))]
 
 
 def structure(recipe: MergeRecipe) -> str:

@@ -13,7 +13,7 @@ from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.models.catalog import load_processor, local_folder
-from evomerge_optuna.models.ends import end_ids
+from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.vision import (
     is_text,
@@ -81,7 +81,7 @@ class Sight:
     def _read_files(self, text: Any, tokenizer: Any) -> None:
         """As `AutoProcessor` and the others read them from what `write_checkpoint` writes."""
         with tempfile.TemporaryDirectory() as place:
-            ends = end_ids(text.generation_config.to_dict())
+            ends = ends_of_model(text)
             write_files(self._folder, text.config, tokenizer, ends, Path(place))
             self._processor = load_processor(place, self.vision)
             if (Path(place) / "generation_config.json").is_file():

@@ -1,5 +1,6 @@
 """The tokenizer that a recipe's model will have, before any weight of it is made."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,10 +43,10 @@ def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
     return processor.tokenizer, config, processor
 
 
-def give_chat_template(tokenizer: Any, recipe: Recipe) -> None:
-    """A source model's tokenizer that has no chat template gets that of the merge."""
+def give_chat_template(tokenizer: Any, merged: Callable[[], Any]) -> None:
+    """A source model's tokenizer that has no chat template gets that of the merge's tokenizer."""
     if not getattr(tokenizer, "chat_template", None):
-        tokenizer.chat_template = tokenizer_of(recipe)[0].chat_template
+        tokenizer.chat_template = merged().chat_template
 
 
 def with_chat_template(source: MergeRecipe, merge: MergeRecipe) -> MergeRecipe:

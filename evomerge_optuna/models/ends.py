@@ -23,10 +23,15 @@ def end_ids(settings: Mapping[str, Any]) -> list[int]:
     return [] if ids is None else list(ids) if isinstance(ids, list) else [int(ids)]
 
 
+def ends_of_model(model: Any) -> list[int]:
+    """The ids with which `generate` ends a text of a loaded model."""
+    return end_ids(model.generation_config.to_dict())
+
+
 def ends_of(folder: Path) -> list[int]:
     """The ids with which `generate` ends a text of this checkpoint."""
     file = folder / GENERATION_CONFIG
-    return end_ids(_read_json(file if file.is_file() else folder / "config.json"))
+    return end_ids(read_json(file if file.is_file() else folder / "config.json"))
 
 
 def end_tokens(folder: Path) -> list[str]:
@@ -62,17 +67,18 @@ def write_generation_config(
         config: the merged model's configuration, not yet written; gets the new ids, too.
         tokenizer: the merged model's.
         first: whose configuration the merged model has.
+        others: the other models' folders.
     """
     own = _tokenizer(first, tokenizer)
     models = [(ends_of(first), own)]
-    models += [(ends_of(model), _tokenizer(model, own)) for model in others if model != first]
+    models += [(ends_of(model), _tokenizer(model, own)) for model in others]
     before, after = own.get_vocab(), tokenizer.get_vocab()
     if before != after:
         special = {name: getattr(config, name, None) for name in _SPECIAL}
         for name, value in with_new_ids(special, before, after).items():
             setattr(config, name, value)
     file = first / GENERATION_CONFIG
-    settings = _read_json(file) if file.is_file() else {}
+    settings = read_json(file) if file.is_file() else {}
     ends = united_ends(models, tokenizer)
     if before == after and set(ends) == set(ends_of(first)):
         if file.is_file():
@@ -94,8 +100,8 @@ def with_united_ends(model: Any, tokenizer: Any, others: Iterable[tuple[Any, Any
         others: models and their tokenizers.
     """
     united = copy.deepcopy(model.generation_config)
-    pairs = ((end_ids(m.generation_config.to_dict()), own) for m, own in others)
-    own = end_ids(united.to_dict())
+    pairs = ((ends_of_model(other), its) for other, its in others)
+    own = ends_of_model(model)
     ends = united_ends([(own, tokenizer), *pairs], tokenizer)
     if set(ends) != set(own):
         united.eos_token_id = ends
@@ -129,6 +135,7 @@ def _tokenizer(folder: Path, otherwise: Any) -> Any:
         return otherwise
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A file of a checkpoint that holds one mapping, as config.json."""
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content

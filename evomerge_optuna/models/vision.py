@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.derived import derived_folder
-from evomerge_optuna.models.ends import GENERATION_CONFIG, TOKEN_ID, end_ids, ends_of, with_new_ids
+from evomerge_optuna.models.ends import (
+    GENERATION_CONFIG,
+    TOKEN_ID,
+    end_ids,
+    ends_of,
+    read_json,
+    with_new_ids,
+)
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.shards import read_shards, tensor_names, write_shards
 
@@ -150,7 +157,7 @@ def write_files(
             shutil.copy(vision / name, out)
     file, settings = vision / GENERATION_CONFIG, {}
     if file.is_file():
-        settings = with_new_ids(_read_json(file), own.get_vocab(), tokenizer.get_vocab())
+        settings = with_new_ids(read_json(file), own.get_vocab(), tokenizer.get_vocab())
     known = end_ids(settings or config) or end_ids(config.get("text_config", {}))
     if (not same and settings) or set(ends) - set(known):
         settings |= {"eos_token_id": list(dict.fromkeys([*known, *ends]))} if ends else {}
@@ -174,7 +181,7 @@ def merged_config(
     """
     from transformers import AutoConfig
 
-    content = _read_json(vision / "config.json")
+    content = read_json(vision / "config.json")
     before, after = own.get_vocab(), tokenizer.get_vocab()
     if before != after:
         named = AutoConfig.from_pretrained(vision, trust_remote_code=False).to_dict()
@@ -248,9 +255,4 @@ def _text_name(name: str) -> str | None:
 
 
 def _sees(folder: Path) -> bool:
-    return _read_json(folder / "config.json").get("model_type") in VISION_MODELS
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+    return read_json(folder / "config.json").get("model_type") in VISION_MODELS

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, ExportError
 from evomerge_optuna.evaluation.day import on_day
-from evomerge_optuna.evaluation.tasks import Outcome, runners
+from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.spec import LMEvalTask, PythonTask, StudySpec
+from evomerge_optuna.spec import LMEvalTask, PythonTask
 from evomerge_optuna.study.result import as_scored
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
@@ -60,16 +61,17 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     from evomerge_optuna.models.loading import load_checkpoint
 
     spec, recipe = merge_study.spec, recipe_of(trial)
+    ask = partial(_ask, runners(spec.tasks), spec.evaluation.batch_size, merge_study.day)
     with as_scored(trial):
         merged = EveryMerger(spec.evaluation).merge(recipe)
         own = (merged.model, merged.tokenizer, merged.processor)
-        scored = ask(spec, merge_study.day, *own)
+        scored = ask(*own)
         del merged, own
         try:
             loaded = load_checkpoint(folder, spec.evaluation.device, spec.evaluation.dtype)
         except EvomergeError as error:
             raise ExportError(f"trial {trial.number}: its export is not whole: {error}") from error
-        found = ask(spec, merge_study.day, *loaded)
+        found = ask(*loaded)
     if difference := _difference(scored, found, recipe):
         raise ExportError(
             f"trial {trial.number}: its export is not the model that was scored: {difference}; "
@@ -78,8 +80,13 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     return _told(scored, found, recipe)
 
 
-def ask(
-    spec: StudySpec, day: date | None, model: Any, tokenizer: Any, processor: Any | None
+def _ask(
+    tasks: Tasks,
+    batch_size: int,
+    day: date | None,
+    model: Any,
+    tokenizer: Any,
+    processor: Any | None,
 ) -> Replies:
     """A model's replies to the first problems of the study's tasks.
 
@@ -88,7 +95,7 @@ def ask(
     """
     import torch
 
-    from evomerge_optuna.models.ends import end_ids
+    from evomerge_optuna.models.ends import ends_of_model
     from evomerge_optuna.models.fingerprint import digest_tensors
 
     text = getattr(model.config, "text_config", model.config)
@@ -96,27 +103,27 @@ def ask(
     with torch.inference_mode():
         logits = model(input_ids=ids).logits.cpu()
     with on_day(day):
-        outcomes = tuple(_outcomes(spec, model, tokenizer, processor))
+        outcomes = tuple(_outcomes(tasks, batch_size, model, tokenizer, processor))
     return Replies(
         tensors=digest_tensors(model.state_dict()),
         logits=logits,
         vocabulary=tokenizer.get_vocab(),
-        ends=tuple(sorted(end_ids(model.generation_config.to_dict()))),
+        ends=tuple(sorted(ends_of_model(model))),
         template=getattr(processor or tokenizer, "chat_template", None),
         outcomes=outcomes,
     )
 
 
 def _outcomes(
-    spec: StudySpec, model: Any, tokenizer: Any, processor: Any | None
+    tasks: Tasks, batch_size: int, model: Any, tokenizer: Any, processor: Any | None
 ) -> Sequence[Outcome]:
     found: list[Outcome] = []
-    for runner in runners(spec.tasks).values():
+    for runner in tasks.values():
         if isinstance(runner.task, LMEvalTask | PythonTask) or "search" not in runner.splits:
             continue  # their programs take no part of the data
         reader = processor if runner.sees else tokenizer
         problems = runner.problems("search")[:_PROBLEMS]
-        found += runner.run(model, reader, problems, spec.evaluation.batch_size)
+        found += runner.run(model, reader, problems, batch_size)
     return found
 
 

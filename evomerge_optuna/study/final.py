@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -13,7 +13,7 @@ from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger
-from evomerge_optuna.merging.tokenizer import give_chat_template
+from evomerge_optuna.merging.tokenizer import give_chat_template, tokenizer_of
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
@@ -147,6 +147,10 @@ class FinalScorer:
         following(self._study, store)
         return scores
 
+    @cached_property
+    def _merged_tokenizer(self) -> Any:
+        return tokenizer_of(self._study.space.recipe(self._study.space.baseline()))[0]
+
     def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any, Any | None]:
         """A contestant's model, tokenizer and processor, see `load_checkpoint`.
 
@@ -156,8 +160,7 @@ class FinalScorer:
             assert contestant.model is not None
             given = self._study.spec.evaluation
             source = load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
-            space = self._study.space
-            give_chat_template(source[1], space.recipe(space.baseline()))
+            give_chat_template(source[1], lambda: self._merged_tokenizer)
             return source
         with as_scored(trial):
             merged = self._merger.merge(contestant.recipe)

@@ -70,5 +70,5 @@ def _readers(spec: StudySpec, space: SearchSpace) -> list[Reader]:
     for source in sources_of(spec).items():
         with suppress(SpecError):  # without a tokenizer of its own it has that of the first model
             found.append(reader_of(*source))
-            give_chat_template(found[-1].tokenizer, recipe)
+            give_chat_template(found[-1].tokenizer, lambda: tokenizer)
     return found
