@@ -160,9 +160,10 @@ def write_files(
         settings = with_new_ids(read_json(file), own.get_vocab(), tokenizer.get_vocab())
     known = end_ids(settings or config) or end_ids(config.get("text_config", {}))
     if (not same and settings) or set(ends) - set(known):
-        settings |= {"eos_token_id": list(dict.fromkeys([*known, *ends]))} if ends else {}
-        text_of = json.dumps(settings, indent=2)
-        (out / GENERATION_CONFIG).write_text(text_of, encoding="utf-8")
+        if ends:
+            settings["eos_token_id"] = list(dict.fromkeys([*known, *ends]))
+        written = json.dumps(settings, indent=2)
+        (out / GENERATION_CONFIG).write_text(written, encoding="utf-8")
 
 
 def merged_config(
