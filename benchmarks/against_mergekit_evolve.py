@@ -32,13 +32,13 @@ from evomerge_optuna.home import home
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.preflight import preflight
-from evomerge_optuna.models.problems import load_problems
+from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StudySpec, load_spec
-from evomerge_optuna.study.final import FinalScorer, choose_trial
-from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.zoo.problems import load_problems
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "studies" / "quickstart.yaml"

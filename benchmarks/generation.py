@@ -28,9 +28,9 @@ from evomerge_optuna.evaluation.generation import generate
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.problems import load_problems
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import EvaluationSpec
+from evomerge_optuna.zoo.problems import load_problems
 
 WEIGHTS = {"zoo:ja": 2.0, "zoo:add": 1.5, "zoo:mul": 1.0}
 NEW_TOKENS = 64

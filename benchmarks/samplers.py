@@ -22,9 +22,9 @@ from rich.table import Table
 
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spaces.stack import StackSpace
 from evomerge_optuna.spec import SamplerSpec, StackStudySpec, load_spec
-from evomerge_optuna.study.samplers import make_sampler
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart_dfs.yaml"
 Score = Callable[[dict[str, float]], float]

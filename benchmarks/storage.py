@@ -35,8 +35,8 @@ from sqlalchemy.engine import Connection
 
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.result import RESULT, Result
-from evomerge_optuna.study.storage import open_store
 
 Run = Callable[[int], None]  # up to so many trials
 
@@ -47,7 +47,7 @@ IMPORTS = (  # not to be measured
     "cmaes",
     "evomerge_optuna.merging.memory",
     "evomerge_optuna.report.dashboard",
-    "evomerge_optuna.study.runner",
+    "evomerge_optuna.search.loop",
 )
 
 
@@ -103,8 +103,8 @@ def open_ours(url: str) -> Run:
     from evomerge_optuna.evaluation.evaluator import Evaluation
     from evomerge_optuna.merging.merged import Merged
     from evomerge_optuna.report.dashboard import describe_trial
-    from evomerge_optuna.study import objective
-    from evomerge_optuna.study.runner import run_study
+    from evomerge_optuna.search import objective
+    from evomerge_optuna.search.loop import run_study
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_store(url), "ours")

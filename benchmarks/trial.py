@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import load_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"
 PARTS = ("merge", "score")

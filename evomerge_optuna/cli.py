@@ -18,7 +18,7 @@ from evomerge_optuna.quiet import be_quiet
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evomerge_optuna.study.store import Store
+    from evomerge_optuna.store.store import Store
     from evomerge_optuna.study.studies import MergeStudy
     from evomerge_optuna.study.trials import Trials
 
@@ -73,7 +73,7 @@ def _refuse_password(
     source = context.get_parameter_source(str(option.name))
     if not url or source is not click.core.ParameterSource.COMMANDLINE:
         return url
-    from evomerge_optuna.study.urls import parse_url, passwords
+    from evomerge_optuna.store.urls import parse_url, passwords
 
     if passwords(parse_url(url)):
         raise UsageError(
@@ -242,7 +242,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_json,
         study_table,
     )
-    from evomerge_optuna.study.final import choice, stored_final_scores
+    from evomerge_optuna.results.final import choice, stored_final_scores
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
@@ -275,7 +275,7 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
-    from evomerge_optuna.study.final import FinalScorer, choose_trial
+    from evomerge_optuna.results.final import FinalScorer, choose_trial
     from evomerge_optuna.study.studies import open_study
 
     say = partial(_say, _console())
@@ -332,7 +332,7 @@ def study_answers(
     Stored are those of each trial that was the best when it ended, and all that study test scores.
     """
     from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
-    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.results.final import choose_trial
     from evomerge_optuna.study.studies import open_study
 
     shown = open_study(_store_to_read(storage), name)
@@ -358,7 +358,7 @@ def study_compare(
     """Compare studies: progress, test scores, paired tests."""
     from evomerge_optuna.report.comparison import write_report
     from evomerge_optuna.report.tables import comparison_json, comparison_tables
-    from evomerge_optuna.study.compare import compare
+    from evomerge_optuna.results.compare import compare
     from evomerge_optuna.study.studies import open_study
 
     store = _store_to_read(storage)
@@ -384,7 +384,7 @@ def study_compare(
 def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     """Write a trial's model to the new folder OUT."""
     from evomerge_optuna.report.export import export
-    from evomerge_optuna.study.final import FINALISTS, choose_trial, without_dev_score
+    from evomerge_optuna.results.final import FINALISTS, choose_trial, without_dev_score
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(_store(storage), name)
@@ -406,7 +406,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 def study_figure(name: str, trial: str, storage: str | None) -> None:
     """Attach the figure of a trial's layer path to the study."""
     from evomerge_optuna.report.dashboard import attach_path
-    from evomerge_optuna.study.final import choose_trial
+    from evomerge_optuna.results.final import choose_trial
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(_store(storage), name)
@@ -421,7 +421,7 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
 @storage_option
 def study_retry(name: str, trial: int | None, storage: str | None) -> None:
     """Queue a failed trial again; without TRIAL all that were given up when workers died."""
-    from evomerge_optuna.study.requeue import retry
+    from evomerge_optuna.search.requeue import retry
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(_store(storage), name)
@@ -523,7 +523,7 @@ def storage() -> None:
 @storage_option
 def storage_upgrade(storage: str | None) -> None:
     """Bring the tables of an older Optuna up to date."""
-    from evomerge_optuna.study.storage import upgrade
+    from evomerge_optuna.store.open import upgrade
 
     click.echo(f"The tables are of version {upgrade(storage)}")
 
@@ -534,7 +534,7 @@ def storage_upgrade(storage: str | None) -> None:
 @storage_option
 def storage_serve(host: str, port: int, storage: str | None) -> None:
     """Serve the storage to many workers by gRPC."""
-    from evomerge_optuna.study.proxy import serve
+    from evomerge_optuna.store.proxy import serve
 
     try:
         serve(
@@ -570,8 +570,8 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
 
 def _store(url: str | None) -> "Store":
     """Opens the storage; whatever its database does until the command ends is told in words."""
-    from evomerge_optuna.study.faults import database_errors
-    from evomerge_optuna.study.storage import open_store
+    from evomerge_optuna.store.faults import database_errors
+    from evomerge_optuna.store.open import open_store
 
     store = open_store(url)
     click.get_current_context().with_resource(database_errors(store.url))

@@ -8,10 +8,10 @@ from evomerge_optuna.evaluation.user_code import allow, code_of
 from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study, with_merged
 from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.prompts import check_prompts_unchanged
-from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     MergeStudy,
     changed_versions,

@@ -10,12 +10,12 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
-from evomerge_optuna.study.faults import patience, persistently
-from evomerge_optuna.study.processes import run_processes
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.processes import run_processes
+from evomerge_optuna.store.faults import patience, persistently
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.renamed import following, identify, open_identified
 from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.spec import StudySpec, parse_spec
-from evomerge_optuna.study.store import Store
+from evomerge_optuna.store.store import Store
 from tests.forked import Command
 from tests.gate import Gate
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.recipes.recipe import parse_recipe
 from evomerge_optuna.spec import StudySpec, differences, load_spec, parse_spec
-from evomerge_optuna.study.urls import parse_url, shown
+from evomerge_optuna.store.urls import parse_url, shown
 from tests.data_files import DataFile, check_data_file, data_files
 
 STUDIES = Path(__file__).parent.parent / "studies"

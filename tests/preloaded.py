@@ -15,5 +15,5 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 import evomerge_optuna.merging.memory
 import evomerge_optuna.report.dashboard
-import evomerge_optuna.study.runner  # noqa: F401
+import evomerge_optuna.search.loop  # noqa: F401
 import tests.conftest  # noqa: F401

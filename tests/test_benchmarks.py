@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evomerge_optuna.models.zoo import RECIPE, build_zoo
-from tests.models.test_zoo import short
+from evomerge_optuna.zoo.language import RECIPE, build_zoo
+from tests.zoo.test_language import short
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {

@@ -16,8 +16,8 @@ from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.report.tables import evaluation_json
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import load_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import check_files_unchanged
 from tests.conftest import CommandLine, SpecMaker, save_tiny_model
 

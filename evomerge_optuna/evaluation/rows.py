@@ -10,9 +10,9 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS
 from evomerge_optuna.evaluation.tables import ENDINGS, Row, kind_of, read_table
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.models.pictures import load_pictures
-from evomerge_optuna.models.problems import load_problems
 from evomerge_optuna.spec import DataSource
+from evomerge_optuna.zoo.pictures import load_pictures
+from evomerge_optuna.zoo.problems import load_problems
 
 _ZOO: dict[str, Callable[[], Any]] = {
     "zoo:problems": load_problems,

@@ -13,7 +13,7 @@ from typing import Any
 from mergekit.common import ModelReference
 from mergekit.tokenizer.build import build_union_tokenizer, get_stripped_tokenizer
 
-from evomerge_optuna.models.derived import derived_folder
+from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.models.fingerprint import fingerprint
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.adapters import (
@@ -17,7 +18,6 @@ from evomerge_optuna.models.adapters import (
     config_with_adapter,
     has_tokenizer,
 )
-from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.files import check_unquantized
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge_optuna.derived import check_path
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.adapted import merged_folder
 from evomerge_optuna.models.adapters import (
@@ -17,12 +18,11 @@ from evomerge_optuna.models.adapters import (
     has_tokenizer,
     split_adapter,
 )
-from evomerge_optuna.models.derived import check_path
 from evomerge_optuna.models.files import check_index
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, Fingerprint, fingerprint
 from evomerge_optuna.models.shards import weight_files
-from evomerge_optuna.models.vlm_zoo import VLM_ZOO, build_vlm_zoo
-from evomerge_optuna.models.zoo import ZOO, OnStep, build_zoo
+from evomerge_optuna.zoo.language import ZOO, OnStep, build_zoo
+from evomerge_optuna.zoo.vision import VLM_ZOO, build_vlm_zoo
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

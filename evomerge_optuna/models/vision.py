@@ -14,9 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config, local_folder
-from evomerge_optuna.models.derived import derived_folder
 from evomerge_optuna.models.ends import (
     GENERATION_CONFIG,
     TOKEN_ID,

@@ -17,9 +17,9 @@ from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.report.markdown import plain, table
+from evomerge_optuna.results.final import contestants
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study.answers import Rows, latest_answers, stored_answers
-from evomerge_optuna.study.final import contestants
 from evomerge_optuna.study.studies import MergeStudy
 
 NOTED = 12  # problems in a note, which a page reads as a whole

@@ -12,8 +12,8 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
+from evomerge_optuna.results.final import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
-from evomerge_optuna.study.final import FinalScores, stored_final_scores
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from evomerge_optuna.report.figures import progress_figure, scores_figure
 from evomerge_optuna.report.tables import comparison_tables
-from evomerge_optuna.study.compare import Comparison
+from evomerge_optuna.results.compare import Comparison
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

@@ -26,10 +26,10 @@ from evomerge_optuna.report.figures import (
     weights_figure,
 )
 from evomerge_optuna.report.notes import study_note, trial_note
+from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.study.final import FinalScores, choice, stored_final_scores
-from evomerge_optuna.study.store import Store
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import Trials
 

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.study.progress import Progress
+from evomerge_optuna.results.progress import Progress
 from evomerge_optuna.study.result import RESULT, result_of
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
+from evomerge_optuna.results.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
+from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
-from evomerge_optuna.study.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
-from evomerge_optuna.study.front import knee
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
 from evomerge_optuna.study.trials import BASELINE, STOPPED, Trials

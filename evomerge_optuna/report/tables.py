@@ -18,15 +18,15 @@ from evomerge_optuna.report.numbers import (
     show_score_and_n,
     worth_showing,
 )
-from evomerge_optuna.spec import SPLITS, Objective, StudySpec
-from evomerge_optuna.study.compare import Comparison
-from evomerge_optuna.study.final import (
+from evomerge_optuna.results.compare import Comparison
+from evomerge_optuna.results.final import (
     FinalScores,
     choice,
     is_chosen_on_dev,
     stored_final_scores,
 )
-from evomerge_optuna.study.front import knee
+from evomerge_optuna.results.front import knee
+from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.result import RESULT, result_of
 from evomerge_optuna.study.studies import ERROR, MergeStudy, StudySummary, summarize
 from evomerge_optuna.study.trials import BASELINE, STOPPED

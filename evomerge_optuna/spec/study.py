@@ -275,6 +275,15 @@ class StudySpec(Strict):
         """Every model by the key that names it in messages: base_model, models.ALIAS."""
         return {f"models.{alias}": model for alias, model in self.models.items()}
 
+    def source_ids(self) -> dict[str, str]:
+        """The source models by their keys in the spec.
+
+        The base model is one of them where it gives the vision: it is what answered about images.
+        """
+        seeing = ["base_model"] if self.vision == "base_model" else []
+        keys = (*seeing, *(f"models.{alias}" for alias in self.models))
+        return {key: model for key, model in self.model_ids().items() if key in keys}
+
     def to_yaml(self) -> str:
         """The spec as a user would write it, without what is left at its default."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

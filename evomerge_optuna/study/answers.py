@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.spec import SPLITS
-from evomerge_optuna.study.artifacts import attached
+from evomerge_optuna.store.artifacts import attached
 from evomerge_optuna.study.result import RESULT
 from evomerge_optuna.study.studies import MergeStudy
 

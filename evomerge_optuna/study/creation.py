@@ -19,10 +19,10 @@ from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
-from evomerge_optuna.study.lock import hold
+from evomerge_optuna.store.lock import hold
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.prompts import PROMPTS, prompts_of
 from evomerge_optuna.study.renamed import new_identity
-from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import (
     DATA,
     DAY,

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.spec import Range
-from evomerge_optuna.study.lock import WORKER
+from evomerge_optuna.store.lock import WORKER
 from evomerge_optuna.study.result import RESULT
 from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, RECIPE, REPEATS
 

@@ -15,7 +15,6 @@ from evomerge_optuna.merging.tokenizer import give_chat_template, model_of_token
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import SPLITS, StudySpec
-from evomerge_optuna.study.final import sources_of
 from evomerge_optuna.study.studies import MergeStudy, changed_versions
 
 PROMPTS = "prompts"  # study attribute
@@ -67,7 +66,7 @@ def _readers(spec: StudySpec, space: SearchSpace) -> list[Reader]:
     keys = {name: key for key, name in spec.model_ids().items()}
     key, name = ("merge", "its tokenizer") if model is None else (keys[model], model)
     found = [Reader(key, name, tokenizer, positions(config), processor)]
-    for source in sources_of(spec).items():
+    for source in spec.source_ids().items():
         with suppress(SpecError):  # without a tokenizer of its own it has that of the first model
             found.append(reader_of(*source))
             give_chat_template(found[-1].tokenizer, lambda: tokenizer)

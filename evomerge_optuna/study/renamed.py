@@ -14,8 +14,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import IntegrityError
 
 from evomerge_optuna.errors import EvomergeError, UsageError
-from evomerge_optuna.study.lock import hold
-from evomerge_optuna.study.store import Store
+from evomerge_optuna.store.lock import hold
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import IDENTITY, MergeStudy, open_study
 
 _GONE = (KeyError, StorageInternalError, IntegrityError)  # or something else is wrong

@@ -25,10 +25,10 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.study.artifacts import ARTIFACT
+from evomerge_optuna.store.artifacts import ARTIFACT
+from evomerge_optuna.store.lock import hold, lease_of
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.foreign import is_foreign
-from evomerge_optuna.study.lock import hold, lease_of
-from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.trials import RECIPE as RECIPE
 from evomerge_optuna.study.trials import Trials
 from evomerge_optuna.versions import engine_versions

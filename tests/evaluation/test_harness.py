@@ -20,11 +20,11 @@ from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_code
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from tests.conftest import WORDS
 
 CHOICE = """

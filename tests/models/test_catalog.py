@@ -18,7 +18,7 @@ from evomerge_optuna.models.catalog import (
     source_of,
     zoo_folder,
 )
-from evomerge_optuna.models.vlm_zoo import RECIPE
+from evomerge_optuna.zoo.vision import RECIPE
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ from evomerge_optuna.report.answers import (
 )
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.notes import study_note, trial_note
+from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import Task, parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, CommandLine
 

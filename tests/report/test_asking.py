@@ -13,11 +13,11 @@ from evomerge_optuna.errors import ExportError
 from evomerge_optuna.report import asking
 from evomerge_optuna.report import export as export_module
 from evomerge_optuna.report.export import export
+from evomerge_optuna.results.final import choose_trial
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import choose_trial
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import DAY, MergeStudy, open_study
 from tests.conftest import SpecMaker, save_tiny_model
 

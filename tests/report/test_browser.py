@@ -16,10 +16,10 @@ from optuna_dashboard import save_note
 
 from evomerge_optuna.report.dashboard import describe_study, describe_trial
 from evomerge_optuna.report.markdown import plain, table
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from tests.conftest import dashboard_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -10,9 +10,9 @@ import pytest
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import SpecMaker, dashboard_of
 

@@ -22,11 +22,11 @@ from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
+from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
 

@@ -7,8 +7,8 @@ from scipy.stats import chi2_contingency
 
 from evomerge_optuna.evaluation.scores import Score, drop_of_proportion, mean, proportion
 from evomerge_optuna.report.gap import gap_text, gaps
+from evomerge_optuna.results.final import FinalScores
 from evomerge_optuna.spec import Objective
-from evomerge_optuna.study.final import FinalScores
 
 ACCURACY = Objective(maximize="math.accuracy")
 PERPLEXITY = Objective(minimize="text.perplexity")

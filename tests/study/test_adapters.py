@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.report.export import export
+from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from tests.conftest import save_adapter
 
 PS = {"stage": "ps", "merge": {"method": "dare_ties", "weight": [0, 2]}}

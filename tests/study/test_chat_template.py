@@ -8,11 +8,11 @@ from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.export import export
+from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
 
 TEMPLATE = "{% for m in messages %}word9 {{ m['content'] }} {% endfor %}"

@@ -16,13 +16,13 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.tables import state_counts, study_json, study_table
-from evomerge_optuna.study.compare import compare
+from evomerge_optuna.results.compare import compare
+from evomerge_optuna.results.final import choose_trial
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.requeue import retry
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import choose_trial
-from evomerge_optuna.study.requeue import retry
 from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, list_studies
 from evomerge_optuna.study.trials import REPEATS, Trials
 from tests.conftest import CommandLine, SpecMaker

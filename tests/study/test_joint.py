@@ -14,14 +14,14 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
+from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.search import objective
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
-from evomerge_optuna.study import objective
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
-from evomerge_optuna.study.store import Store
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker

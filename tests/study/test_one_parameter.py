@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study
 
 

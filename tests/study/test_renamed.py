@@ -18,16 +18,16 @@ from optuna_dashboard import wsgi
 from sqlalchemy import event
 
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.objective import Objective
+from evomerge_optuna.search.requeue import INTERRUPTED
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial, stored_final_scores
-from evomerge_optuna.study.objective import Objective
-from evomerge_optuna.study.requeue import INTERRUPTED
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, delete_study, open_study
 from tests.conftest import CommandLine, SpecMaker, wait_until
 from tests.gate import Gate
-from tests.study.test_killed_worker import processes, work
+from tests.search.test_killed_worker import processes, work
 
 NEW = "the words' study"
 

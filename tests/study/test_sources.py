@@ -11,11 +11,11 @@ import pytest
 
 from evomerge_optuna.report.export import export
 from evomerge_optuna.scoring import score_checkpoint
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.requeue import requeue
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.requeue import requeue
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import BASELINE
 

@@ -14,12 +14,12 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.dashboard import attach_path, describe_study, describe_trial
 from evomerge_optuna.report.export import STACK_FILE, export
+from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from tests.conftest import LAYERS, save_tiny_model
 

@@ -8,10 +8,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
+from evomerge_optuna.search.requeue import requeue_running
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study import studies
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.requeue import requeue_running
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import (
     changed_versions,
     check_files_unchanged,
@@ -151,7 +151,7 @@ def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
 
 
 def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:
-    from evomerge_optuna.study.runner import run_study
+    from evomerge_optuna.search.loop import run_study
 
     store = open_store()
     run_study(create_study(store, make_spec()), 2)

@@ -14,13 +14,13 @@ from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
+from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer, choose_trial
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from evomerge_optuna.study.studies import MergeStudy, continue_with, open_study
 from tests.vision import is_of_the_text, read_tensors, save_tiny_llava
 

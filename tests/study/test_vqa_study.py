@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.search.loop import run_study
 from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.final import FinalScorer
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
 from tests.conftest import WORDS
 from tests.evaluation.tasks.test_vqa import png
 from tests.vision import save_tiny_llava

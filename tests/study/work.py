@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from evomerge_optuna.errors import EvomergeError
-from evomerge_optuna.study.processes import Say
+from evomerge_optuna.search.processes import Say
 
 
 def greet(number: int, say: Say) -> None:

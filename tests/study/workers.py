@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from evomerge_optuna.study import objective
-from evomerge_optuna.study.runner import run_study
-from evomerge_optuna.study.storage import open_store
+from evomerge_optuna.search import objective
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.studies import open_study
 from tests.conftest import wait_until
 from tests.forked import processes

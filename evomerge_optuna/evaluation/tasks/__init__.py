@@ -7,12 +7,12 @@ one line in `_RUNNERS`; the rest of the program knows tasks by what `TaskRunner`
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.tasks.choice import ChoiceRunner
 from evomerge_optuna.evaluation.tasks.generate import GenerateRunner
 from evomerge_optuna.evaluation.tasks.lm_eval import LMEvalRunner
 from evomerge_optuna.evaluation.tasks.perplexity import PerplexityRunner
 from evomerge_optuna.evaluation.tasks.python import PythonRunner
-from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
 from evomerge_optuna.evaluation.tasks.vqa import VqaRunner
 from evomerge_optuna.spec import (
     ChoiceTask,

@@ -12,8 +12,8 @@ from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled, texts_of
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
+from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
-from evomerge_optuna.evaluation.tasks.runner import Outcome
 from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import ChoiceTask

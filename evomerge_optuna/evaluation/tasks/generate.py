@@ -16,8 +16,8 @@ from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.stops import Text, empty_remark
+from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
-from evomerge_optuna.evaluation.tasks.runner import Outcome
 from evomerge_optuna.spec import CUT_OFF, Generated, GenerateTask
 
 

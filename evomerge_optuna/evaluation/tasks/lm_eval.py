@@ -13,7 +13,7 @@ from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
 from evomerge_optuna.evaluation.stops import empty_remark
-from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask
 

@@ -10,7 +10,7 @@ from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, content, filled
 from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scores import Score, mean
-from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.spec import PerplexityTask
 
 

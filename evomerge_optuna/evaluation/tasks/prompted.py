@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem, filled
 from evomerge_optuna.evaluation.prompts import prompts
-from evomerge_optuna.evaluation.tasks.runner import TaskRunner
+from evomerge_optuna.evaluation.tasks.base import TaskRunner
 from evomerge_optuna.spec import ChoiceTask, GenerateTask, ShotSource
 
 P = TypeVar("P", bound=GenerateTask | ChoiceTask)

@@ -9,7 +9,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, mean
-from evomerge_optuna.evaluation.tasks.runner import Outcome, TaskRunner
+from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import score_rows
 from evomerge_optuna.spec import PythonTask
 

@@ -12,6 +12,7 @@ from evomerge_optuna.evaluation.problem import Problem, column, content, filled
 from evomerge_optuna.evaluation.prompts import encode, image_prompts
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.evaluation.tasks.base import TaskRunner
 from evomerge_optuna.evaluation.tasks.generate import (
     Answer,
     answer_remark,
@@ -21,9 +22,8 @@ from evomerge_optuna.evaluation.tasks.generate import (
     check_reference,
     judged,
 )
-from evomerge_optuna.evaluation.tasks.runner import TaskRunner
-from evomerge_optuna.models.pictures import require_pillow
 from evomerge_optuna.spec import IMAGE, DataSource, VqaTask
+from evomerge_optuna.zoo.pictures import require_pillow
 
 
 class VqaRunner(TaskRunner[VqaTask]):

@@ -1,0 +1,1 @@
+"""Results: what finished trials are worth."""

@@ -1,0 +1,166 @@
+"""Studies side by side: progress, test scores on the same problems, hypervolume."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import optuna
+from scipy.stats import binomtest
+
+from evomerge_optuna.errors import UsageError
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.results.final import (
+    Contestant,
+    choose_trial,
+    contestants,
+    stored_outcomes,
+    stored_scores,
+)
+from evomerge_optuna.results.progress import Progress, progress_of
+from evomerge_optuna.spec import Task
+from evomerge_optuna.study.studies import DATA, MergeStudy
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that `study test` scored: a source, a baseline or a study's chosen trial."""
+
+    name: str
+    scores: dict[str, Score]
+    marks: str  # a 1 or 0 for each problem of the first objective's task
+    problems: str  # what the problems hash to
+    task: Task | None  # by which they are asked and scored; a cost has none
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same problems: those that only one of them gets right.
+
+    `p` is that of the exact binomial test (McNemar's with few pairs), two-sided.
+    """
+
+    first: str
+    second: str
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `study compare` tells of studies with the same first objective."""
+
+    target: str
+    progress: dict[str, Progress]
+    tested: tuple[Contender, ...]
+    paired: tuple[Paired, ...]
+    hypervolumes: dict[str, float]
+
+
+def compare(studies: Sequence[MergeStudy]) -> Comparison:
+    """Compares studies; those that `study test` has not scored have no test score.
+
+    Raises:
+        UsageError: their first objectives differ.
+    """
+    targets = {(s.spec.objective.target, s.spec.objective.direction) for s in studies}
+    if len(targets) > 1:
+        raise UsageError(
+            "these studies have no common first objective: "
+            + ", ".join(f"{s.name} {s.spec.objective.target}" for s in studies)
+        )
+    ((target, _),) = targets
+    best = [
+        replace(tested, name=f"{s.name} ({tested.name})")
+        for s in studies
+        if (chosen := _chosen(s)) and (tested := _tested(s, chosen))
+    ]
+    others = [(s.name, t) for s in studies for c in _others(s) if (t := _tested(s, c))]
+    return Comparison(
+        target=target,
+        progress={study.name: progress_of(study) for study in studies},
+        tested=(*_once(others), *best),
+        paired=tuple(
+            found for i, a in enumerate(best) for b in best[i + 1 :] if (found := pair(a, b))
+        ),
+        hypervolumes=hypervolumes(studies),
+    )
+
+
+def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
+    """Each of the studies' contenders once; with its study's name where others are called alike."""
+    different: list[tuple[str, Contender]] = []
+    for study, contender in found:
+        if contender not in (known for _, known in different):
+            different.append((study, contender))
+    names = Counter(contender.name for _, contender in different)
+    return [
+        replace(one, name=f"{study} ({one.name})") if names[one.name] > 1 else one
+        for study, one in different
+    ]
+
+
+def pair(a: Contender, b: Contender) -> Paired | None:
+    """The exact binomial test of two models; None where problems or their scoring differ."""
+    if (a.problems, a.task) != (b.problems, b.task):
+        return None
+    if not a.marks or len(a.marks) != len(b.marks):
+        return None
+    both = list(zip(a.marks, b.marks, strict=True))
+    only_a, only_b = both.count(("1", "0")), both.count(("0", "1"))
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return Paired(a.name, b.name, only_a, only_b, float(p))
+
+
+def hypervolumes(studies: Sequence[MergeStudy]) -> dict[str, float]:
+    """The hypervolume of each front of several objectives, from one reference point for all.
+
+    The point is the worst value of each objective among the trials of all fronts. Studies of
+    other objectives than the first such study's are left out.
+    """
+    several = [s for s in studies if len(s.spec.objectives) > 1 and s.front()]
+    alike = [s for s in several if s.spec.objectives == several[0].spec.objectives]
+    if not alike:
+        return {}
+    values = np.array([trial.values for study in alike for trial in study.front()])
+    signs = np.array([objective.sign for objective in alike[0].spec.objectives])
+    worst = signs * (signs * values).min(axis=0)
+    return {study.name: _hypervolume(study, worst.tolist()) for study in alike}
+
+
+def _hypervolume(study: MergeStudy, reference: list[float]) -> float:
+    # Optuna computes it for its own figure alone.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        figure = optuna.visualization.plot_hypervolume_history(study.study, reference)
+    return float(figure.data[0].y[-1])
+
+
+def _chosen(study: MergeStudy) -> Contestant | None:
+    try:
+        *_, chosen = contestants(study, choose_trial(study, "best"))
+    except UsageError:  # nothing is scored yet, or not on dev
+        return None
+    return chosen
+
+
+def _others(study: MergeStudy) -> list[Contestant]:
+    best = study.best()
+    return contestants(study, best)[:-1] if best else []
+
+
+def _tested(study: MergeStudy, contestant: Contestant) -> Contender | None:
+    scores = stored_scores(study, contestant).get("test")
+    if not scores:
+        return None
+    task = study.spec.objective.task
+    asked = study.spec.tasks.get(task)
+    return Contender(
+        name=contestant.name,
+        scores=scores,
+        marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
+        problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),
+        task=asked and asked.model_copy(update={"data": None}),  # the same may lie elsewhere
+    )

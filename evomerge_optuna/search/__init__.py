@@ -1,0 +1,1 @@
+"""Search: samplers, the objective, and the workers that run trials."""

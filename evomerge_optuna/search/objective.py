@@ -1,0 +1,188 @@
+"""The objective: one trial from suggested parameters to stored scores."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.evaluation.costs import model_costs
+from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.merging.merged import Merged, Merger
+from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
+from evomerge_optuna.search.deaths import begin, counted_passes
+from evomerge_optuna.search.racing import Race
+from evomerge_optuna.study.answers import keep_answers
+from evomerge_optuna.study.foreign import check_enqueued
+from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
+from evomerge_optuna.study.studies import RECIPE, MergeStudy
+from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
+
+SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, valid until the next merge, its answers, and what is to be recorded."""
+
+    merged: Merged
+    evaluation: Evaluation
+    result: Result
+
+
+class Objective:
+    """Builds and scores the recipe of a trial, and records both with it."""
+
+    def __init__(
+        self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._study = merge_study
+        self._say = say
+        self._merger = EveryMerger(merge_study.spec.evaluation, say)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
+        racing = merge_study.spec.racing
+        self._recipes: dict[int, str] = {}  # digests, by the trial's number
+        self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
+        self._remarked: set[str] = set()  # tasks
+
+    def load(self) -> None:
+        """Reads models and data, which a trial would have to wait for.
+
+        Raises:
+            CandidateError, SpecError, OSError: some cannot be read.
+        """
+        space = self._study.space
+        self._merger.load(space.recipe(space.baseline()), space.layers_of())
+        self._evaluator.load("search")
+
+    def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
+        """The objectives' values.
+
+        Args:
+            before: the study's trials as they were when this one was taken.
+
+        Raises:
+            CandidateError: the candidate cannot be built or scored.
+        """
+        if trial.number < len(before.everything):  # it was queued
+            check_enqueued(before.everything[trial.number], self._study.space.ranges())
+        recipe = self._study.space.suggest(trial)
+        if RECIPE in trial.user_attrs:  # it was drawn, or queued as a source model
+            recipe = parse_recipe(trial.user_attrs[RECIPE])
+        else:
+            trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
+        if (alike := self._scored_alike(recipe, before)) is not None:
+            return self._repeat(trial, alike)
+        begin(trial)
+        candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
+        self._tell_remarks(trial, candidate.evaluation)
+        result = candidate.result
+        values = self._values(trial, result)
+        start = time.perf_counter()
+        # Other trials have ended since; but only what surpassed those before may surpass all.
+        is_best = self._is_best(trial, values, before) and self._is_best(
+            trial, values, self._study.read()
+        )
+        if is_best and len(values) == 1:
+            result = replace(result, dev=self._confirm(trial, candidate.merged))
+        confirm = round(time.perf_counter() - start, 4)
+        store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
+        if is_best:
+            keep_answers(self._study, trial, candidate.evaluation, self._say)
+        return values
+
+    def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
+        """A scored trial of the same recipe: the same weights, so the same scores."""
+        scored = trials.of(TrialState.COMPLETE)
+        for trial in scored:
+            if trial.number not in self._recipes and RESULT in trial.user_attrs:
+                self._recipes[trial.number] = trial.user_attrs[RESULT]["recipe"]
+        digest = recipe.digest()
+        return next((t for t in scored if self._recipes.get(t.number) == digest), None)
+
+    def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
+        with counted_passes(trial, merged.model, "search"):
+            if self._race is not None:
+                return self._race.score(trial, merged, before.best)
+            return self._evaluate(merged, "search")
+
+    def _evaluate(self, merged: Merged, split: str) -> Evaluation:
+        return self._evaluator.evaluate(
+            merged.model, merged.tokenizer, split, processor=merged.processor
+        )
+
+    def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
+        """Gives the trial all that was found of its recipe before; of a stopped one no more."""
+        result = replace(result_of(alike), seconds={}, dev=None)
+        trial.set_user_attr(SAME_AS, alike.number)
+        if STOPPED in alike.user_attrs:
+            trial.set_user_attr(STOPPED, alike.user_attrs[STOPPED])
+        for block, score in alike.intermediate_values.items():
+            trial.report(score, block)
+        store_result(trial, result)
+        return self._values(trial, result)
+
+    def _values(self, trial: optuna.Trial, result: Result) -> list[float]:
+        """What the measures are worth; sets the constraints, too."""
+        spec = self._study.spec
+        for constraint in spec.constraints:
+            violation = constraint.violation(result.measures[constraint.target])
+            trial.set_constraint(str(constraint), violation)
+        return [result.measures[objective.target] for objective in spec.objectives]
+
+    def _is_best(self, trial: optuna.Trial, values: Sequence[float], others: Trials) -> bool:
+        """Is it scored on all problems and feasible, and no other as good in all objectives?"""
+        if STOPPED in trial.user_attrs or others.have_reached(values):
+            return False
+        return not self._study.spec.constraints or is_feasible(trial)
+
+    def _confirm(self, trial: optuna.Trial, merged: Merged) -> Scores | None:
+        """Its scores on dev, which the search never sees: it is likely a finalist."""
+        if not self._study.spec.has_dev:
+            return None
+        try:
+            with counted_passes(trial, merged.model, "dev"):
+                evaluation = self._evaluate(merged, "dev")
+        except CandidateError as error:  # no reason to lose its score on search
+            self._say(f"a new best candidate cannot be scored on dev: {error}")
+            return None
+        keep_answers(self._study, trial, evaluation, self._say)
+        return evaluation.scores
+
+    def _tell_remarks(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        """Of each task the first that there is anything to say of."""
+        for task, remark in evaluation.remarks.items():
+            if task not in self._remarked:
+                self._remarked.add(task)
+                self._say(f"trial {trial.number}: {remark}")
+
+
+def build_and_score(
+    recipe: Recipe, merger: Merger, score: Callable[[Merged], Evaluation]
+) -> Candidate:
+    """Builds the recipe's model and scores it.
+
+    Raises:
+        CandidateError: the candidate cannot be built, or a score is not finite.
+    """
+    import torch
+
+    start = time.perf_counter()
+    merged = merger.merge(recipe)
+    built = time.perf_counter()
+    evaluation = score(merged)
+    evaluation.require_finite()
+    scored = time.perf_counter()
+    result = Result(
+        recipe.digest(),
+        merged.digest,
+        torch.get_num_threads(),
+        evaluation.scores,
+        model_costs(merged.model),
+        {"merge": round(built - start, 4), "score": round(scored - built, 4)},
+    )
+    return Candidate(merged, evaluation, result)

@@ -1,0 +1,211 @@
+"""Samplers that keep nothing between trials, so that a resumed study continues as if never stopped.
+
+Optuna's CMA-ES and NSGA keep their state in the trials' attributes; all that a sampler object
+holds is its random stream. A fresh sampler for each trial, seeded from the spec's seed and the
+trial's position in the study, therefore gives the same trial whether or not the process was stopped
+before it.
+
+A search of one parameter is a search, too; Optuna's samplers would draw it at random. CMA-ES gets a
+second coordinate that nothing depends on; the genetic algorithms, which would mutate it in every
+child or else copy a parent, draw it between and around two parents.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    CmaEsSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+)
+from optuna.samplers.nsgaii import BLXAlphaCrossover
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.search.optimizer_state import restore
+from evomerge_optuna.spec import SamplerSpec
+
+_IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]
+
+
+class PositionedCmaEsSampler(CmaEsSampler):
+    """CMA-ES whose random numbers depend on a trial's position, not on its number.
+
+    Optuna adds the trial's number to its seed, and an interrupted trial takes a number though its
+    retry repeats it; the position counts both as one.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        position: int,
+        popsize: int | None,
+        start: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(
+            x0=start,
+            seed=_stream(seed, position),
+            popsize=popsize,
+            warn_independent_sampling=False,
+        )
+        self._position = position
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        positioned = copy.copy(trial)
+        positioned.number = self._position
+        if len(search_space) != 1:
+            return super().sample_relative(study, positioned, search_space)
+        if self._x0 is not None:
+            self._x0 = {**self._x0, _IDLE: 0.5}
+        plane = {**search_space, _IDLE: FloatDistribution(0, 1)}
+        drawn = super().sample_relative(study, positioned, plane)
+        if _IDLE in drawn:
+            study._storage.set_trial_system_attr(trial._trial_id, _IDLE, drawn.pop(_IDLE))
+        return drawn
+
+    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        """The trials of a generation, with the second coordinate of a lone parameter."""
+        return [_with_idle(trial) for trial in super()._get_solution_trials(trials, generation)]
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        """The state of the latest generation; Optuna takes that of the latest trial.
+
+        Among many workers the repeat of an old trial may be the latest. Nor does Optuna look what
+        it unpickles, though who may write to the database could write anything.
+        """
+        first = f"{self._attr_key_optimizer}:0"
+        carriers = [t.system_attrs for t in completed_trials if first in t.system_attrs]
+        if not carriers:
+            return None
+        latest = max(carriers, key=itemgetter(self._attr_key_generation))
+        parts = {k: v for k, v in latest.items() if k.startswith(self._attr_key_optimizer)}
+        return restore(self._concat_optimizer_attrs(parts))
+
+
+if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
+    _GASampler = NSGAIISampler
+else:
+    _GASampler = BaseGASampler
+
+
+class _PositionedGA(_GASampler):
+    """What is common to NSGA-II and NSGA-III here.
+
+    The first generation is drawn around the middle of the ranges, as that of CMA-ES is; Optuna
+    would draw it from the whole ranges, and a stack of which every second layer is missing says
+    nothing. Trials whose parameters are given (baselines) enter the population, which Optuna
+    leaves them out of.
+    """
+
+    def __init__(self, *, seed: int, position: int, population_size: int, alone: bool) -> None:
+        lone: dict[str, Any] = {
+            "crossover": BLXAlphaCrossover(),
+            "crossover_prob": 1.0,
+            "mutation_prob": 0.1,
+        }
+        super().__init__(
+            seed=_stream(seed, position),
+            population_size=population_size,
+            **(lone if alone else {}),
+        )
+        self._first_draws = np.random.default_rng([seed, position])
+        self._has_parents = False
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        child = super().sample_relative(study, trial, search_space)
+        self._has_parents = bool(child)
+        return child
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        if self._has_parents:  # a mutation
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        assert isinstance(param_distribution, FloatDistribution)
+        low, high = param_distribution.low, param_distribution.high
+        drawn = self._first_draws.normal((low + high) / 2, (high - low) / 6)
+        return float(np.clip(drawn, low, high))
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self.get_trial_generation(study, trial)  # stores it where there is none
+        super().after_trial(study, trial, state, values)
+
+
+class PositionedNSGAIISampler(_PositionedGA, NSGAIISampler):
+    """NSGA-II (Deb et al. 2002) whose random numbers depend on a trial's position."""
+
+
+class PositionedNSGAIIISampler(_PositionedGA, NSGAIIISampler):
+    """NSGA-III (Deb and Jain 2014) whose random numbers depend on a trial's position."""
+
+
+def make_sampler(
+    spec: SamplerSpec,
+    position: int,
+    start: dict[str, float] | None = None,
+    *,
+    alone: bool = False,
+) -> BaseSampler:
+    """The sampler of the trial at this position (0 for the first) of a study.
+
+    Args:
+        start: where CMA-ES begins; None: in the middle of the ranges.
+        alone: is there one parameter only?
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
+        if spec.name == "cmaes":
+            return PositionedCmaEsSampler(
+                seed=spec.seed, position=position, popsize=spec.population, start=start
+            )
+        kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
+        size = spec.population or 50
+        return kind(seed=spec.seed, position=position, population_size=size, alone=alone)
+
+
+def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """The system attributes in which a sampler keeps its state and a trial's generation."""
+    kept = trial.system_attrs.items()
+    return {k: v for k, v in kept if k.startswith("cma:") or k.endswith(":generation")}
+
+
+def _with_idle(trial: FrozenTrial) -> FrozenTrial:
+    if _IDLE not in trial.system_attrs:
+        return trial
+    found = copy.copy(trial)
+    found.params = {**trial.params, _IDLE: trial.system_attrs[_IDLE]}
+    return found
+
+
+def _stream(seed: int, position: int) -> int:
+    """A seed of its own for each position, below 2**31 as cmaes wants it."""
+    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0]) % (2**31 - 1)

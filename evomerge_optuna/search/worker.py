@@ -1,0 +1,116 @@
+"""A worker: takes the next trial of a study that it may share with others, on any machine."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from evomerge_optuna.search.draw import add_drawn_trial, ask_waiting
+from evomerge_optuna.search.requeue import requeue_dead, requeue_running
+from evomerge_optuna.search.samplers import make_sampler
+from evomerge_optuna.store.lock import WORKER, Lease, hold, lease_of, new_worker
+from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import Trials
+
+_POLL = 1.0  # seconds between two looks at the trials of others
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A trial to run, and all trials of its study as they were when it was taken."""
+
+    trial: optuna.Trial
+    before: Trials
+
+
+class Worker:
+    """Takes trials one at a time; all of a study's workers together take no more than wanted."""
+
+    def __init__(self, merge_study: MergeStudy, own: Lease) -> None:
+        self._study = merge_study
+        self._lease = own
+        self._has_loaded = False
+
+    def next_trial(
+        self,
+        wanted: int,
+        load: Callable[[], None],
+        is_over: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Taken | None:
+        """A trial to run, for which it sets the study's sampler.
+
+        None once `wanted` trials are finished, or it is over. As long as others run the
+        last ones it waits, for one of them might die.
+
+        Args:
+            load: called once, as soon as there is a trial to take, and before it is taken: who
+                dies while loading dies of no trial.
+        """
+        told = False
+        while not is_over():
+            with hold(self._study.store.locks, self._study.name):
+                trials = self._study.read()
+                if any(map(self._is_cut_short, trials.of(TrialState.RUNNING))):
+                    requeue_dead(self._study, self._is_dead)
+                    self._requeue_own("its worker lost it")
+                    trials = self._study.read()
+                if trials.finished >= wanted:
+                    return None
+                is_there_one = trials.finished + len(trials.of(TrialState.RUNNING)) < wanted
+                if is_there_one and self._has_loaded:
+                    return Taken(self._take(trials), trials)
+            if is_there_one:
+                load()
+                self._has_loaded = True
+                continue
+            if not told:
+                say("waiting for the last trials, which are with other workers")
+                told = True
+            time.sleep(_POLL)
+        return None
+
+    def _take(self, trials: Trials) -> optuna.Trial:
+        """A waiting trial, or a new one."""
+        study, spec = self._study.study, self._study.spec
+        waiting = trials.of(TrialState.WAITING)
+        position = trials.position(waiting[0]) if waiting else trials.next_position
+        alone = len(self._study.space.ranges()) == 1
+        study.sampler = make_sampler(spec.sampler, position, self._study.start, alone=alone)
+        if not waiting:
+            return add_drawn_trial(self._study, trials, self._lease)
+        trial = ask_waiting(self._study, trials)
+        trial.set_user_attr(WORKER, asdict(self._lease))
+        return trial
+
+    def requeue_own(self, reason: str) -> None:
+        """Queues again what this worker was running; for a time when it runs nothing."""
+        with hold(self._study.store.locks, self._study.name):
+            self._requeue_own(reason)
+
+    def _requeue_own(self, reason: str) -> None:
+        requeue_running(self._study, self._is_own, reason)
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Was it taken by this worker, or by one that was stopped between taking and signing?"""
+        found = lease_of(trial)
+        return found is None or found.worker == self._lease.worker
+
+    def _is_cut_short(self, trial: FrozenTrial) -> bool:
+        return self._is_own(trial) or self._is_dead(trial)
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        found = lease_of(trial)
+        if found is None or found.worker == self._lease.worker:
+            return False
+        return not self._study.store.locks.is_alive(found)
+
+
+@contextmanager
+def working(merge_study: MergeStudy) -> Iterator[Worker]:
+    """A worker of this process, which others see alive as long as the block runs."""
+    with merge_study.store.locks.lease(new_worker()) as own:
+        yield Worker(merge_study, own)

@@ -1,0 +1,183 @@
+"""Studies side by side."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial
+from scipy.stats import binomtest
+
+from evomerge_optuna.errors import UsageError
+from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.report.comparison import write_report
+from evomerge_optuna.report.tables import comparison_json
+from evomerge_optuna.results.compare import Contender, compare, hypervolumes, pair
+from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.front import knee
+from evomerge_optuna.results.progress import progress_of
+from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.spec import GenerateTask, parse_spec
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.store.store import Store
+from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.studies import MergeStudy
+from tests.conftest import SpecMaker
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return open_store()
+
+
+def contender(
+    name: str, marks: str, problems: str = "p", task: GenerateTask | None = None
+) -> Contender:
+    return Contender(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems, task)
+
+
+def several(store: Store, content: dict[str, Any], **parts: Any) -> MergeStudy:
+    two = {
+        "stage": "dfs",
+        "stack": {"repeats": 2},
+        "sampler": {"name": "nsga2", "population": 6},
+        "objectives": [{"minimize": "words.perplexity"}, {"minimize": "layers"}],
+    }
+    kept = {k: v for k, v in content.items() if k not in ("merge", "base_model")}
+    study = create_study(store, parse_spec(kept | two | parts))
+    run_study(study, 30)
+    return study
+
+
+def test_the_exact_test_of_two_models_on_the_same_problems() -> None:
+    found = pair(contender("a", "1" * 12 + "0000"), contender("b", "1" * 10 + "00" + "0001"))
+    assert found is not None
+    assert (found.only_first, found.only_second) == (2, 1)
+    assert found.p == binomtest(2, 3).pvalue == 1.0
+    clear = pair(contender("a", "1" * 10), contender("b", "0" * 10))
+    assert clear is not None
+    assert clear.p == pytest.approx(2 / 2**10)
+    alike = pair(contender("a", "10"), contender("b", "10"))
+    assert alike is not None
+    assert alike.p == 1.0
+
+
+def test_no_test_of_different_problems() -> None:
+    assert pair(contender("a", "11"), contender("b", "11", problems="other")) is None
+    assert pair(contender("a", ""), contender("b", "")) is None
+
+
+def test_no_test_of_the_same_problems_scored_otherwise() -> None:
+    data = {"search": {"path": "x.jsonl"}}
+    strict, lax = (
+        GenerateTask.model_validate({"type": "generate", "data": data, "language": language})
+        for language in ("ja", None)
+    )
+    assert pair(contender("a", "11", task=strict), contender("b", "11", task=strict)) is not None
+    assert pair(contender("a", "11", task=strict), contender("b", "11", task=lax)) is None
+
+
+def test_progress_is_the_best_so_far(store: Store, make_spec: SpecMaker) -> None:
+    study = create_study(store, make_spec())
+    run_study(study, 6)
+    progress = progress_of(study)
+    values = [trial.values[0] for trial in study.trials()]
+    assert progress.best == tuple(min(values[: n + 1]) for n in range(6))
+    assert progress.trials == (1, 2, 3, 4, 5, 6)
+    durations = [t.duration.total_seconds() for t in study.trials() if t.duration]
+    assert progress.seconds[-1] == pytest.approx(sum(durations), rel=1e-3)
+    assert list(progress.seconds) == sorted(progress.seconds)
+
+
+def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: Path) -> None:
+    studies = [create_study(store, make_spec(study=name)) for name in ("one", "two")]
+    for number, study in enumerate(studies):
+        run_study(study, 3 + number)
+        scorer = FinalScorer(study)
+        scorer.score_finalists()
+        scorer.final_scores(choose_trial(study, "best"))
+    comparison = compare(studies)
+    names = [row.name for row in comparison.tested]
+    assert names[:3] == ["a", "b", "uniform merge"]
+    assert [name.split()[0] for name in names[-2:]] == ["one", "two"]
+    assert len(names) == 5  # the sources once
+    file = tmp_path / "report.html"
+    write_report(comparison, file)
+    page = file.read_text()
+    assert "Comparison of one, two" in page
+    assert page.count("Plotly.newPlot(") == 3
+    assert 'src="http' not in page  # nothing is fetched
+    assert comparison_json(comparison)["progress"]["two"]["trials"] == (1, 2, 3, 4)
+    other = create_study(
+        store, make_spec(study="other", objectives=[{"maximize": "words.perplexity"}])
+    )
+    assert "no common first objective" in refusal([*studies, other])
+
+
+def test_models_that_are_called_alike(
+    store: Store, spec_content: Callable[..., dict[str, Any]], tiny: Path
+) -> None:
+    models = {"one": {"a": "a", "b": "b"}, "two": {"a": "c", "b": "b"}}
+    studies = []
+    for name, sources in models.items():
+        given = {alias: str(tiny / folder) for alias, folder in sources.items()}
+        study = create_study(store, parse_spec(spec_content(study=name, models=given)))
+        run_study(study, 1)
+        FinalScorer(study).final_scores(choose_trial(study, "best"))
+        studies.append(study)
+    comparison = compare(studies)
+    names = [row.name for row in comparison.tested]
+    uniform = ["one (uniform merge)", "two (uniform merge)"]
+    assert names[:5] == ["one (a)", "b", uniform[0], "two (a)", uniform[1]]
+    assert len(comparison_json(comparison)["test"]) == len(names) == 7
+
+
+def refusal(studies: list[MergeStudy]) -> str:
+    with pytest.raises(UsageError) as error:
+        compare(studies)
+    return str(error.value)
+
+
+def test_front_knee_and_choice(store: Store, spec_content: Callable[..., dict[str, Any]]) -> None:
+    objectives = [{"minimize": "words.perplexity"}, {"maximize": "layers"}]
+    study = several(store, spec_content(), objectives=objectives)
+    front = study.front()
+    assert len(front) > 2
+    best = [min(t.values[0] for t in front), max(t.values[1] for t in front)]
+    worst = [max(t.values[0] for t in front), min(t.values[1] for t in front)]
+
+    def loss(trial: FrozenTrial) -> float:
+        """From the corner where both are best, each objective scaled to 0..1."""
+        ends = zip(trial.values, best, worst, strict=True)
+        return sum((value - good) / (bad - good) for value, good, bad in ends)
+
+    assert loss(knee(study, front)) == pytest.approx(min(map(loss, front)))
+    assert choose_trial(study, "knee") == knee(study, front)
+    with pytest.raises(UsageError, match="have no dev score; run study test tiny"):
+        choose_trial(study, "best")
+    FinalScorer(study).score_finalists()
+    chosen = choose_trial(study, "best")
+    dev = {
+        t.number: FinalScorer(study).final_scores(t)[-1].scores["dev"]["words.perplexity"].value
+        for t in front
+    }
+    assert dev[chosen.number] == min(dev.values())
+
+
+def test_hypervolumes_have_one_reference_point(
+    store: Store, spec_content: Callable[..., dict[str, Any]]
+) -> None:
+    one = several(store, spec_content(study="one"))
+    two = several(
+        store, spec_content(study="two"), sampler={"name": "nsga3", "population": 6, "seed": 5}
+    )
+    found = hypervolumes([one, two])
+    points = [t.values for study in (one, two) for t in study.front()]
+    x, y = (max(column) for column in zip(*points, strict=True))
+    for study in (one, two):
+        area, height = 0.0, y
+        for value, layers in sorted(t.values for t in study.front()):
+            if layers < height:
+                area += (x - value) * (height - layers)
+                height = layers
+        assert found[study.name] == pytest.approx(area)
