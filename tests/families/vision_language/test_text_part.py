@@ -9,9 +9,9 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
+from evomerge_optuna.engines.costs import model_costs
+from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.costs import model_costs
-from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.families.loading import load_checkpoint
 from evomerge_optuna.families.vision_language.checkpoint import write_whole_checkpoint
 from evomerge_optuna.families.vision_language.text_part import (
