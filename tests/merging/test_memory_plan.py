@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
-from evomerge_optuna.merging.memory_plan import ModelFacts, plan_memory, check_memory
+from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header, read_headers
 from evomerge_optuna.spaces.of_spec import make_space
