@@ -232,17 +232,17 @@ def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
     from evomerge_optuna.families.headers import merged_headers, size_not_merged
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.needs import Beyond, plan_memory
+    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
     from evomerge_optuna.models.loading import torch_device
 
     headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
     vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
-    beyond = Beyond(
+    facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
         vision=sum(size_not_merged(model, key) for model, key in vision.items()),
     )
-    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), beyond)
+    return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 
 
 def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:
