@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
+from evomerge_optuna.models.catalog import train, trained_here
 from evomerge_optuna.opening import (
     allow_code_of,
     check_unchanged,
@@ -141,6 +141,5 @@ def _parsed(spec: Spec) -> StudySpec:
 
 
 def _train_zoo(models: Iterable[str]) -> None:
-    for model in models:
-        if model.startswith(ZOO_PREFIX):
-            zoo_folder(model)
+    for model in trained_here(models):
+        train(model)

@@ -1,11 +1,13 @@
 """Models by their names alone, for who asks one thing of one model; see `models.opened`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.models.fingerprint import Fingerprint
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.sources import source_of as _source_of
+from evomerge_optuna.models.sources.base import OnStep
 from evomerge_optuna.models.sources.zoo import ZOO_MODELS as ZOO_MODELS
 
 if TYPE_CHECKING:
@@ -36,6 +38,20 @@ def source_of(model: str) -> tuple[str, str | None]:
         ('organisation/model', 'v1')
     """
     return _source_of(model).location(model)
+
+
+def trained_here(models: Iterable[str]) -> list[str]:
+    """The models among these that are trained when they are first used, as those of the zoo are."""
+    return [model for model in models if _source_of(model).is_trained(model)]
+
+
+def train(model: str, on_step: OnStep = lambda done, total: None) -> None:
+    """Trains one of the models that are `trained_here`, unless it is there already.
+
+    Args:
+        on_step: called with the steps of training that are done, and with all of them.
+    """
+    _source_of(model).train(model, on_step)
 
 
 def load_config(model: str, key: str) -> "PretrainedConfig":

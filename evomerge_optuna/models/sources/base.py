@@ -27,6 +27,7 @@ class Source(ABC):
     def recognises(self, name: str) -> bool:
         """Is it the name of a model of this source, whether or not there is one?"""
 
+    @abstractmethod
     def check(self, name: str, key: str) -> None:
         """Refuses a name that cannot be a model, before anything is trained or downloaded.
 
@@ -48,6 +49,7 @@ class Source(ABC):
         Args:
             on_step: called with the steps of training that are done, and with all of them.
         """
+        raise NotImplementedError(f"{name} is not trained here")
 
     @abstractmethod
     def location(self, name: str) -> Location:
@@ -83,7 +85,7 @@ class Source(ABC):
         return fingerprint(self.folder(name))
 
     def mergekit_name(self, name: str) -> str:
-        """The model as plain mergekit finds it, which knows hub ids, but neither the zoo nor `~`."""
+        """The model as plain mergekit finds it, which knows neither the zoo nor `~`."""
         return str(self.folder(name))
 
 

@@ -19,6 +19,9 @@ class HubSource(Source):
     def recognises(self, name: str) -> bool:
         return True
 
+    def check(self, name: str, key: str) -> None:
+        """Whether the hub has it is seen when it is asked."""
+
     def is_on_hub(self, name: str) -> bool:
         return True
 
