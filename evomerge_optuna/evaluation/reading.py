@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.day import on_day
-from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import check_chat, reads
 from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks

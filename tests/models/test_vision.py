@@ -9,9 +9,9 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
+from evomerge_optuna.engines.costs import model_costs
+from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.costs import model_costs
-from evomerge_optuna.evaluation.decoding import greedy, is_decodable
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_checkpoint, load_model
 from evomerge_optuna.models.shards import read_shards, write_shards

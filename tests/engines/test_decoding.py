@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from evomerge_optuna.evaluation.decoding import greedy, is_decodable
+from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE
 from evomerge_optuna.recipes.stack import StackRecipe, Step

@@ -7,14 +7,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from evomerge_optuna.evaluation.batching import longest_first, within_memory
-from evomerge_optuna.evaluation.decoding import greedy, is_decodable
-from evomerge_optuna.evaluation.end_of_text import processor_without_end
-from evomerge_optuna.evaluation.images import open_image
-from evomerge_optuna.evaluation.lengths import fitted, room
-from evomerge_optuna.evaluation.prompts import encode
-from evomerge_optuna.evaluation.stops import Text, cut
-from evomerge_optuna.evaluation.thinking import thinking_of, written_thinking
+from evomerge_optuna.engines.batching import longest_first, within_memory
+from evomerge_optuna.engines.decoding import greedy, is_decodable
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.end_of_text import processor_without_end
+from evomerge_optuna.engines.images import open_image
+from evomerge_optuna.engines.lengths import fitted, room
+from evomerge_optuna.engines.stops import Text, cut
+from evomerge_optuna.engines.thinking import thinking_of, written_thinking
 from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.spec import Cut

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.evaluation import batching
-from evomerge_optuna.evaluation.generation import generate
-from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
+from evomerge_optuna.engines import batching
+from evomerge_optuna.engines.generation import generate
+from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from tests.conftest import WORDS
 
 TEXTS = [" ".join(WORDS[: 2 + i % 7]) + f" {WORDS[i]}" for i in range(11)]

@@ -10,10 +10,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
+from evomerge_optuna.engines.generation import generate
+from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.generation import generate
-from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import CUT_OFF
 from tests.conftest import SpecMaker
@@ -159,7 +159,7 @@ def marked(tokenizer: Any) -> Any:
 def test_the_library_hears_a_model_out(thinker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `model.generate` runs it, stop strings that are tokens do not end its thinking."""
     model, tokenizer = load_model(thinker, "cpu")
-    monkeypatch.setattr("evomerge_optuna.evaluation.generation.is_decodable", lambda *_: False)
+    monkeypatch.setattr("evomerge_optuna.engines.generation.is_decodable", lambda *_: False)
     assert generate(model, tokenizer, ["assistant"], 20, 1, stop=["STOP"]) == ["it is 5"]
     assert generate(model, tokenizer, ["assistant"], 20, 1, stop=["is"]) == ["it"]
 

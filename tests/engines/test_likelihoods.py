@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
+from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from tests.conftest import WORDS
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, BloomConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
+from evomerge_optuna.engines.continuations import log_likelihoods
+from evomerge_optuna.engines.generation import generate
+from evomerge_optuna.engines.lengths import fitted
+from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.choice import log_likelihoods
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.generation import generate
-from evomerge_optuna.evaluation.lengths import fitted
-from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.positions import positions

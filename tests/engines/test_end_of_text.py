@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from transformers import ByT5Tokenizer
 
-from evomerge_optuna.evaluation.choice import log_likelihoods
-from evomerge_optuna.evaluation.end_of_text import without_end
+from evomerge_optuna.engines.continuations import log_likelihoods
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.end_of_text import without_end
+from evomerge_optuna.engines.generation import generate
+from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.generation import generate
-from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
-from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.models.loading import load_model
 from tests.conftest import SpecMaker

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from evomerge_optuna.evaluation.batching import longest_first, within_memory
+from evomerge_optuna.engines.batching import longest_first, within_memory
 
 # Of the places. To fill them costs a forward pass of its own, so some are left free for a while.
 _WORTH_FILLING = 0.5

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from evomerge_optuna.evaluation.batching import longest_first, within_memory
-from evomerge_optuna.evaluation.lengths import fitted, room
-from evomerge_optuna.evaluation.prompts import encode
+from evomerge_optuna.engines.batching import longest_first, within_memory
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.lengths import fitted, room
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.spec import Cut
 

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evomerge_optuna.evaluation.decoding import is_decodable
-from evomerge_optuna.evaluation.generation import generate
+from evomerge_optuna.engines.decoding import is_decodable
+from evomerge_optuna.engines.generation import generate
 from tests.conftest import WORDS
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]

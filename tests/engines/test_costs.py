@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evomerge_optuna.evaluation.costs import model_costs
+from evomerge_optuna.engines.costs import model_costs
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge_optuna.evaluation.choice import log_likelihoods
+from evomerge_optuna.engines.continuations import log_likelihoods
 from evomerge_optuna.models.loading import load_model
 from tests.conftest import WORDS
 
