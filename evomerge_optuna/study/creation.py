@@ -231,18 +231,18 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
 def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.needs import Beyond, plan_memory
+    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
     from evomerge_optuna.models.headers import read_headers, size_beside_text
     from evomerge_optuna.models.loading import torch_device
 
     headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
     vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
-    beyond = Beyond(
+    facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
         vision=sum(size_beside_text(model, key) for model, key in vision.items()),
     )
-    return plan_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), beyond)
+    return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 
 
 def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:

@@ -18,7 +18,7 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
-class Beyond:
+class ModelFacts:
     """What headers do not tell of a study's models.
 
     Args:
@@ -34,7 +34,7 @@ class Beyond:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryPlan:
     """Bytes of memory (a GPU's, where the study runs on one) and of disk that a study takes.
 
     What a batch takes and torch itself come on top.
@@ -54,9 +54,9 @@ class Needs:
     export: int
 
 
-def needs_of(
-    spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool, beyond: Beyond = Beyond()
-) -> Needs:
+def plan_memory(
+    spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool, facts: ModelFacts = ModelFacts()
+) -> MemoryPlan:
     """What a study with these models needs.
 
     Args:
@@ -64,22 +64,22 @@ def needs_of(
     """
     adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
     adapters = sum(_size(headers[key]) for key in adapted.values())
-    needs = Needs(0, 0, adapters, 0)
+    needs = MemoryPlan(0, 0, adapters, 0)
     # What is held, by the dtype in which it is loaded.
     held: list[tuple[Headers, str | None]] = []
-    if (merge := _merge_of(spec, headers, beyond)) is not None:
+    if (merge := _merge_of(spec, headers, facts)) is not None:
         needs = _with_merge(needs, merge, spec, on_gpu)
         held = [(_as_merged(merge.merged, spec.dtype), spec.dtype or merge.loaded_in)]
     if spec.stacking is not None:
         keys = [f"models.{alias}" for alias in spec.models if _is_stacked(alias, spec)]
-        loaded = [_as_loaded(headers[key], beyond.loaded_in.get(key)) for key in keys]
+        loaded = [_as_loaded(headers[key], facts.loaded_in.get(key)) for key in keys]
         needs = _with_stack(needs, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
         held += [(_as_merged(model, spec.dtype), None) for model in loaded]
     copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
     return replace(
         needs,
-        required=needs.required + copied + beyond.vision,
-        export=needs.export + beyond.vision,
+        required=needs.required + copied + facts.vision,
+        export=needs.export + facts.vision,
     )
 
 
@@ -90,8 +90,11 @@ def _size_of_copy(model: Headers, run_in: str | None) -> int:
     return _size(model, run_in)
 
 
-def plan_memory(
-    spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, beyond: Beyond = Beyond()
+def check_memory(
+    spec: StudySpec,
+    headers: Mapping[str, Headers],
+    machine: Machine,
+    facts: ModelFacts = ModelFacts(),
 ) -> str:
     """What a study needs, and how much of it this machine can keep, in one line.
 
@@ -104,12 +107,12 @@ def plan_memory(
             f"evaluation.memory_limit: {_gb(limit)} is more than the {_gb(machine.memory)} that "
             "this machine has; leave it out for 70% of what is free"
         )
-    needs = needs_of(spec, headers, machine.on_gpu, beyond)
+    needs = plan_memory(spec, headers, machine.on_gpu, facts)
     if needs.required > machine.memory:
         raise SpecError(
             f"{_gb(needs.required)} of memory are needed to build a candidate, and "
             f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
-            f"{_cure(spec, headers, machine, beyond)}"
+            f"{_cure(spec, headers, machine, facts)}"
         )
     told = f"memory: {_gb(needs.required)} are needed to build a candidate"
     if needs.shared:
@@ -127,9 +130,11 @@ def _told_of_shared(shared: int, kept: int) -> str:
     return f"; of {_gb(shared)} that all candidates share {some} is read or computed at every trial"
 
 
-def _cure(spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, beyond: Beyond) -> str:
+def _cure(
+    spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, facts: ModelFacts
+) -> str:
     for words, other in _alternatives(spec):
-        required = needs_of(other, headers, machine.on_gpu, beyond).required
+        required = plan_memory(other, headers, machine.on_gpu, facts).required
         if required <= machine.memory:
             return f"write {words}, which needs {_gb(required)}"
     return "take a machine with more of it, or smaller models"
@@ -162,7 +167,7 @@ class _Merge:
     loaded_in: str | None  # the dtype that its configuration names where the spec names none
 
 
-def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], beyond: Beyond) -> _Merge | None:
+def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts) -> _Merge | None:
     if isinstance(spec, MergeSearchSpec):
         keys, method, sources = list(headers), spec.merge.method, len(spec.models)
     elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
@@ -173,12 +178,12 @@ def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], beyond: Beyond) -
     else:
         return None
     inputs = [headers[key] for key in keys]
-    merged = _with_rows(_promoted(inputs), beyond.tokens)
-    return _Merge(method, inputs, sources, merged, beyond.loaded_in.get(keys[0]))
+    merged = _with_rows(_promoted(inputs), facts.tokens)
+    return _Merge(method, inputs, sources, merged, facts.loaded_in.get(keys[0]))
 
 
 def _with_rows(model: Headers, tokens: tuple[int, int] | None) -> Headers:
-    """The tensors with embeddings, and a head, of the union's tokens; see `Beyond`."""
+    """The tensors with embeddings, and a head, of the union's tokens; see `ModelFacts`."""
     if tokens is None:
         return model
     before, after = tokens
@@ -218,7 +223,7 @@ def _is_stacked(alias: str, spec: StudySpec) -> bool:
     return chosen is None or alias in chosen
 
 
-def _with_merge(needs: Needs, merge: _Merge, spec: StudySpec, on_gpu: bool) -> Needs:
+def _with_merge(needs: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) -> MemoryPlan:
     made = _as_merged(merge.merged, spec.dtype)
     merged = _size(made)
     count = sum(header.count for header in made.values())
@@ -242,12 +247,12 @@ def _with_merge(needs: Needs, merge: _Merge, spec: StudySpec, on_gpu: bool) -> N
 
 
 def _with_stack(
-    needs: Needs,
+    needs: MemoryPlan,
     merged: Sequence[Headers],
     loaded: Sequence[Headers],
     stack: StackSpec,
     dtype: str | None,
-) -> Needs:
+) -> MemoryPlan:
     """With the models of a stack, of which `loaded` are loaded as they are."""
     sizes = [_size(model, dtype) for model in loaded]
     # A model is loaded in its own dtype, then changed.

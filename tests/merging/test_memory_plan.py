@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
-from evomerge_optuna.merging.needs import Beyond, needs_of, plan_memory
+from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header, read_headers
 from evomerge_optuna.spaces.of_spec import make_space
@@ -78,23 +78,23 @@ def test_a_7b_study_on_24_gb(of_7b: Any, mistral: Path) -> None:
     file = mistral / "model.safetensors"
     assert file.stat().st_size > 14 * GB and file.stat().st_blocks * 512 < 2**20
     spec, headers = of_7b()
-    needs = needs_of(spec, headers, on_gpu=False)
+    needs = plan_memory(spec, headers, on_gpu=False)
     merged = 2 * 7_241_732_096
     assert merged < needs.required < merged + 3 * GB
     assert needs.shared == 3 * merged + 2 * 4 * 7_241_732_096  # models, two masks' numbers
     assert needs.export == merged and needs.scratch == 0
-    assert plan_memory(spec, headers, box(24)) == (
+    assert check_memory(spec, headers, box(24)) == (
         "memory: 17.4 GB are needed to build a candidate; of 101.4 GB that all candidates share "
         "nothing can be kept here: it is read or computed at every trial; "
         "an export takes up to 14.5 GB"
     )
-    assert "share 0.8 GB can be kept here, the rest is read" in plan_memory(
+    assert "share 0.8 GB can be kept here, the rest is read" in check_memory(
         spec, headers, Machine(24 * GB, 26 * GB, on_gpu=False)
     )
-    assert "; the 101.4 GB that all candidates share are kept;" in plan_memory(
+    assert "; the 101.4 GB that all candidates share are kept;" in check_memory(
         spec, headers, box(192)
     )
-    assert needs_of(spec, headers, on_gpu=True).shared == 3 * merged
+    assert plan_memory(spec, headers, on_gpu=True).shared == 3 * merged
 
 
 def test_what_cannot_fit_is_refused_with_the_cure(of_7b: Any) -> None:
@@ -125,22 +125,22 @@ def test_what_cannot_fit_is_refused_with_the_cure(of_7b: Any) -> None:
     ):
         spec, headers = of_7b(**parts)
         with pytest.raises(SpecError, match=message):
-            plan_memory(spec, headers, box(gigabytes))
+            check_memory(spec, headers, box(gigabytes))
 
 
 def test_a_candidate_on_disk_needs_room_there(of_7b: Any) -> None:
-    needs = needs_of(*of_7b(evaluation={"merger": "checkpoint"}), on_gpu=True)
+    needs = plan_memory(*of_7b(evaluation={"merger": "checkpoint"}), on_gpu=True)
     assert (needs.required, needs.shared, needs.scratch) == (14_483_464_192, 0, 14_483_464_192)
 
 
 def test_a_copy_in_which_candidates_run(of_7b: Any) -> None:
     plain, copied = (
-        needs_of(*of_7b(evaluation={"dtype": dtype}), on_gpu=True)
+        plan_memory(*of_7b(evaluation={"dtype": dtype}), on_gpu=True)
         for dtype in ("bfloat16", "float32")
     )
     assert copied.required == plain.required + 4 * 7_241_732_096
     merge = {"method": "dare_ties"}  # in the models' own, which is bfloat16
-    assert needs_of(*of_7b(merge=merge), on_gpu=True) == needs_of(
+    assert plan_memory(*of_7b(merge=merge), on_gpu=True) == plan_memory(
         *of_7b(merge=merge, evaluation={"dtype": "bfloat16"}), on_gpu=True
     )
 
@@ -149,36 +149,38 @@ def test_dtypes_are_those_of_the_files(of_7b: Any) -> None:
     """Stored in bfloat16; a configuration that says float32 is what they are loaded in."""
     merge = {"method": "dare_ties"}
     spec, headers = of_7b(merge=merge)
-    stored = needs_of(spec, headers, False, Beyond(loaded_in={"base_model": "bfloat16"}))
-    assert stored == needs_of(spec, headers, False)
-    said = needs_of(spec, headers, False, Beyond(loaded_in={"base_model": "float32"}))
+    stored = plan_memory(spec, headers, False, ModelFacts(loaded_in={"base_model": "bfloat16"}))
+    assert stored == plan_memory(spec, headers, False)
+    said = plan_memory(spec, headers, False, ModelFacts(loaded_in={"base_model": "float32"}))
     assert said.required == stored.required + 4 * 7_241_732_096
     assert (said.shared, said.export) == (stored.shared, stored.export)
     named = of_7b()  # merge.dtype: bfloat16
-    assert needs_of(*named, False, Beyond(loaded_in={"base_model": "float32"})) == stored
+    assert plan_memory(*named, False, ModelFacts(loaded_in={"base_model": "float32"})) == stored
 
 
 def test_dtypes_that_differ_by_tensor(of_7b: Any) -> None:
     spec, headers = of_7b(merge={"method": "dare_ties"})
-    plain = needs_of(spec, headers, False)
+    plain = plan_memory(spec, headers, False)
     name = "model.embed_tokens.weight"
     embedding = headers["models.ja"][name]
     wide = {**headers["models.ja"], name: Header(embedding.shape, "F32")}
-    found = needs_of(spec, {**headers, "models.ja": wide}, False)
+    found = plan_memory(spec, {**headers, "models.ja": wide}, False)
     more = 2 * embedding.count
     assert found.export == plain.export + more  # the merge of float32 and bfloat16
     assert found.shared == plain.shared + more
     half = {name: Header(header.shape, "F16") for name, header in headers["models.ja"].items()}
-    both = needs_of(spec, {**headers, "models.ja": half}, False)
+    both = plan_memory(spec, {**headers, "models.ja": half}, False)
     assert both.export == 2 * plain.export  # nothing short of float32 holds both
     extra = {**headers["models.ja"], "model.layers.0.self_attn.q_proj.bias": Header((4096,), "F32")}
-    assert needs_of(spec, {**headers, "models.ja": extra}, False).export == plain.export + 4 * 4096
+    assert (
+        plan_memory(spec, {**headers, "models.ja": extra}, False).export == plain.export + 4 * 4096
+    )
 
 
 def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
     spec, headers = of_7b()
-    plain = needs_of(spec, headers, False)
-    found = needs_of(spec, headers, False, Beyond(tokens=(32000, 33000), vision=GB))
+    plain = plan_memory(spec, headers, False)
+    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), vision=GB))
     assert found.export == plain.export + 2 * 2 * 1000 * 4096 + GB
     assert found.required > plain.required + GB
 
@@ -188,18 +190,18 @@ def test_a_stack_holds_all_models(of_7b: Any) -> None:
     layer = 2 * 218_112_000
     stage = {"stage": "dfs", "base_model": None, "merge": None, "stack": {"max_layers": 40}}
     spec, headers = of_7b(**stage)
-    needs = needs_of(spec, headers, on_gpu=False)
+    needs = plan_memory(spec, headers, on_gpu=False)
     assert (needs.required, needs.shared) == (2 * merged, 0)
     assert needs.export == merged + 8 * layer
     with pytest.raises(SpecError, match=r"29\.0 GB of memory .*; take a machine with more"):
-        plan_memory(spec, headers, box(24))
+        check_memory(spec, headers, box(24))
 
 
 def test_a_merge_and_the_models_beside_it(of_7b: Any) -> None:
     merge = {"method": "linear", "dtype": "bfloat16"}
-    alone = needs_of(*of_7b(merge=merge), on_gpu=False)
+    alone = plan_memory(*of_7b(merge=merge), on_gpu=False)
     spec, headers = of_7b(stage="ps+dfs", merge=merge, stack={"models": ["merged", "ja"]})
-    both = needs_of(spec, headers, on_gpu=False)
+    both = plan_memory(spec, headers, on_gpu=False)
     assert both.required == alone.required + 14_483_464_192
     assert both.shared == alone.shared
 
@@ -210,7 +212,7 @@ def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             (tmp_path / name / file).touch()
     models = {name: f"{tmp_path}/base+{tmp_path}/{name}" for name in ("x", "y")}
-    needs = needs_of(*of_7b(models=models), on_gpu=False)
+    needs = plan_memory(*of_7b(models=models), on_gpu=False)
     assert needs.scratch == 2 * 14_483_464_192
 
 
@@ -265,7 +267,7 @@ def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:
 def test_what_a_merger_keeps(make_spec: SpecMaker, method: str) -> None:
     spec = make_spec(merge={"method": method})
     headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
-    needs = needs_of(spec, headers, on_gpu=False)
+    needs = plan_memory(spec, headers, on_gpu=False)
     assert kept_by_a_merger(spec, GB) == needs.export + needs.shared
     limit = needs.export + needs.shared // 2
     assert needs.export < kept_by_a_merger(spec, limit) <= limit
