@@ -17,7 +17,7 @@ from evomerge_optuna.opening import (
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.results.final import choose_trial
-from evomerge_optuna.running import run_here, run_with_workers
+from evomerge_optuna.run import run_here, run_with_workers
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.store.faults import database_errors
 from evomerge_optuna.store.open import open_store
