@@ -77,7 +77,7 @@ def written() -> Iterator[Response]:
 
 def generated(model: str, folder: Path, each: int, new_tokens: int) -> Iterator[Response]:
     """What the model answers to so many problems in each language and style."""
-    from evomerge_optuna.evaluation.generation import generate
+    from evomerge_optuna.engines.generation import generate
     from evomerge_optuna.models.loading import load_model
 
     loaded, tokenizer = load_model(Path(model), "cpu")

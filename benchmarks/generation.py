@@ -24,7 +24,7 @@ import click
 import torch
 import transformers
 
-from evomerge_optuna.evaluation.generation import generate
+from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import load_model

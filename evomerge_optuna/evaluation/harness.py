@@ -19,13 +19,13 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
+from evomerge_optuna.engines.batching import within_memory
+from evomerge_optuna.engines.continuations import encode_pair
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.lengths import Given
+from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.batching import within_memory
-from evomerge_optuna.evaluation.choice import encode_pair
 from evomerge_optuna.evaluation.harness_model import HarnessModel
-from evomerge_optuna.evaluation.lengths import Given
-from evomerge_optuna.evaluation.prompts import encode
-from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import LMEvalTask
 

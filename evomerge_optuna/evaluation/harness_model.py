@@ -8,9 +8,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from evomerge_optuna.evaluation.end_of_text import without_end
-from evomerge_optuna.evaluation.generation import Ends
-from evomerge_optuna.evaluation.thinking import thinking_of
+from evomerge_optuna.engines.end_of_text import without_end
+from evomerge_optuna.engines.generation import Ends
+from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.spec import LMEvalTask
 
 _NO_ANSWER = "\0"  # among what is generated: thinking had no end

@@ -1,14 +1,11 @@
 """Images of a data set: files of any format that Pillow reads, kept as they are stored."""
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from evomerge_optuna.engines.images import open_image
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def image_bytes(value: Any, folder: Path, where: str) -> bytes:
@@ -40,18 +37,6 @@ def image_bytes(value: Any, folder: Path, where: str) -> bytes:
             f"{where}: the image {path} cannot be read: {error.strerror}; relative paths begin "
             f"at {folder}"
         ) from error
-
-
-def open_image(content: bytes) -> "Image":
-    """The image, upright and in RGB.
-
-    Raises:
-        OSError, ValueError: it is none that Pillow reads.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(content)) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def check_image(content: bytes, where: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.end_of_text import without_end
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import IMAGE, Asked, LMEvalTask, Prompted, StudySpec, VqaTask
@@ -61,16 +60,6 @@ def image_prompts(
             f"{key}: the processor of the model names no placeholder of images; write chat: true"
         )
     return [problem.text.replace(IMAGE, placeholder) for problem in problems]
-
-
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """The text's token ids with what the tokenizer puts before it, once, and nothing behind it.
-
-    A chat template may have written the first token, which most tokenizers would add again.
-    """
-    begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    ids: list[int] = without_end(tokenizer)(text, add_special_tokens=not begun)["input_ids"]
-    return ids
 
 
 def check_chat(task: Asked | LMEvalTask, tokenizer: Any, key: str) -> None:

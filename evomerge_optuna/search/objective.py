@@ -8,8 +8,8 @@ from functools import partial
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.evaluation.costs import model_costs
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.merged import Merged, Merger
 from evomerge_optuna.merging.merger import EveryMerger

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from evomerge_optuna.engines.generation import generate, generate_about
 from evomerge_optuna.evaluation.blind import Blind
-from evomerge_optuna.evaluation.generation import generate, generate_about
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.models.loading import load_model

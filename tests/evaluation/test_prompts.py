@@ -7,10 +7,11 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.generation import generate
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import encode, prompts
+from evomerge_optuna.evaluation.prompts import prompts
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import GenerateTask

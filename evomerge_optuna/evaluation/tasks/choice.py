@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+from evomerge_optuna.engines.lengths import Given
+from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
-from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled, texts_of
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
-from evomerge_optuna.evaluation.thinking import thinking_of
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import ChoiceTask
 
@@ -58,7 +58,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         return Problem(text, right, options, asked, others=tuple(others), place=where)
 
     def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
-        from evomerge_optuna.evaluation.choice import encode_pair
+        from evomerge_optuna.engines.continuations import encode_pair
 
         found = iter(encode_pair(tokenizer, *pair) for pair in self._pairs(tokenizer, problems))
         return [
@@ -69,7 +69,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Choice]:
-        from evomerge_optuna.evaluation.choice import log_likelihoods
+        from evomerge_optuna.engines.continuations import log_likelihoods
 
         pairs = self._pairs(tokenizer, problems)
         found = iter(log_likelihoods(model, tokenizer, pairs, batch_size, self.task.too_long))

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.lengths import Given
+from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.answers import one_number, written_numbers
 from evomerge_optuna.evaluation.cut_off import cut_off_remark
+from evomerge_optuna.evaluation.empty_answers import empty_remark
 from evomerge_optuna.evaluation.expressions import is_expression
 from evomerge_optuna.evaluation.language import is_language
-from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, texts_of
-from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
-from evomerge_optuna.evaluation.stops import Text, empty_remark
 from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.spec import CUT_OFF, Generated, GenerateTask
@@ -70,7 +71,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Answer]:
-        from evomerge_optuna.evaluation.generation import generate
+        from evomerge_optuna.engines.generation import generate
 
         texts = generate(
             model,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.cut_off import cut_off_remark
-from evomerge_optuna.evaluation.lengths import Given
+from evomerge_optuna.evaluation.empty_answers import empty_remark
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
-from evomerge_optuna.evaluation.stops import empty_remark
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, content, filled
-from evomerge_optuna.evaluation.prompts import encode
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.spec import PerplexityTask
@@ -36,7 +36,7 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Likelihood]:
-        from evomerge_optuna.evaluation.likelihoods import negative_log_likelihoods
+        from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 
         texts = [problem.text for problem in problems]
         found = negative_log_likelihoods(model, tokenizer, texts, batch_size, self.task.too_long)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.images import check_image, image_bytes
-from evomerge_optuna.evaluation.lengths import Given
 from evomerge_optuna.evaluation.problem import Problem, column, content, filled
-from evomerge_optuna.evaluation.prompts import encode, image_prompts
+from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.base import TaskRunner
@@ -59,7 +60,7 @@ class VqaRunner(TaskRunner[VqaTask]):
     def run(
         self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
     ) -> list[Answer]:
-        from evomerge_optuna.evaluation.generation import generate_about
+        from evomerge_optuna.engines.generation import generate_about
 
         texts = generate_about(
             model,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from evomerge_optuna.engines.continuations import log_likelihoods
 from evomerge_optuna.errors import NotFiniteError, SpecError
-from evomerge_optuna.evaluation.choice import log_likelihoods
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.problem import Problem

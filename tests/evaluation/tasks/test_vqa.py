@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from evomerge_optuna.engines import batching
+from evomerge_optuna.engines.generation import generate_about
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation import batching
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.generation import generate_about
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.models.loading import load_checkpoint
+from evomerge_optuna.families.loading import load_checkpoint
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import VqaTask
 from tests.conftest import WORDS, SpecMaker

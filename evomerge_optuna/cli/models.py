@@ -1,0 +1,84 @@
+"""Models outside of studies: `evaluate`, `stack import`, `zoo build`."""
+
+from pathlib import Path
+
+import click
+
+from evomerge_optuna.cli.options import code_option, json_option, open_storage, storage_option
+from evomerge_optuna.cli.output import build_zoo, print_result, say
+
+
+@click.command("build")
+def zoo_build() -> None:
+    """Train all of the zoo's models, once."""
+    from evomerge_optuna.home import models_folder
+    from evomerge_optuna.models.catalog import ZOO_MODELS
+
+    build_zoo(ZOO_MODELS)
+    click.echo(f"The zoo is in {models_folder()}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--task", metavar="SPEC_OR_NAME", required=True, help="A spec file, or a study.")
+@click.option(
+    "--split", default="test", show_default=True, type=click.Choice(["search", "dev", "test"])
+)
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the answers to FILE, too, as JSON lines.",
+)
+@code_option
+@storage_option
+@json_option
+def evaluate(
+    model: str,
+    task: str,
+    split: str,
+    answers: Path | None,
+    allow_code: bool,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
+    from evomerge_optuna.models.catalog import check_exists
+    from evomerge_optuna.opening import allow_code_of
+    from evomerge_optuna.report.answers import check_answers_file, write_answers
+    from evomerge_optuna.report.tables import evaluation_json, evaluation_table
+    from evomerge_optuna.scoring import score_checkpoint
+    from evomerge_optuna.spec import is_spec_file, load_spec
+    from evomerge_optuna.study.studies import open_study
+
+    is_file = is_spec_file(task)
+    if is_file:
+        spec, day = load_spec(Path(task)), None
+    else:
+        opened = open_study(open_storage(storage), task)
+        spec, day = opened.spec, opened.day
+    if is_file or allow_code:
+        allow_code_of(spec)
+    if answers is not None:
+        for line in check_answers_file(answers, spec):
+            say(line)
+    check_exists(model, "MODEL")
+    build_zoo([model])
+    evaluation = score_checkpoint(model, spec, split, day)
+    for remark in evaluation.remarks.values():
+        say(remark)
+    if answers is not None:
+        write_answers(answers, model, spec, evaluation)
+    shown = evaluation_json if as_json else evaluation_table
+    print_result(shown(model, evaluation))
+
+
+@click.command("import")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def stack_import(model: Path, out: Path) -> None:
+    """Fold a DFS model in the format of the paper's release into a plain checkpoint OUT."""
+    from evomerge_optuna.merging.released import import_released
+
+    recipe = import_released(model, out)
+    click.echo(f"Folded {len(recipe.steps)} steps of {model} into {out}")

@@ -1,0 +1,108 @@
+"""What commands print: results on stdout; progress and remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evomerge_optuna.study.studies import MergeStudy
+    from evomerge_optuna.study.trials import Trials
+
+
+@cache
+def _console() -> "Console":
+    """Progress and remarks go to stderr; stdout has results alone."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """A remark, above the progress line."""
+    _console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_result(result: Any) -> None:
+    """A table, or several, or anything else as one JSON document."""
+    from rich.console import Console, Group
+    from rich.table import Table
+
+    if isinstance(result, Table | Group):
+        # A pipe has no width of its own; a table must not be cut for it.
+        Console(width=None if sys.stdout.isatty() else 120).print(result)
+    else:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+
+
+def build_zoo(models: Iterable[str]) -> None:
+    """Trains the models among these that are trained here, unless they are there."""
+    from evomerge_optuna.models.catalog import train, trained_here
+
+    to_train = trained_here(models)
+    if not to_train:
+        return  # a bar without progress leaves an empty line
+
+    from rich.progress import Progress
+
+    with Progress(console=_console()) as progress:
+        task = progress.add_task("training the zoo", visible=False)
+        for model in to_train:
+            train(
+                model,
+                lambda done, total: progress.update(
+                    task, completed=done, total=total, visible=True
+                ),
+            )
+
+
+@contextmanager
+def progress_line(merge_study: "MergeStudy", wanted: int) -> Iterator[Callable[[], None]]:
+    """A progress line with the best score so far; yields what moves it on."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[best]}"),
+    )
+    with Progress(*columns, console=_console()) as progress:
+        task = progress.add_task(merge_study.name, total=wanted, best="")
+
+        def show() -> None:
+            trials = merge_study.read()
+            progress.update(
+                task,
+                description=merge_study.name,
+                completed=trials.finished,
+                best=best_line(trials),
+            )
+
+        show()
+        yield show
+
+
+def best_line(trials: "Trials") -> str:
+    best = trials.best
+    if best is None:
+        return "no score yet"
+    return f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
+
+
+def print_line(line: str) -> None:
+    if line:
+        click.echo(line)

@@ -1,0 +1,213 @@
+"""Results of studies: `study list`, `show`, `test`, `answers`, `compare`, `export`, `figure`."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from evomerge_optuna.cli.options import (
+    code_option,
+    json_option,
+    open_storage,
+    open_to_read,
+    storage_option,
+    trial_option,
+)
+from evomerge_optuna.cli.output import print_line, print_result, say
+from evomerge_optuna.errors import EvomergeError
+
+
+@click.command("list")
+@storage_option
+@json_option
+def study_list(storage: str | None, as_json: bool) -> None:
+    """List the studies."""
+    from evomerge_optuna.report.tables import studies_json, studies_table
+    from evomerge_optuna.study.studies import list_studies
+
+    summaries = list_studies(open_to_read(storage), say=partial(click.echo, err=True))
+    print_result(studies_json(summaries) if as_json else studies_table(summaries))
+
+
+@click.command("show")
+@click.argument("name")
+@storage_option
+@json_option
+def study_show(name: str, storage: str | None, as_json: bool) -> None:
+    """Show a study's best trials and final scores."""
+    from evomerge_optuna.report.gap import gap_text
+    from evomerge_optuna.report.tables import (
+        final_table,
+        state_counts,
+        study_json,
+        study_table,
+    )
+    from evomerge_optuna.results.final import choice, stored_final_scores
+    from evomerge_optuna.study.foreign import named
+    from evomerge_optuna.study.studies import open_study
+
+    shown = open_study(open_to_read(storage), name)
+    if as_json:
+        print_result(study_json(shown))
+        return
+    counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
+    click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
+    if (stopped := len(shown.read().stopped)) > 0:
+        click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
+    print_line(named(shown.read().foreign))
+    best = choice(shown)
+    if best is not None:
+        print_result(study_table(shown))
+        if rows := stored_final_scores(shown, best):
+            print_result(final_table(shown.spec, rows))
+            print_line(gap_text(shown.spec.objective, rows[-1]))
+
+
+@click.command("test")
+@click.argument("name")
+@trial_option
+@code_option
+@storage_option
+@json_option
+def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
+    """Score sources, uniform merge and a trial on all splits."""
+    from evomerge_optuna.opening import allow_code_of, check_unchanged
+    from evomerge_optuna.report.dashboard import describe_study
+    from evomerge_optuna.report.gap import gap_text
+    from evomerge_optuna.report.tables import final_json, final_table
+    from evomerge_optuna.results.final import FinalScorer, choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(open_storage(storage), name)
+    if allow_code:
+        allow_code_of(merge_study.spec)
+    check_unchanged(merge_study, say)
+    scorer = FinalScorer(merge_study, say=say)
+    if trial == "best":
+        scorer.score_finalists()
+    chosen = choose_trial(merge_study, trial)
+    rows = scorer.final_scores(chosen)
+    describe_study(merge_study)
+    spec = merge_study.spec
+    print_result(final_json(spec, rows) if as_json else final_table(spec, rows))
+    if not as_json:
+        print_line(gap_text(spec.objective, rows[-1]))
+        which = "" if trial == "best" else f" --trial {trial}"
+        click.echo(
+            "Look at the study: evomerge-optuna dashboard\n"
+            f"Keep the model:    evomerge-optuna study export {name}{which} OUT"
+        )
+
+
+@click.command("answers")
+@click.argument("name")
+@click.option(
+    "--trial",
+    "trials",
+    default=("best",),
+    multiple=True,
+    metavar="best|knee|N",
+    show_default=True,
+    help="Which trial, several times for several.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["search", "dev", "test"]),
+    help="Which problems.  [default: the last of these with answers]",
+)
+@click.option("--wrong", is_flag=True, help="Only problems that the first of the trials has wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an answer.")
+@storage_option
+def study_answers(
+    name: str,
+    trials: tuple[str, ...],
+    split: str | None,
+    wrong: bool,
+    as_json: bool,
+    storage: str | None,
+) -> None:
+    """Show what sources, uniform merge and a trial have answered.
+
+    Stored are those of each trial that was the best when it ended, and all that study test scores.
+    """
+    from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
+    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    shown = open_study(open_to_read(storage), name)
+    chosen = [choose_trial(shown, trial) for trial in trials]
+    asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
+    if wrong:
+        asked = [problem for problem in asked if problem.is_wrong(f"trial {chosen[0].number}")]
+    if not as_json:
+        print_result(answer_view(asked))
+        return
+    for line in answer_lines(asked):
+        click.echo(line)
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a report with figures, too.")
+@storage_option
+@json_option
+def study_compare(
+    names: tuple[str, ...], html: Path | None, storage: str | None, as_json: bool
+) -> None:
+    """Compare studies: progress, test scores, paired tests."""
+    from evomerge_optuna.report.comparison import write_report
+    from evomerge_optuna.report.tables import comparison_json, comparison_tables
+    from evomerge_optuna.results.compare import compare
+    from evomerge_optuna.study.studies import open_study
+
+    store = open_to_read(storage)
+    comparison = compare([open_study(store, name) for name in dict.fromkeys(names)])
+    if as_json:
+        print_result(comparison_json(comparison))
+    else:
+        for table in comparison_tables(comparison):
+            print_result(table)
+    if html is not None:
+        try:
+            write_report(comparison, html)
+        except OSError as error:
+            raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
+        click.echo(f"The report is in {html}", err=True)
+
+
+@click.command("export")
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@trial_option
+@storage_option
+def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
+    """Write a trial's model to the new folder OUT."""
+    from evomerge_optuna.report.export import export
+    from evomerge_optuna.results.final import FINALISTS, choose_trial, without_dev_score
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(open_storage(storage), name)
+    chosen = choose_trial(merge_study, trial)
+    digest = export(merge_study, chosen, out, say)
+    click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
+    if trial == "best" and without_dev_score(merge_study):
+        say(
+            f"It is the best on search; study test {name} scores the best {FINALISTS} on dev, "
+            "which then decides",
+        )
+
+
+@click.command("figure")
+@click.argument("name")
+@trial_option
+@storage_option
+def study_figure(name: str, trial: str, storage: str | None) -> None:
+    """Attach the figure of a trial's layer path to the study."""
+    from evomerge_optuna.report.dashboard import attach_path
+    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(open_storage(storage), name)
+    chosen = choose_trial(merge_study, trial)
+    file = attach_path(merge_study, chosen)
+    click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")

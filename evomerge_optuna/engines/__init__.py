@@ -1,0 +1,1 @@
+"""Engines: models that can be asked. They know nothing of tasks."""
