@@ -15,7 +15,8 @@ from evomerge_optuna.search.processes import run_processes
 from evomerge_optuna.store.faults import patience, persistently
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.renamed import following, identify, open_identified
-from evomerge_optuna.study.result import RESULT, result_of
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import RESULT
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 

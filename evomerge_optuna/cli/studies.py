@@ -162,7 +162,7 @@ def _outcome(merge_study: "MergeStudy", wanted: int, command: str) -> str:
     Raises:
         EvomergeError: all wanted trials are done, and none has a score.
     """
-    from evomerge_optuna.study.studies import ERROR
+    from evomerge_optuna.study.schema import ERROR
 
     trials = merge_study.read()
     finished = trials.finished

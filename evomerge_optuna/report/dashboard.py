@@ -29,6 +29,7 @@ from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.store.optuna_internals import set_study_attribute, study_id, trial_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import Trials
@@ -52,10 +53,9 @@ def describe_trial(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) 
 
     As save_note does it, which reads all notes of the study twice: after so many trials as many.
     """
-    storage, study_id = merge_study.study._storage, merge_study.study._study_id
-    text = split_body(trial_note(merge_study, trial, before), trial._trial_id)
-    for key, part in {**text, note_ver_key(trial._trial_id): 1}.items():
-        storage.set_study_system_attr(study_id, key, part)
+    text = split_body(trial_note(merge_study, trial, before), trial_id(trial))
+    for key, part in {**text, note_ver_key(trial_id(trial)): 1}.items():
+        set_study_attribute(merge_study.study, key, part)
 
 
 class PageUpdates:
@@ -155,7 +155,7 @@ def _read_all(storage: BaseStorage) -> None:
     """Reads all trials ahead of the first page, the latest study first."""
     with suppress(Exception):  # the page itself will tell
         for study in reversed(storage.get_all_studies()):
-            storage.get_all_trials(study._study_id, deepcopy=False)
+            storage.get_all_trials(study_id(study), deepcopy=False)
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
