@@ -6,7 +6,7 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.tokens import check_ids

@@ -89,12 +89,12 @@ def check_eyes(spec: StudySpec) -> None:
     for name, task in spec.tasks.items():
         if not isinstance(task, VqaTask):
             continue
-        if spec.vision_model is None:
+        if spec.host is None:
             raise SpecError(
                 f"tasks.{name}: a vqa task has images, and none of the models takes any; name a "
                 "vision-language model among them"
             )
-        processor = load_processor(spec.vision_model, f"tasks.{name}")
+        processor = load_processor(spec.host, f"tasks.{name}")
         image_prompts(task, [Problem(IMAGE)], processor, f"tasks.{name}")
 
 

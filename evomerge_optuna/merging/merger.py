@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.families import family_of_host
+from evomerge_optuna.families.base import Host
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.recipes.recipe import Recipe
@@ -12,7 +14,6 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
     from evomerge_optuna.merging.stacked import StackedMerger
 
 
@@ -30,7 +31,7 @@ class EveryMerger:
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
-        self._host: HostInMemory | None = None
+        self._host: Host | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         """Reads what merges of such recipes need; see `Merger`."""
@@ -38,8 +39,8 @@ class EveryMerger:
             self._stacked.load(recipe, layers_of)
         else:
             self._merged.load(recipe)
-        if recipe.vision is not None:
-            self._host_of(recipe.vision)
+        if recipe.host is not None:
+            self._host_of(recipe.host)
 
     def merge(self, recipe: Recipe) -> Merged:
         """The recipe's model in the spec's dtype; it is valid until the next merge."""
@@ -47,8 +48,8 @@ class EveryMerger:
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merger = self._stacked if isinstance(recipe, StackRecipe) else self._merged
         merged = merger.merge(recipe)  # type: ignore[arg-type]
-        if recipe.vision is not None:
-            merged = self._completed(recipe.vision, merged)
+        if recipe.host is not None:
+            merged = self._completed(recipe.host, merged)
         if self._spec.dtype is None:
             return merged
         from evomerge_optuna.models.loading import in_dtype
@@ -65,11 +66,10 @@ class EveryMerger:
         digest = host.digest(merged.digest)
         return Merged(host.model, host.processor.tokenizer, digest, host.processor)
 
-    def _host_of(self, name: str) -> "HostInMemory":
-        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
-
+    def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:
-            self._host = HostInMemory(name, torch_device(self._spec.device))
+            family, device = family_of_host(name), torch_device(self._spec.device)
+            self._host = family.host(name, device)
         return self._host
 
     @cached_property

@@ -57,7 +57,7 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     Raises:
         ExportError: they differ, or the checkpoint cannot be loaded whole.
     """
-    from evomerge_optuna.families.loading import load_checkpoint
+    from evomerge_optuna.families import load_checkpoint
     from evomerge_optuna.merging.merger import EveryMerger
 
     spec, recipe = merge_study.spec, recipe_of(trial)
