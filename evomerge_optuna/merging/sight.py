@@ -13,8 +13,8 @@ from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.models.catalog import load_processor, local_folder
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.ends import ends_of_model
-from evomerge_optuna.models.fingerprint import digest_files
 from evomerge_optuna.models.vision import (
     is_text,
     merged_config,

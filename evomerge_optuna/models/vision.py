@@ -26,7 +26,7 @@ from evomerge_optuna.models.ends import (
     with_new_ids,
 )
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
-from evomerge_optuna.models.shards import read_shards, tensor_names, write_shards
+from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -123,7 +123,7 @@ def write_model(vision: Path, text: Path, out: Path) -> None:
     def outside(name: str) -> str | None:
         return None if is_text(name) else name
 
-    write_shards(out, chain(read_shards(text, in_place), read_shards(vision, outside)))
+    write_tensors(out, chain(read_tensors(text, in_place), read_tensors(vision, outside)))
     config = AutoConfig.from_pretrained(text, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     write_files(vision, config, tokenizer, ends_of(text), out)
@@ -241,7 +241,7 @@ def _with_names_of(own: Any, tokenizer: Any) -> Any:
 def _write_text_part(vision: Path, folder: Path) -> None:
     config = load_config(str(vision), str(vision))
     text_config(config, str(vision)).save_pretrained(folder)
-    write_shards(folder, read_shards(vision, _text_name))
+    write_tensors(folder, read_tensors(vision, _text_name))
     for name in TOKENIZER_FILES:
         if (vision / name).is_file():
             shutil.copy(vision / name, folder)
