@@ -17,18 +17,22 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.families.vision_language.checkpoint import (
+    config_of_whole,
+    write_whole_checkpoint,
+)
+from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.merger import EveryMerger, Merged
-from evomerge_optuna.merging.sight import with_text, without_layers
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.vision import merged_config, text_folder, write_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
-from tests.models.test_vision import IMAGE_ID, save_random
+from tests.families.vision_language.test_text_part import IMAGE_ID, save_random
 from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
 
 HEALTH = [HealthCheck.function_scoped_fixture]
@@ -247,12 +251,12 @@ def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
     text = EveryMerger(EvaluationSpec()).merge(recipe)
     own = AutoTokenizer.from_pretrained(vlm)
     whole = without_layers(vlm, torch.float32, "cpu")
-    content = merged_config(vlm, text.model.config, own, text.tokenizer)
+    content = config_of_whole(vlm, text.model.config, own, text.tokenizer)
     model = with_text(whole, type(whole.config).from_dict(content), text.model)
 
     write_recipe(recipe, tmp_path / "text", "cpu")
     (tmp_path / "out").mkdir()
-    write_model(vlm, tmp_path / "text", tmp_path / "out")
+    write_whole_checkpoint(vlm, tmp_path / "text", tmp_path / "out")
     written = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     torch.manual_seed(0)
     shown = {
