@@ -6,8 +6,9 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.families.loading import load_checkpoint
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_checkpoint, torch_device
+from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec
 

@@ -57,8 +57,8 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     Raises:
         ExportError: they differ, or the checkpoint cannot be loaded whole.
     """
+    from evomerge_optuna.families.loading import load_checkpoint
     from evomerge_optuna.merging.merger import EveryMerger
-    from evomerge_optuna.models.loading import load_checkpoint
 
     spec, recipe = merge_study.spec, recipe_of(trial)
     ask = partial(_ask, runners(spec.tasks), spec.evaluation.batch_size, merge_study.day)

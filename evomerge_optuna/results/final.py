@@ -12,10 +12,10 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.families.loading import load_checkpoint
 from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.tokenizer import give_chat_template, tokenizer_of
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS

@@ -1,0 +1,286 @@
+"""What a study needs of a machine, from its models' headers: told before any weight is loaded."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.machine import Machine
+from evomerge_optuna.models.headers import STORED, Header
+from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
+
+Headers = Mapping[str, Header]  # of one model, by the tensor's name
+
+_ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MASKED = ("ties", "dare_linear", "dare_ties")
+_SHARD = 5 * 10**9  # bytes that mergekit gathers before it writes a file
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What headers do not tell of a study's models.
+
+    Args:
+        loaded_in: the dtype that a model's configuration names, by the model's key in the spec; it
+            is loaded in that, however it is stored.
+        tokens: in the first model's vocabulary, and in the union of all where a merge has that.
+        vision: bytes of the vision tower and projector that every candidate has.
+    """
+
+    loaded_in: Mapping[str, str | None] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = None
+    vision: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of memory (a GPU's, where the study runs on one) and of disk that a study takes.
+
+    What a batch takes and torch itself come on top.
+
+    Args:
+        required: without which no candidate can be built: the merged model and the work on its
+            largest tensor; of a stack all models.
+        shared: that the resident merger keeps between trials as far as there is room, since all
+            candidates share it: the models, ranks of task vectors, random numbers of masks.
+        scratch: of disk, for a candidate's checkpoint and for models with their adapters.
+        export: of disk, for an exported checkpoint, at most.
+    """
+
+    required: int
+    shared: int
+    scratch: int
+    export: int
+
+
+def plan_memory(
+    spec: StudySpec, headers: Mapping[str, Headers], on_gpu: bool, facts: ModelFacts = ModelFacts()
+) -> MemoryPlan:
+    """What a study with these models needs.
+
+    Args:
+        headers: of every model, by its key in the spec.
+    """
+    adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
+    adapters = sum(_size(headers[key]) for key in adapted.values())
+    needs = MemoryPlan(0, 0, adapters, 0)
+    # What is held, by the dtype in which it is loaded.
+    held: list[tuple[Headers, str | None]] = []
+    if (merge := _merge_of(spec, headers, facts)) is not None:
+        needs = _with_merge(needs, merge, spec, on_gpu)
+        held = [(_as_merged(merge.merged, spec.dtype), spec.dtype or merge.loaded_in)]
+    if spec.stacking is not None:
+        keys = [f"models.{alias}" for alias in spec.models if _is_stacked(alias, spec)]
+        loaded = [_as_loaded(headers[key], facts.loaded_in.get(key)) for key in keys]
+        needs = _with_stack(needs, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
+        held += [(_as_merged(model, spec.dtype), None) for model in loaded]
+    copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
+    return replace(
+        needs,
+        required=needs.required + copied + facts.vision,
+        export=needs.export + facts.vision,
+    )
+
+
+def _size_of_copy(model: Headers, run_in: str | None) -> int:
+    """Bytes of a model in the dtype in which it is to run, if that is not the one it has."""
+    if run_in not in STORED or all(h.dtype == STORED[run_in] for h in model.values()):
+        return 0
+    return _size(model, run_in)
+
+
+def check_memory(
+    spec: StudySpec,
+    headers: Mapping[str, Headers],
+    machine: Machine,
+    facts: ModelFacts = ModelFacts(),
+) -> str:
+    """What a study needs, and how much of it this machine can keep, in one line.
+
+    Raises:
+        SpecError: it cannot fit; with the change of the spec that makes it fit, if there is one.
+    """
+    limit = spec.evaluation.memory_limit
+    if limit is not None and limit > machine.memory:
+        raise SpecError(
+            f"evaluation.memory_limit: {_gb(limit)} is more than the {_gb(machine.memory)} that "
+            "this machine has; leave it out for 70% of what is free"
+        )
+    needs = plan_memory(spec, headers, machine.on_gpu, facts)
+    if needs.required > machine.memory:
+        raise SpecError(
+            f"{_gb(needs.required)} of memory are needed to build a candidate, and "
+            f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
+            f"{_cure(spec, headers, machine, facts)}"
+        )
+    told = f"memory: {_gb(needs.required)} are needed to build a candidate"
+    if needs.shared:
+        most = machine.free * 7 // 10 if limit is None else int(limit)
+        told += _told_of_shared(needs.shared, min(max(0, most - needs.required), needs.shared))
+    if needs.scratch:
+        told += f"; {_gb(needs.scratch)} of disk in the home folder"
+    return f"{told}; an export takes up to {_gb(needs.export)}"
+
+
+def _told_of_shared(shared: int, kept: int) -> str:
+    if kept == shared:
+        return f"; the {_gb(shared)} that all candidates share are kept"
+    some = f"{_gb(kept)} can be kept here, the rest" if kept else "nothing can be kept here: it"
+    return f"; of {_gb(shared)} that all candidates share {some} is read or computed at every trial"
+
+
+def _cure(
+    spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, facts: ModelFacts
+) -> str:
+    for words, other in _alternatives(spec):
+        required = plan_memory(other, headers, machine.on_gpu, facts).required
+        if required <= machine.memory:
+            return f"write {words}, which needs {_gb(required)}"
+    return "take a machine with more of it, or smaller models"
+
+
+def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
+    """Specs that need less, by what is to be written."""
+    written = spec.evaluation.model_copy(update={"merger": "checkpoint"})
+    checkpoint = {"evaluation": written} if spec.stacking is None else {}
+    if checkpoint:
+        yield "evaluation.merger: checkpoint", spec.model_copy(update=checkpoint)
+    part = "merge" if isinstance(spec, MergeSearchSpec) else "stack"
+    if spec.dtype in ("bfloat16", "float16") or isinstance(spec, StagedStudySpec):
+        return
+    half = {part: getattr(spec, part).model_copy(update={"dtype": "bfloat16"})}
+    yield f"{part}.dtype: bfloat16", spec.model_copy(update=half)
+    if checkpoint:
+        both = spec.model_copy(update=half | checkpoint)
+        yield f"{part}.dtype: bfloat16 and evaluation.merger: checkpoint", both
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A study's merge."""
+
+    method: str
+    inputs: Sequence[Headers]
+    sources: int
+    merged: Headers  # of what is made of them
+    loaded_in: str | None  # the dtype that its configuration names where the spec names none
+
+
+def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts) -> _Merge | None:
+    if isinstance(spec, MergeSearchSpec):
+        keys, method, sources = list(headers), spec.merge.method, len(spec.models)
+    elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
+        keys = [key for key in headers if key.startswith("from_study")]
+        configuration = spec.merged.configuration
+        sources = len(keys) - (configuration.get("base_model") is not None)
+        method = configuration["merge_method"]
+    else:
+        return None
+    inputs = [headers[key] for key in keys]
+    merged = _with_rows(_promoted(inputs), facts.tokens)
+    return _Merge(method, inputs, sources, merged, facts.loaded_in.get(keys[0]))
+
+
+def _with_rows(model: Headers, tokens: tuple[int, int] | None) -> Headers:
+    """The tensors with embeddings, and a head, of the union's tokens; see `ModelFacts`."""
+    if tokens is None:
+        return model
+    before, after = tokens
+    return {
+        name: replace(header, shape=(after, *header.shape[1:]))
+        if header.shape[:1] == (before,) and not _LAYER.search(name)
+        else header
+        for name, header in model.items()
+    }
+
+
+def _promoted(inputs: Sequence[Headers]) -> Headers:
+    """Every tensor that an input has, in a dtype that holds all inputs' values."""
+    found: dict[str, Header] = {}
+    for name in dict.fromkeys(name for model in inputs for name in model):
+        every = [model[name] for model in inputs if name in model]
+        types = {header.dtype for header in every}
+        widest = max(every, key=lambda header: header.itemsize).dtype
+        half = types >= {"F16", "BF16"} and widest in types - {"F32", "F64"}
+        found[name] = Header(every[0].shape, "F32" if half else widest)
+    return found
+
+
+def _as_merged(model: Headers, dtype: str | None) -> Headers:
+    """The tensors in the dtype of the spec, if it names one."""
+    if dtype is None:
+        return model
+    return {name: Header(header.shape, STORED[dtype]) for name, header in model.items()}
+
+
+def _as_loaded(model: Headers, dtype: str | None) -> Headers:
+    return _as_merged(model, dtype if dtype in STORED else None)
+
+
+def _is_stacked(alias: str, spec: StudySpec) -> bool:
+    chosen = getattr(spec.stacking, "models", None)  # only a stack of a merge chooses
+    return chosen is None or alias in chosen
+
+
+def _with_merge(needs: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) -> MemoryPlan:
+    made = _as_merged(merge.merged, spec.dtype)
+    merged = _size(made)
+    count = sum(header.count for header in made.values())
+    masked = merge.method in _MASKED
+    # For each element of the largest tensor: inputs and task vectors, masks, what is sorted.
+    largest = max(made.values(), key=lambda header: header.count * header.itemsize)
+    work = largest.itemsize * (len(merge.inputs) + merge.sources)
+    work += masked * merge.sources * (4 + largest.itemsize)
+    work += (merge.method == "ties") * (16 + largest.itemsize)
+    work *= largest.count
+    if spec.evaluation.merger == "checkpoint":
+        writing = min(merged, _SHARD) + work  # on the CPU; the model is loaded afterwards
+        required = merged if on_gpu else max(merged, writing)
+        return replace(needs, required=required, scratch=needs.scratch + merged, export=merged)
+    # Ranks, or random numbers, which a GPU does not keep; see `kernels`.
+    numbers = 4 * merge.sources * count if masked else 0
+    if on_gpu and merge.method != "ties":
+        numbers = 0
+    shared = sum(_size(model, spec.dtype) for model in merge.inputs) + numbers
+    return replace(needs, required=merged + work, shared=shared, export=merged)
+
+
+def _with_stack(
+    needs: MemoryPlan,
+    merged: Sequence[Headers],
+    loaded: Sequence[Headers],
+    stack: StackSpec,
+    dtype: str | None,
+) -> MemoryPlan:
+    """With the models of a stack, of which `loaded` are loaded as they are."""
+    sizes = [_size(model, dtype) for model in loaded]
+    # A model is loaded in its own dtype, then changed.
+    changing = max((_size(m) for m in loaded if _size(m) != _size(m, dtype)), default=0)
+    models = [*merged, *loaded]
+    layers = [
+        (_size(_layer_tensors(model), dtype), 1 + max(map(_layer_of, model))) for model in models
+    ]
+    most = stack.max_layers or stack.repeats * sum(number for _, number in layers)
+    outside = _size(models[0], dtype) - layers[0][0]
+    export = outside + most * max(size // number for size, number in layers)
+    return replace(needs, required=needs.required + sum(sizes) + changing, export=export)
+
+
+def _size(model: Headers, dtype: str | None = None) -> int:
+    """Bytes of a model's tensors, in this dtype or as they are stored."""
+    itemsize = _ITEMSIZE.get(dtype or "")
+    return sum(header.count * (itemsize or header.itemsize) for header in model.values())
+
+
+def _layer_tensors(model: Headers) -> Headers:
+    return {name: header for name, header in model.items() if _LAYER.search(name)}
+
+
+def _layer_of(name: str) -> int:
+    found = _LAYER.search(name)
+    return int(found[1]) if found else 0
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,274 @@
+"""What a study needs: a 7B model's true shapes, sparse on disk, and what a real merger keeps."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.utils import (
+    SafetensorsFileMetadata,
+    SafetensorsRepoMetadata,
+    TensorInfo,
+)
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.headers import merged_headers
+from evomerge_optuna.machine import Machine
+from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
+from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.headers import Header
+from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spec import StudySpec, parse_spec
+from tests.conftest import LAYERS, SpecMaker
+
+GB = 10**9
+
+
+def box(gigabytes: int, on_gpu: bool = False) -> Machine:
+    return Machine(memory=gigabytes * 2**30, free=(gigabytes - 2) * 2**30, on_gpu=on_gpu)
+
+
+@pytest.fixture(scope="session")
+def mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mistral-7B's shapes in bfloat16: 14.5 GB to look at, on disk a header."""
+    folder = tmp_path_factory.mktemp("mistral")
+    config = MistralConfig(architectures=["MistralForCausalLM"], dtype="bfloat16")
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    header: dict[str, Any] = {}
+    end = 0
+    for name, tensor in model.named_parameters():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": "BF16",
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return folder
+
+
+@pytest.fixture
+def of_7b(spec_content: Callable[..., dict[str, Any]], mistral: Path, tmp_path: Path) -> Any:
+    """A spec over three such models, and their headers."""
+    names = ("base", "ja", "math")
+    for name in names:
+        (tmp_path / name).symlink_to(mistral)
+
+    def make(**parts: Any) -> tuple[StudySpec, dict[str, dict[str, Header]]]:
+        content = {
+            "base_model": str(tmp_path / "base"),
+            "models": {name: str(tmp_path / name) for name in names[1:]},
+            "merge": {"method": "dare_ties", "dtype": "bfloat16"},
+        }
+        given = content | parts
+        spec = parse_spec({k: v for k, v in spec_content(**given).items() if v is not None})
+        return spec, {key: merged_headers(m, key) for key, m in spec.model_ids().items()}
+
+    return make
+
+
+def test_a_7b_study_on_24_gb(of_7b: Any, mistral: Path) -> None:
+    file = mistral / "model.safetensors"
+    assert file.stat().st_size > 14 * GB and file.stat().st_blocks * 512 < 2**20
+    spec, headers = of_7b()
+    needs = plan_memory(spec, headers, on_gpu=False)
+    merged = 2 * 7_241_732_096
+    assert merged < needs.required < merged + 3 * GB
+    assert needs.shared == 3 * merged + 2 * 4 * 7_241_732_096  # models, two masks' numbers
+    assert needs.export == merged and needs.scratch == 0
+    assert check_memory(spec, headers, box(24)) == (
+        "memory: 17.4 GB are needed to build a candidate; of 101.4 GB that all candidates share "
+        "nothing can be kept here: it is read or computed at every trial; "
+        "an export takes up to 14.5 GB"
+    )
+    assert "share 0.8 GB can be kept here, the rest is read" in check_memory(
+        spec, headers, Machine(24 * GB, 26 * GB, on_gpu=False)
+    )
+    assert "; the 101.4 GB that all candidates share are kept;" in check_memory(
+        spec, headers, box(192)
+    )
+    assert plan_memory(spec, headers, on_gpu=True).shared == 3 * merged
+
+
+def test_what_cannot_fit_is_refused_with_the_cure(of_7b: Any) -> None:
+    in_float32 = {"method": "dare_ties", "dtype": "float32"}
+    for parts, gigabytes, message in (
+        (
+            {},
+            16,
+            "17.4 GB of memory are needed to build a candidate, and this machine has 17.2 GB; "
+            "write evaluation.merger: checkpoint, which needs 14.5 GB",
+        ),
+        (
+            {"merge": in_float32},
+            24,
+            r"33\.7 GB .*; write merge.dtype: bfloat16, which needs 17\.",
+        ),
+        (
+            {"merge": in_float32},
+            16,
+            "; write merge.dtype: bfloat16 and evaluation.merger: checkpoint, which needs 14.5 GB",
+        ),
+        ({}, 8, "; take a machine with more of it, or smaller models"),
+        (
+            {"evaluation": {"memory_limit": "64GB"}},
+            24,
+            "evaluation.memory_limit: 64.0 GB is more than the 25.8 GB that this machine has; ",
+        ),
+    ):
+        spec, headers = of_7b(**parts)
+        with pytest.raises(SpecError, match=message):
+            check_memory(spec, headers, box(gigabytes))
+
+
+def test_a_candidate_on_disk_needs_room_there(of_7b: Any) -> None:
+    needs = plan_memory(*of_7b(evaluation={"merger": "checkpoint"}), on_gpu=True)
+    assert (needs.required, needs.shared, needs.scratch) == (14_483_464_192, 0, 14_483_464_192)
+
+
+def test_a_copy_in_which_candidates_run(of_7b: Any) -> None:
+    plain, copied = (
+        plan_memory(*of_7b(evaluation={"dtype": dtype}), on_gpu=True)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert copied.required == plain.required + 4 * 7_241_732_096
+    merge = {"method": "dare_ties"}  # in the models' own, which is bfloat16
+    assert plan_memory(*of_7b(merge=merge), on_gpu=True) == plan_memory(
+        *of_7b(merge=merge, evaluation={"dtype": "bfloat16"}), on_gpu=True
+    )
+
+
+def test_dtypes_are_those_of_the_files(of_7b: Any) -> None:
+    """Stored in bfloat16; a configuration that says float32 is what they are loaded in."""
+    merge = {"method": "dare_ties"}
+    spec, headers = of_7b(merge=merge)
+    stored = plan_memory(spec, headers, False, ModelFacts(loaded_in={"base_model": "bfloat16"}))
+    assert stored == plan_memory(spec, headers, False)
+    said = plan_memory(spec, headers, False, ModelFacts(loaded_in={"base_model": "float32"}))
+    assert said.required == stored.required + 4 * 7_241_732_096
+    assert (said.shared, said.export) == (stored.shared, stored.export)
+    named = of_7b()  # merge.dtype: bfloat16
+    assert plan_memory(*named, False, ModelFacts(loaded_in={"base_model": "float32"})) == stored
+
+
+def test_dtypes_that_differ_by_tensor(of_7b: Any) -> None:
+    spec, headers = of_7b(merge={"method": "dare_ties"})
+    plain = plan_memory(spec, headers, False)
+    name = "model.embed_tokens.weight"
+    embedding = headers["models.ja"][name]
+    wide = {**headers["models.ja"], name: Header(embedding.shape, "F32")}
+    found = plan_memory(spec, {**headers, "models.ja": wide}, False)
+    more = 2 * embedding.count
+    assert found.export == plain.export + more  # the merge of float32 and bfloat16
+    assert found.shared == plain.shared + more
+    half = {name: Header(header.shape, "F16") for name, header in headers["models.ja"].items()}
+    both = plan_memory(spec, {**headers, "models.ja": half}, False)
+    assert both.export == 2 * plain.export  # nothing short of float32 holds both
+    extra = {**headers["models.ja"], "model.layers.0.self_attn.q_proj.bias": Header((4096,), "F32")}
+    assert (
+        plan_memory(spec, {**headers, "models.ja": extra}, False).export == plain.export + 4 * 4096
+    )
+
+
+def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
+    spec, headers = of_7b()
+    plain = plan_memory(spec, headers, False)
+    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), vision=GB))
+    assert found.export == plain.export + 2 * 2 * 1000 * 4096 + GB
+    assert found.required > plain.required + GB
+
+
+def test_a_stack_holds_all_models(of_7b: Any) -> None:
+    merged = 2 * 7_241_732_096
+    layer = 2 * 218_112_000
+    stage = {"stage": "dfs", "base_model": None, "merge": None, "stack": {"max_layers": 40}}
+    spec, headers = of_7b(**stage)
+    needs = plan_memory(spec, headers, on_gpu=False)
+    assert (needs.required, needs.shared) == (2 * merged, 0)
+    assert needs.export == merged + 8 * layer
+    with pytest.raises(SpecError, match=r"29\.0 GB of memory .*; take a machine with more"):
+        check_memory(spec, headers, box(24))
+
+
+def test_a_merge_and_the_models_beside_it(of_7b: Any) -> None:
+    merge = {"method": "linear", "dtype": "bfloat16"}
+    alone = plan_memory(*of_7b(merge=merge), on_gpu=False)
+    spec, headers = of_7b(stage="ps+dfs", merge=merge, stack={"models": ["merged", "ja"]})
+    both = plan_memory(spec, headers, on_gpu=False)
+    assert both.required == alone.required + 14_483_464_192
+    assert both.shared == alone.shared
+
+
+def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).touch()
+    models = {name: f"{tmp_path}/base+{tmp_path}/{name}" for name in ("x", "y")}
+    needs = plan_memory(*of_7b(models=models), on_gpu=False)
+    assert needs.scratch == 2 * 14_483_464_192
+
+
+def test_headers_that_the_hub_gives(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    """Not those that the configuration says: here the embeddings alone are stored in float16."""
+    info = {
+        name: TensorInfo(dtype="F16" if "embed" in name else "F32", shape=[1], data_offsets=(0, 4))
+        for name in ("model.embed_tokens.weight", "model.norm.weight", "some.buffer")
+    }
+    file = SafetensorsFileMetadata(metadata={}, tensors=info)
+    asked: list[tuple[str, str]] = []
+
+    def tell(name: str, *, revision: str) -> SafetensorsRepoMetadata:
+        asked.append((name, revision))
+        return SafetensorsRepoMetadata(None, False, {}, {"model.safetensors": file})
+
+    config = AutoConfig.from_pretrained(tiny / "a")
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: config)
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", tell)
+    found = merged_headers("o/m@v1", "models.a")
+    assert asked == [("o/m", "v1")]
+    assert {name: header.dtype for name, header in found.items()} == {
+        name: one.dtype for name, one in info.items()
+    }
+
+    info["model.norm.weight"] = TensorInfo(dtype="I8", shape=[1], data_offsets=(0, 1))
+    with pytest.raises(SpecError, match=r"^models\.a .*: tensor model.norm.weight is int8; quant"):
+        merged_headers("o/m", "models.a")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", fail)
+    said = merged_headers("o/m@v1", "models.a")
+    assert {header.dtype for header in said.values()} == {"F32"}
+    assert said["model.embed_tokens.weight"].shape == (19, 16)
+
+
+def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:
+    """Bytes that a real merger holds after a merge."""
+    space = make_space(spec, dict.fromkeys(spec.model_ids(), LAYERS))
+    values = {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
+    merger = ResidentMerger("cpu", memory_limit)
+    merger.merge(space.recipe(values))
+    assert merger._resident is not None
+    return merger._resident._budget.used
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+def test_what_a_merger_keeps(make_spec: SpecMaker, method: str) -> None:
+    spec = make_spec(merge={"method": method})
+    headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
+    needs = plan_memory(spec, headers, on_gpu=False)
+    assert kept_by_a_merger(spec, GB) == needs.export + needs.shared
+    limit = needs.export + needs.shared // 2
+    assert needs.export < kept_by_a_merger(spec, limit) <= limit
