@@ -6,8 +6,8 @@ from typing import Any
 
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.families import family_of
+from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.files import check_files
-from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.shards import weight_files

@@ -8,7 +8,7 @@ from evomerge_optuna.spec.files import (
     parse_spec,
     spec_at,
 )
-from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
+from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
 from evomerge_optuna.spec.stack import MERGED, StackSpec
@@ -48,8 +48,6 @@ __all__ = [
     "HOST_KEY",
     "IMAGE",
     "MERGED",
-    "MERGE_OPTIONS",
-    "SEARCHED_PARAMETERS",
     "SPLITS",
     "Asked",
     "ChoiceTask",

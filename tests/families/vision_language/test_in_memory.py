@@ -24,12 +24,13 @@ from evomerge_optuna.families.vision_language.checkpoint import (
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
 from evomerge_optuna.merging.merger import EveryMerger, Merged
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
-from evomerge_optuna.spec import SEARCHED_PARAMETERS, EvaluationSpec
+from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
 from tests.families.vision_language.test_text_part import IMAGE_ID, save_random
 from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
@@ -55,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe_of(
     root: Path, method: str, base: str, sources: list[str], seed: int = 0, **parts: Any
 ) -> MergeRecipe:
-    searched = SEARCHED_PARAMETERS[method]
+    searched = METHODS[method].searched
     values = {"weight": 0.6, "density": 0.7, "t": 0.4}
     given = {name: values[name] for name in searched if name != "t"}
     configuration = {
@@ -101,7 +102,7 @@ def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tupl
 def test_text_as_mergekit_merges_it_all_else_untouched(
     home: Path, models: Path, data: st.DataObject
 ) -> None:
-    method = data.draw(st.sampled_from(sorted(SEARCHED_PARAMETERS)))
+    method = data.draw(st.sampled_from(sorted(METHODS)))
     base, sources = data.draw(
         st.sampled_from([("base", ["vlm", "ja"]), ("vlm", ["ja", "twin"]), ("twin", ["vlm"])])
     )
