@@ -9,7 +9,7 @@ from transformers import ByT5Tokenizer
 
 from evomerge_optuna.engines.continuations import log_likelihoods
 from evomerge_optuna.engines.encoding import encode
-from evomerge_optuna.engines.end_of_text import without_end
+from evomerge_optuna.models.end_of_text import without_end
 from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from evomerge_optuna.evaluation.evaluator import Evaluator
