@@ -19,7 +19,7 @@ import click
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.results.compare import compare
 from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import SAME_AS
 from evomerge_optuna.spec import RacingSpec, StudySpec, load_spec
 from evomerge_optuna.store.open import open_store
@@ -45,9 +45,9 @@ class Search:
 def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]:
     """Runs a study and tests its choice."""
     merge_study = create_study(store, spec)
-    run_study(merge_study, 1)  # loads models, data and the language model
+    run_trials(merge_study, 1)  # loads models, data and the language model
     begin = time.perf_counter()
-    run_study(merge_study, trials)
+    run_trials(merge_study, trials)
     seconds = time.perf_counter() - begin
     target = spec.objective.target
     scored = [result_of(t) for t in merge_study.trials() if SAME_AS not in t.user_attrs]

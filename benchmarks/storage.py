@@ -104,7 +104,7 @@ def open_ours(url: str) -> Run:
     from evomerge_optuna.merging.merged import Merged
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.search import objective
-    from evomerge_optuna.search.loop import run_study
+    from evomerge_optuna.search.loop import run_trials
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_store(url), "ours")
@@ -119,7 +119,7 @@ def open_ours(url: str) -> Run:
             mock.patch.object(objective, "build_and_score", scored),
             mock.patch.object(objective.Objective, "_confirm", lambda *_: None),
         ):
-            run_study(merge_study, trials, on_trial=partial(describe_trial, merge_study))
+            run_trials(merge_study, trials, on_trial=partial(describe_trial, merge_study))
 
     merge_study.read()
     return run

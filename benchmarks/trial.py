@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import load_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -34,7 +34,7 @@ def main(trials: int, json_file: Path | None) -> None:
         local_folder(model)
     with tempfile.TemporaryDirectory() as folder:
         merge_study = create_study(open_store(f"sqlite:///{folder}/studies.db"), spec)
-        run_study(merge_study, trials + 1)
+        run_trials(merge_study, trials + 1)
         # The first trial loads the data and the language model.
         found = [trial for trial in merge_study.trials() if trial.number > 0]
     wholes = [trial.duration.total_seconds() for trial in found if trial.duration]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
+from evomerge_optuna.models.catalog import train, trained_here
 from evomerge_optuna.opening import (
     allow_code_of,
     check_unchanged,
@@ -17,7 +17,7 @@ from evomerge_optuna.opening import (
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.results.final import choose_trial
-from evomerge_optuna.running import run_here, run_with_workers
+from evomerge_optuna.run import run_here, run_with_workers
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.store.faults import database_errors
 from evomerge_optuna.store.open import open_store
@@ -141,6 +141,5 @@ def _parsed(spec: Spec) -> StudySpec:
 
 
 def _train_zoo(models: Iterable[str]) -> None:
-    for model in models:
-        if model.startswith(ZOO_PREFIX):
-            zoo_folder(model)
+    for model in trained_here(models):
+        train(model)

@@ -81,7 +81,7 @@ def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
-@pytest.mark.parametrize("document", [*DEPLOY.parent.rglob("*.md"), ROOT / "README.md"])
+@pytest.mark.parametrize("document", [*DEPLOY.parent.rglob("*.md"), *ROOT.glob("*.md")])
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), target

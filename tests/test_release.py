@@ -21,7 +21,14 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
     assert {file.split("/")[0] for file in files} == {"evomerge_optuna", f"{name}.dist-info"}
     with tarfile.open(tmp_path / f"{name}.tar.gz") as sdist:
         files = set(sdist.getnames())
-    wanted = ("LICENSE", "README.md", "docs/python.md", "studies/quickstart.yaml", "tests/fuzz.py")
+    wanted = (
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+        "docs/python.md",
+        "studies/quickstart.yaml",
+        "tests/fuzz.py",
+    )
     assert {f"{name}/{file}" for file in wanted} <= files
     # What the suite reads and docs/deploy names.
     deployed = (

@@ -76,7 +76,7 @@ def study_run(
         open_with_models,
     )
     from evomerge_optuna.report.dashboard import describe_study
-    from evomerge_optuna.running import run_here, run_with_workers
+    from evomerge_optuna.run import run_here, run_with_workers
     from evomerge_optuna.spec import is_spec_file, load_spec
 
     store = open_storage(storage)

@@ -37,7 +37,7 @@ OnTrial = Callable[[FrozenTrial, Trials], None]
 ALIKE = 5
 
 
-def run_study(
+def run_trials(
     merge_study: MergeStudy,
     trials: int,
     *,

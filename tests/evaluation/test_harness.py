@@ -20,7 +20,7 @@ from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import allow, code_of, fingerprint_code
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -149,7 +149,7 @@ def test_a_trial_scores_as_the_harness_does_the_exported_checkpoint(
     make: Make, folder: Path, tmp_path: Path, home: Path
 ) -> None:
     created = create_study(open_store(f"sqlite:///{tmp_path / 's.db'}"), make())
-    run_study(created, trials=3)
+    run_trials(created, trials=3)
     best = created.best()
     assert best is not None
     export(created, best, tmp_path / "model")
@@ -227,9 +227,9 @@ def test_a_backend_loads_the_candidates_checkpoint(
         runners(spec.tasks)["words"].problems("search")
     allow(["hf"])
     created = create_study(open_store(f"sqlite:///{tmp_path / 's.db'}"), spec)
-    run_study(created, trials=2)
+    run_trials(created, trials=2)
     in_memory = create_study(open_store(f"sqlite:///{tmp_path / 'm.db'}"), make())
-    run_study(in_memory, trials=2)
+    run_trials(in_memory, trials=2)
     assert [t.values for t in created.trials()] == [t.values for t in in_memory.trials()]
 
 

@@ -28,7 +28,7 @@ from evomerge_optuna.report.answers import (
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import Task, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -67,7 +67,7 @@ def content(spec_content: Callable[..., dict[str, Any]], tmp_path: Path) -> dict
 @pytest.fixture
 def merge_study(content: dict[str, Any], home: Path) -> MergeStudy:
     created = create_study(open_store(), parse_spec(content))
-    run_study(created, 3)
+    run_trials(created, 3)
     return created
 
 
@@ -138,7 +138,7 @@ def test_of_the_command_line(
 
     created = create_study(open_store(), parse_spec(content))
     said: list[str] = []
-    run_study(created, 2, say=said.append)
+    run_trials(created, 2, say=said.append)
     assert sum("they begin with the stop string" in line for line in said) == 1  # not of each trial
     out, _ = command_line.run("study", "answers", "tiny", "--wrong", "--json", "--trial", "0")
     found = [json.loads(line) for line in out.splitlines()]
@@ -149,7 +149,7 @@ def test_a_study_without_answers(
     spec_content: Callable[..., dict[str, Any]], home: Path, tmp_path: Path
 ) -> None:
     created = create_study(open_store(), parse_spec(spec_content()))
-    run_study(created, 1)
+    run_trials(created, 1)
     with pytest.raises(UsageError, match=r"a perplexity task has no answers to read$"):
         rows(created)
     assert "answer of" not in study_note(created)

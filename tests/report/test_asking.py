@@ -14,7 +14,7 @@ from evomerge_optuna.report import asking
 from evomerge_optuna.report import export as export_module
 from evomerge_optuna.report.export import export
 from evomerge_optuna.results.final import choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -28,7 +28,7 @@ def finished(make_spec: SpecMaker, tmp_path: Path, home: Path) -> Iterator[Merge
     base = save_tiny_model(tmp_path / "base", 0)
     models = {n: str(save_tiny_model(tmp_path / n, i, base)) for i, n in enumerate("ab", 1)}
     merge_study = create_study(open_store(), make_spec(base_model=str(base), models=models))
-    run_study(merge_study, 2)
+    run_trials(merge_study, 2)
     yield merge_study
 
 
@@ -112,7 +112,7 @@ def test_a_stack_that_answers_otherwise_is_not_exported(
     content = spec_content(stage="dfs", stack={"repeats": 2})
     del content["merge"], content["base_model"]
     merge_study = create_study(open_store(), parse_spec(content))
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     if not problems:
         monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
     monkeypatch.setattr(export_module, "write_older_form", with_another_norm)

@@ -16,7 +16,7 @@ from optuna_dashboard import save_note
 
 from evomerge_optuna.report.dashboard import describe_study, describe_trial
 from evomerge_optuna.report.markdown import plain, table
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -45,7 +45,7 @@ def address(
             "objectives": [{"minimize": "words.perplexity"}, {"minimize": "layers"}],
         }
         study = create_study(store, parse_spec(spec_content(**parts)))
-        run_study(study, 12, on_trial=partial(describe_trial, study))
+        run_trials(study, 12, on_trial=partial(describe_trial, study))
         describe_study(study)
     return dashboard_of(store)
 

@@ -10,7 +10,7 @@ import pytest
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import MergeStudy
@@ -26,7 +26,7 @@ def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
 def served(merge_study: MergeStudy) -> str:
     """A running dashboard over three trials, and its address."""
     describe_study(merge_study)
-    run_study(merge_study, 3, on_trial=partial(describe_trial, merge_study))
+    run_trials(merge_study, 3, on_trial=partial(describe_trial, merge_study))
     return dashboard_of(merge_study.store)
 
 

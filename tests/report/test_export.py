@@ -23,7 +23,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
 from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
@@ -42,7 +42,7 @@ def finished(make_spec: SpecMaker, tmp_path: Path, home: Path) -> Iterator[Merge
         base_model=str(base), models=models, merge={"method": "dare_ties", "layer_group_size": 2}
     )
     merge_study = create_study(open_store(), spec)
-    run_study(merge_study, 4)
+    run_trials(merge_study, 4)
     yield merge_study
 
 
@@ -163,7 +163,7 @@ def test_an_export_says_where_plain_mergekit_makes_another_model(
     get_peft_model(LlamaForCausalLM.from_pretrained(base), settings).save_pretrained(adapter)
     spec = make_spec(base_model=str(base), models={"a": f"{base}+{adapter}", "b": str(other)})
     study = create_study(open_store(), spec)
-    run_study(study, 1)
+    run_trials(study, 1)
     export(study, choose_trial(study, "best"), tmp_path / "out")
     for file in ("mergekit_config.yml", "README.md"):
         text = (tmp_path / "out" / file).read_text()

@@ -16,7 +16,7 @@ from evomerge_optuna.results.compare import Contender, compare, hypervolumes, pa
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.results.front import knee
 from evomerge_optuna.results.progress import progress_of
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import GenerateTask, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
@@ -45,7 +45,7 @@ def several(store: Store, content: dict[str, Any], **parts: Any) -> MergeStudy:
     }
     kept = {k: v for k, v in content.items() if k not in ("merge", "base_model")}
     study = create_study(store, parse_spec(kept | two | parts))
-    run_study(study, 30)
+    run_trials(study, 30)
     return study
 
 
@@ -79,7 +79,7 @@ def test_no_test_of_the_same_problems_scored_otherwise() -> None:
 
 def test_progress_is_the_best_so_far(store: Store, make_spec: SpecMaker) -> None:
     study = create_study(store, make_spec())
-    run_study(study, 6)
+    run_trials(study, 6)
     progress = progress_of(study)
     values = [trial.values[0] for trial in study.trials()]
     assert progress.best == tuple(min(values[: n + 1]) for n in range(6))
@@ -92,7 +92,7 @@ def test_progress_is_the_best_so_far(store: Store, make_spec: SpecMaker) -> None
 def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: Path) -> None:
     studies = [create_study(store, make_spec(study=name)) for name in ("one", "two")]
     for number, study in enumerate(studies):
-        run_study(study, 3 + number)
+        run_trials(study, 3 + number)
         scorer = FinalScorer(study)
         scorer.score_finalists()
         scorer.final_scores(choose_trial(study, "best"))
@@ -122,7 +122,7 @@ def test_models_that_are_called_alike(
     for name, sources in models.items():
         given = {alias: str(tiny / folder) for alias, folder in sources.items()}
         study = create_study(store, parse_spec(spec_content(study=name, models=given)))
-        run_study(study, 1)
+        run_trials(study, 1)
         FinalScorer(study).final_scores(choose_trial(study, "best"))
         studies.append(study)
     comparison = compare(studies)

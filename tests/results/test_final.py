@@ -19,7 +19,7 @@ from evomerge_optuna.results.final import (
     is_chosen_on_dev,
     without_dev_score,
 )
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
@@ -35,10 +35,10 @@ def store(home: Path) -> Store:
 
 def test_dev_chooses_among_the_best_on_search(store: Store, make_spec: SpecMaker) -> None:
     study = create_study(store, make_spec(sampler={"seed": 2, "population": 4}))
-    run_study(study, 7)
+    run_trials(study, 7)
     ranked = study.ranked()
     study.study.enqueue_trial(ranked[0].params)  # the same recipe is a finalist once
-    run_study(study, 8)
+    run_trials(study, 8)
     assert finalists(study) == ranked[:FINALISTS]
     assert choice(study) == choose_trial(study, "best") == study.best() == ranked[0]
     assert without_dev_score(study)
@@ -68,7 +68,7 @@ def test_search_chooses_where_there_is_no_dev_split(
     content = spec_content()
     del content["tasks"]["words"]["data"]["dev"]
     study = create_study(store, parse_spec(content))
-    run_study(study, 7)
+    run_trials(study, 7)
     FinalScorer(study).score_finalists()
     assert choose_trial(study, "best") == study.best()
     assert not is_chosen_on_dev(study)

@@ -13,7 +13,7 @@ from evomerge_optuna.errors import ExportError
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
@@ -70,7 +70,7 @@ def test_a_trial_keeps_its_score_when_artifacts_do_not_fit(
     merge_study = create_study(open_store(), make_spec())
     disk.fill()
     said: list[str] = []
-    run_study(merge_study, 3, say=said.append)
+    run_trials(merge_study, 3, say=said.append)
     assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 3
     assert (
         f"trial 0 keeps its score, not its answers: artifacts in {disk.folder}: "
@@ -81,7 +81,7 @@ def test_a_trial_keeps_its_score_when_artifacts_do_not_fit(
 
     disk.free()
     other = create_study(merge_study.store, make_spec(study="other"))
-    run_study(other, 1)
+    run_trials(other, 1)
     assert len(disk.listing()) == 2  # its answers on search and on dev
 
 
@@ -111,7 +111,7 @@ def test_an_export_that_does_not_fit(
     disk: Disk, make_spec: SpecMaker, home: Path, tmp_path: Path
 ) -> None:
     merge_study = create_study(open_store(), make_spec())
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     whole_in_the_end(disk, merge_study, merge_study.trials()[0], tmp_path / "room")
 
 
@@ -126,7 +126,7 @@ def test_a_stack_that_does_not_fit(
     """One whose merge is written first, and whose head after all the rest."""
     stack = {"models": ["merged", "b"], "repeats": 1, "head": "first"}
     merge_study = create_study(open_store(), make_spec(stage="ps+dfs", stack=stack))
-    run_study(merge_study, 6)
+    run_trials(merge_study, 6)
     trial = next(t for t in merge_study.trials() if _has_its_head_elsewhere(recipe_of(t)))
     whole_in_the_end(disk, merge_study, trial, tmp_path / "room")
 
@@ -134,7 +134,7 @@ def test_a_stack_that_does_not_fit(
 def test_an_export_that_does_not_fit_in_one_line(
     disk: Disk, make_spec: SpecMaker, command_line: CommandLine
 ) -> None:
-    run_study(create_study(open_store(), make_spec()), 1)
+    run_trials(create_study(open_store(), make_spec()), 1)
     disk.fill(but=40 * 1024)
     out, err = command_line.run("study", "export", "tiny", str(disk.folder / "model"), code=1)
     assert (out, err.count("\n")) == ("", 1)
@@ -148,7 +148,7 @@ def test_a_database_that_fills_its_disk(
 ) -> None:
     url = f"sqlite:///{disk.folder}/studies.db"
     begun = create_study(open_store(url), make_spec(trials=16))
-    run_study(begun, 3)
+    run_trials(begun, 3)
     before = [(t.params, t.values) for t in begun.trials()]
     begun.store.rdb.engine.dispose()
     disk.fill(but=kilobytes * 1024)
@@ -168,7 +168,7 @@ def test_a_database_that_fills_its_disk(
     resumed = open_study(open_store(url), "tiny")
     assert [t.state for t in resumed.trials()] == [TrialState.COMPLETE] * 16
     whole = create_study(open_store(), make_spec(study="whole", trials=16))
-    run_study(whole, 16)
+    run_trials(whole, 16)
     assert [(t.params, t.values) for t in resumed.trials()] == [
         (t.params, t.values) for t in whole.trials()
     ]

@@ -24,7 +24,7 @@ from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.search import objective, requeue
 from evomerge_optuna.search.deaths import DIED_AT, Place, is_to_blame
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.search.requeue import retry
 from evomerge_optuna.store.open import open_store
@@ -94,7 +94,7 @@ def work(url: str, trials: int, event: str = "", after: int = 1, digest: str | N
     Evaluator.evaluate = evaluate_and_come  # type: ignore[assignment,method-assign]
     objective.store_result = store_and_come  # type: ignore[assignment]
     requeue._fail = fail_and_come
-    run_study(open_study(open_store(url), "tiny"), trials)
+    run_trials(open_study(open_store(url), "tiny"), trials)
 
 
 def run(url: str, trials: int, *args: Any) -> bool:
@@ -117,7 +117,7 @@ def test_a_worker_killed_anywhere_costs_nothing(
     kills: int, trials: int, make_spec: SpecMaker, home: Path, tmp_path: Path
 ) -> None:
     never_stopped = create_study(open_store(f"sqlite:///{tmp_path / 'whole.db'}"), make_spec())
-    run_study(never_stopped, trials)
+    run_trials(never_stopped, trials)
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     study = create_study(open_store(url), make_spec())
     chance, done = random.Random(0), Counter[str]()
@@ -156,7 +156,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_can_be_tried_again(
         f"Tried again by the next run: trial {first.number}. "
         "Run it: evomerge-optuna study run tiny\n"
     )
-    run_study(study, 2)
+    run_trials(study, 2)
     assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 2
     _, error = command_line.run("study", "retry", "tiny", *at, code=2)
     assert error == "Error: study 'tiny': no trial was given up; no trial has failed for good\n"
@@ -182,7 +182,7 @@ def test_one_trial_killed_in_many_places_is_not_to_blame(
 
 def test_what_cannot_be_tried_again(make_spec: SpecMaker, home: Path) -> None:
     study = create_study(open_store(), make_spec())
-    run_study(study, 1)
+    run_trials(study, 1)
     with pytest.raises(UsageError, match="trial 0 has not failed for good"):
         retry(study, 0)
     with pytest.raises(UsageError, match="there is no trial 9"):

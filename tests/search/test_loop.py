@@ -15,7 +15,7 @@ from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
 from evomerge_optuna.search import objective
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import requeue_running
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store
@@ -32,14 +32,14 @@ def merge_study(make_spec: SpecMaker, home: Path) -> MergeStudy:
 
 def test_total_trials_not_extra_ones(merge_study: MergeStudy) -> None:
     seen: list[int] = []
-    run_study(merge_study, 3, on_trial=lambda trial, _: seen.append(trial.number))
-    run_study(merge_study, 5, on_trial=lambda trial, _: seen.append(trial.number))
-    run_study(merge_study, 5, on_trial=lambda trial, _: seen.append(trial.number))
+    run_trials(merge_study, 3, on_trial=lambda trial, _: seen.append(trial.number))
+    run_trials(merge_study, 5, on_trial=lambda trial, _: seen.append(trial.number))
+    run_trials(merge_study, 5, on_trial=lambda trial, _: seen.append(trial.number))
     assert seen == [0, 1, 2, 3, 4]
 
 
 def test_the_first_trial_is_the_uniform_merge(merge_study: MergeStudy) -> None:
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     (trial,) = merge_study.trials()
     assert trial.params == merge_study.space.baseline()
     assert trial.user_attrs["recipe"] == merge_study.space.recipe(trial.params).model_dump()
@@ -56,13 +56,13 @@ def test_a_trial_that_another_has_failed_is_let_go(merge_study: MergeStudy) -> N
             numbers.append(0)
             merge_study.study.tell(0, state=TrialState.FAIL)  # as the dashboard does
 
-    run_study(merge_study, 2, say=fail)
+    run_trials(merge_study, 2, say=fail)
     states = [trial.state for trial in merge_study.trials()]
     assert numbers == [0] and states == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_timeout(merge_study: MergeStudy) -> None:
-    run_study(merge_study, 5, timeout=0)
+    run_trials(merge_study, 5, timeout=0)
     assert merge_study.finished() == 0
 
 
@@ -72,7 +72,7 @@ def test_overflowing_candidates_fail_and_the_study_goes_on(
     spec = make_spec(merge={"method": "task_arithmetic", "layer_group_size": 2,
                             "weight": [0, 1e39]})  # fmt: skip
     merge_study = create_study(open_store(), spec)
-    run_study(merge_study, 4)
+    run_trials(merge_study, 4)
     states = [trial.state for trial in merge_study.trials()]
     assert states[0] is TrialState.COMPLETE  # the uniform merge
     assert states[1:] == [TrialState.FAIL] * 3
@@ -91,7 +91,7 @@ def test_a_new_best_that_cannot_be_scored_on_dev_keeps_its_score(
 
     monkeypatch.setattr(Evaluator, "evaluate", fails_on_dev)
     said: list[str] = []
-    run_study(merge_study, 1, say=said.append)
+    run_trials(merge_study, 1, say=said.append)
     (trial,) = merge_study.trials()
     assert trial.state is TrialState.COMPLETE
     assert result_of(trial).dev is None
@@ -127,8 +127,8 @@ def test_an_exception_fails_the_trial(
 ) -> None:
     with monkeypatch.context() as broken:
         break_merging(broken, error)
-        run_study(merge_study, 2)
-    run_study(merge_study, 4)
+        run_trials(merge_study, 2)
+    run_trials(merge_study, 4)
     states = [trial.state for trial in merge_study.trials()]
     assert states == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
     assert str(error) in merge_study.trials()[0].user_attrs["error"]
@@ -137,18 +137,18 @@ def test_an_exception_fails_the_trial(
 def test_a_fault_of_all_candidates_stops_the_run_and_they_are_repeated(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     with monkeypatch.context() as broken:
         error = RuntimeError("no CUDA-capable device is detected")
         break_merging(broken, error)
         with pytest.raises(EvomergeError, match=r"5 candidates all failed alike: .*CUDA"):
-            run_study(merge_study, 9)
+            run_trials(merge_study, 9)
     assert merge_study.finished() == 1
-    run_study(merge_study, 9)
+    run_trials(merge_study, 9)
     assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 9
 
     whole = create_study(merge_study.store, make_other(merge_study))
-    run_study(whole, 9)
+    run_trials(whole, 9)
     assert [t.params for t in whole.trials()] == [t.params for t in merge_study.trials()]
 
 
@@ -159,19 +159,19 @@ def make_other(merge_study: MergeStudy) -> StudySpec:
 def test_a_full_disk_stops_the_run_and_loses_nothing(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_study(merge_study, 2)
+    run_trials(merge_study, 2)
     with monkeypatch.context() as broken:
         full = OSError(errno.ENOSPC, "No space left on device", "/data/scratch")
         break_merging(broken, full)
         with pytest.raises(EvomergeError, match="/data/scratch: no space left"):
-            run_study(merge_study, 4)
+            run_trials(merge_study, 4)
     assert merge_study.finished() == 2
-    run_study(merge_study, 4)
+    run_trials(merge_study, 4)
     assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 4
 
 
 def test_answers_of_the_best_trials_are_kept(merge_study: MergeStudy) -> None:
-    run_study(merge_study, 6)
+    run_trials(merge_study, 6)
     best_so_far, improvements = float("inf"), 0
     for trial in merge_study.trials():
         if trial.values[0] < best_so_far:
@@ -184,7 +184,7 @@ def test_answers_of_the_best_trials_are_kept(merge_study: MergeStudy) -> None:
 def test_final_scores_are_computed_once(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_study(merge_study, 4)
+    run_trials(merge_study, 4)
     best = choose_trial(merge_study, "best")
     rows = FinalScorer(merge_study).final_scores(best)
     assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
@@ -201,11 +201,11 @@ def test_final_scores_are_computed_once(
 def test_a_recipe_that_was_scored_is_not_scored_again(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_study(merge_study, 2)
+    run_trials(merge_study, 2)
     merge_study.study.enqueue_trial(merge_study.trials()[1].params)
     with monkeypatch.context() as broken:
         break_merging(broken, RuntimeError("merged again"))
-        run_study(merge_study, 3)
+        run_trials(merge_study, 3)
     *_, scored, repeated = merge_study.trials()
     assert repeated.state is TrialState.COMPLETE
     assert repeated.values == scored.values
@@ -226,7 +226,7 @@ def test_both_mergers_score_alike(make_spec: SpecMaker, home: Path, method: str)
         for merger in ("resident", "checkpoint")
     ]
     for merge_study in studies:
-        run_study(merge_study, 4)
+        run_trials(merge_study, 4)
     resident, checkpoint = (s.trials() for s in studies)
     assert [t.values for t in resident] == [t.values for t in checkpoint]
     assert [result_of(t).sha256 for t in resident] == [result_of(t).sha256 for t in checkpoint]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import StorageError
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -89,7 +89,7 @@ def test_a_study_does_not_run_what_its_database_holds(
 ) -> None:
     evil = tmp_path / "evil"
     study = create_study(open_store(), make_spec())
-    run_study(study, 6)
+    run_trials(study, 6)
     carrier = study.study.get_trials()[5]
     assert "cma:optimizer:0" in carrier.system_attrs
     planted = optuna.trial.create_trial(
@@ -104,5 +104,5 @@ def test_a_study_does_not_run_what_its_database_holds(
     )
     study.study.add_trial(planted)
     with pytest.raises(StorageError, match="no part of an optimizer"):
-        run_study(study, 9)
+        run_trials(study, 9)
     assert not evil.exists()

@@ -14,7 +14,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.report.notes import trial_note
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import SAME_AS
 from evomerge_optuna.search.racing import Race
 from evomerge_optuna.spec import RacingSpec, StudySpec
@@ -47,7 +47,7 @@ def finished(raced_spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVOMERGE_HOME", str(tmp_path_factory.mktemp("home")))
         study = create_study(open_store(), raced_spec)
-        run_study(study, TRIALS)
+        run_trials(study, TRIALS)
     return study
 
 
@@ -118,20 +118,20 @@ def test_a_race_stopped_anywhere_goes_on_as_if_never_stopped(
         with monkeypatch.context() as patch:
             patch.setattr(Evaluator, "evaluate_blocks", stop)
             with pytest.raises(Interrupted):
-                run_study(open_study(store, study.name), TRIALS)
-    run_study(open_study(store, study.name), TRIALS)
+                run_trials(open_study(store, study.name), TRIALS)
+    run_trials(open_study(store, study.name), TRIALS)
     assert len(study.study.get_trials()) == TRIALS + 3
     assert outcome(study) == outcome(finished)
 
 
 def test_a_recipe_that_was_stopped_is_not_scored_again(store: Store, raced_spec: StudySpec) -> None:
     study = create_study(store, raced_spec)
-    run_study(study, 6)
+    run_trials(study, 6)
     stopped, best = study.read().stopped[0], study.best()
     assert best is not None
     for trial in (stopped, best):
         study.study.enqueue_trial(trial.params)
-    run_study(study, 8)
+    run_trials(study, 8)
     for again, before in zip(study.trials()[-2:], (stopped, best), strict=True):
         assert again.user_attrs[SAME_AS] == before.number
         assert again.values == before.values

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.faults import persistently
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -82,7 +82,7 @@ def test_a_trial_that_kills_its_workers_fails(
         worker = start(work_and_die, url, 3)
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
-    run_study(study, 3)
+    run_trials(study, 3)
     first, *others = study.trials()
     assert first.state is TrialState.FAIL
     assert first.user_attrs["error"].startswith("2 workers died on it")

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from evomerge_optuna.errors import StorageError, UsageError
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.artifacts import open_artifacts
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -70,7 +70,7 @@ def keys(s3: Any, bucket: str) -> list[str]:
 def test_a_study_keeps_its_artifacts_in_a_bucket(
     s3: Any, bucket: str, merge_study: MergeStudy, home: Path
 ) -> None:
-    run_study(merge_study, 4)
+    run_trials(merge_study, 4)
     rdb = merge_study.store.rdb
     kept = [
         meta.artifact_id
@@ -90,7 +90,7 @@ def test_a_study_keeps_its_artifacts_in_a_bucket(
 
 
 def test_the_dashboard_serves_them(s3: Any, bucket: str, merge_study: MergeStudy) -> None:
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     key, _ = keys(s3, bucket)  # its answers on search and on dev
     address = dashboard_of(merge_study.store)
     (trial,) = merge_study.trials()
@@ -104,7 +104,7 @@ def test_a_trial_keeps_its_score_when_the_bucket_is_gone(
 ) -> None:
     s3.delete_bucket(Bucket=bucket)
     said: list[str] = []
-    run_study(merge_study, 2, say=said.append)
+    run_trials(merge_study, 2, say=said.append)
     assert [t.values is not None for t in merge_study.trials()] == [True, True]
     lost = [line for line in said if "its answers" in line]
     assert lost[0] == (

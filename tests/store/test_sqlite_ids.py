@@ -13,7 +13,7 @@ from optuna.trial import create_trial
 from optuna_dashboard import wsgi
 
 from evomerge_optuna.report.dashboard import describe_study
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import delete_study
@@ -100,14 +100,14 @@ def test_a_running_dashboard_shows_nothing_of_a_deleted_study(
         return status[0], json.loads(body)
 
     first = create_study(store, make_spec())
-    run_study(first, 3)
+    run_trials(first, 3)
     describe_study(first)
     old = first.study._study_id
     assert len(shown(old)[1]["trials"]) == 3
     delete_study(store, "tiny")
     assert not [f for f in Path(str(store.artifacts)).iterdir() if f.is_file()]
     second = create_study(store, make_spec())
-    run_study(second, 1)
+    run_trials(second, 1)
     assert shown(old)[0].startswith("404")
     status, found = shown(second.study._study_id)
     assert status.startswith("200") and len(found["trials"]) == 1

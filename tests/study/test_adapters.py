@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.report.export import export
 from evomerge_optuna.results.final import FinalScorer
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -36,7 +36,7 @@ def test_a_study_of_adapters(
     if stage is DFS:
         del content["base_model"], content["merge"]
     study = create_study(open_store(), parse_spec(content | stage))
-    run_study(study, 4)
+    run_trials(study, 4)
     chosen = study.trials()[-1]
     digests = {result_of(trial).sha256 for trial in study.trials()}
     assert len(digests) == 4

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.export import export
 from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -51,7 +51,7 @@ def test_searched_scored_and_exported(
     merge: dict[str, str],
 ) -> None:
     study = create_study(open_store(), a_study(make_spec, tmp_path, with_template, **merge))
-    run_study(study, 2)
+    run_trials(study, 2)
     best = choose_trial(study, "best")
     rows = FinalScorer(study).final_scores(best)
     assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]

@@ -18,7 +18,7 @@ from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.tables import state_counts, study_json, study_table
 from evomerge_optuna.results.compare import compare
 from evomerge_optuna.results.final import choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import retry
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -63,13 +63,13 @@ def test_trials_that_were_added_change_nothing(
     alone = create_study(
         open_store(f"sqlite:///{tmp_path / 'alone.db'}"), make_spec(**SPECS[sampler])
     )
-    run_study(alone, 5)
+    run_trials(alone, 5)
     study = create_study(open_store(database("sqlite")), make_spec(**SPECS[sampler]))
     added = foreign_trials(study)
     study.study.add_trials(added)
-    run_study(study, 3)
+    run_trials(study, 3)
     study.study.add_trials(added)
-    run_study(study, 5)
+    run_trials(study, 5)
 
     def outcome(of: MergeStudy) -> list[tuple[Any, ...]]:
         return [(t.params, t.values, result_of(t).sha256) for t in of.trials()]
@@ -94,13 +94,13 @@ def test_trials_that_were_added_change_nothing(
 def test_trials_that_were_enqueued_are_run(make_spec: SpecMaker, home: Path) -> None:
     study = create_study(open_store(), make_spec())
     name, other, *_ = study.space.ranges()
-    run_study(study, 2)
+    run_trials(study, 2)
     study.study.add_trials(foreign_trials(study))
     study.study.enqueue_trial({name: 1.25}, user_attrs={"baseline": True, "worker": "me"})
     study.study.enqueue_trial({other: 0.75, "unknown": 3})
     for wrong in ("much", 2.5):
         study.study.enqueue_trial({name: wrong})
-    run_study(study, 7)
+    run_trials(study, 7)
     *_, first, second, third, fourth, last = study.trials()
     assert first.params[name] == 1.25 and second.params[other] == 0.75
     assert all(t.params.keys() == study.space.ranges().keys() for t in (first, second, last))
@@ -115,10 +115,10 @@ def test_trials_that_were_enqueued_are_run(make_spec: SpecMaker, home: Path) -> 
 
 def test_running_trials_without_a_worker_are_repeated(make_spec: SpecMaker, home: Path) -> None:
     study = create_study(open_store(), make_spec())
-    run_study(study, 1)
+    run_trials(study, 1)
     for worker in ({}, {"worker": "me"}, {"worker": {"name": "me"}}):
         study.study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=worker))
-    run_study(study, 5)
+    run_trials(study, 5)
     assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 5
 
 
@@ -130,7 +130,7 @@ def test_a_parameter_of_another_kind_is_told(make_spec: SpecMaker, home: Path) -
         create_trial(value=1.0, params={name: 1}, distributions={name: IntDistribution(0, 2)})
     )
     with pytest.raises(EvomergeError, match=f"trial 1 .* {re.escape(name)} is no real"):
-        run_study(study, 2)
+        run_trials(study, 2)
 
 
 def test_they_are_named(make_spec: SpecMaker, command_line: CommandLine, home: Path) -> None:

@@ -16,7 +16,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
 from evomerge_optuna.results.final import FinalScorer
 from evomerge_optuna.search import objective
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
@@ -59,7 +59,7 @@ def staged(spec_content: Callable[..., dict[str, Any]]) -> Make:
 
 
 def run_to(study: MergeStudy, trials: int) -> MergeStudy:
-    run_study(study, trials)
+    run_trials(study, trials)
     return open_study(study.store, study.name)
 
 
@@ -89,7 +89,7 @@ def test_nsga_interrupted_in_a_generation_goes_on_as_if_never_stopped(
 ) -> None:
     whole = run_to(create_study(store, joint(study="whole")), 20)
     study = create_study(store, joint())
-    run_study(study, 9)  # in the second generation of six
+    run_trials(study, 9)  # in the second generation of six
     with monkeypatch.context() as patch:
 
         def stop(*_: Any) -> None:
@@ -97,7 +97,7 @@ def test_nsga_interrupted_in_a_generation_goes_on_as_if_never_stopped(
 
         patch.setattr(objective, "build_and_score", stop)
         with pytest.raises(Interrupted, match="stopped"):
-            run_study(open_study(store, "joint"), 20)
+            run_trials(open_study(store, "joint"), 20)
     study = run_to(open_study(store, "joint"), 20)
     assert outcome(study) == outcome(whole)
     assert len(study.study.get_trials()) == 21  # the interrupted one and its repeat
@@ -131,7 +131,7 @@ def test_the_front_is_what_nothing_beats(store: Store, joint: Make) -> None:
 def test_export_is_what_was_scored(
     store: Store, joint: Make, staged: Make, make_spec: SpecMaker, tmp_path: Path, stage: str
 ) -> None:
-    run_study(create_study(store, make_spec(trials=3)), 3)
+    run_trials(create_study(store, make_spec(trials=3)), 3)
     spec = joint(trials=8) if stage == "joint" else staged()
     study = run_to(create_study(store, spec), spec.trials)
     assert all(t.state is TrialState.COMPLETE for t in study.trials())
@@ -153,7 +153,7 @@ def test_staged_search_stacks_the_best_merge(
     merge = create_study(store, make_spec(trials=3))
     with pytest.raises(UsageError, match="from_study: study 'tiny' has no scored trial"):
         create_study(store, staged())
-    run_study(merge, 3)
+    run_trials(merge, 3)
     study = run_to(create_study(store, staged()), 1)
     best = merge.best()
     assert best is not None
@@ -168,14 +168,14 @@ def test_warm_start_by_a_merge_and_by_a_stack(
     store: Store, joint: Make, spec_content: Callable[..., dict[str, Any]], make_spec: SpecMaker
 ) -> None:
     merge = create_study(store, make_spec(trials=5))
-    run_study(merge, 5)
+    run_trials(merge, 5)
     content = spec_content(study="stack", stage="dfs", stack={"repeats": 2}, trials=5)
     for key in ("merge", "base_model"):
         del content[key]
     stack = create_study(store, parse_spec(content))
-    run_study(stack, 5)
+    run_trials(stack, 5)
     warmed = create_study(store, joint(warm_start=["tiny", "stack"], trials=5))
-    run_study(warmed, 5)
+    run_trials(warmed, 5)
     by_name = {t.user_attrs[BASELINE]: t for t in warmed.trials()}
     best_merge, best_stack = merge.best(), stack.best()
     assert best_merge is not None and best_stack is not None
@@ -191,7 +191,7 @@ def test_warm_start_by_a_merge_and_by_a_stack(
 def test_no_warm_start_by_a_merge_of_another_space(
     store: Store, make_spec: SpecMaker, tiny: Path, change: str
 ) -> None:
-    run_study(create_study(store, make_spec()), 1)
+    run_trials(create_study(store, make_spec()), 1)
     merge = {"method": "ties", "layer_group_size": 2, "weight": [0, 2]}
     other: dict[str, Any] = {
         "groups": {"merge": merge | {"layer_group_size": 4}},
@@ -201,5 +201,5 @@ def test_no_warm_start_by_a_merge_of_another_space(
     with pytest.raises(UsageError, match="the best recipe of study 'tiny' is none of this"):
         create_study(store, make_spec(study="other", warm_start=["tiny"], **other))
     same = create_study(store, make_spec(study="same", warm_start=["tiny"]))
-    run_study(same, 2)
+    run_trials(same, 2)
     assert same.trials()[1].values == open_study(store, "tiny").trials()[0].values

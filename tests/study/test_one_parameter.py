@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evomerge_optuna.report.dashboard import describe_study
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -36,9 +36,9 @@ def test_one_parameter_is_searched_and_resumed(
     make: Callable[..., MergeStudy], sampler: str
 ) -> None:
     whole, parts = make("whole", name=sampler), make("parts", name=sampler)
-    run_study(whole, 12)
-    run_study(parts, 7)
-    run_study(open_study(parts.store, "parts"), 12)
+    run_trials(whole, 12)
+    run_trials(parts, 7)
+    run_trials(open_study(parts.store, "parts"), 12)
     describe_study(whole)
     values = [trial.params for trial in whole.trials()]
     assert [len(found) for found in values] == [1] * 12

@@ -19,7 +19,7 @@ from evomerge_optuna.merging.tokenizer import tokenizer_of
 from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.results.final import FinalScorer
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -113,7 +113,7 @@ def test_prompts_are_the_same_tomorrow(
     spec = make(LLAMA_32)
     with clock("2026-11-28"):
         created = create_study(open_store(), spec)
-        run_study(created, trials=1)
+        run_trials(created, trials=1)
     given: list[str] = []
     encode = PreTrainedTokenizerBase.__call__
 
@@ -125,7 +125,7 @@ def test_prompts_are_the_same_tomorrow(
         opened = open_study(open_store(), "tiny")
         check_unchanged(opened, lambda _: None)
         monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", noted)
-        run_study(opened, trials=2)
+        run_trials(opened, trials=2)
         best = opened.best()
         assert best is not None
         FinalScorer(opened).final_scores(best)
@@ -195,7 +195,7 @@ def make_cut(spec: StudySpec) -> StudySpec:
 def test_a_cut_off_thinking_is_told_once_a_task(make: Make, home: Path) -> None:
     created = create_study(open_store(), make(TURNS, max_new_tokens=4))
     said: list[str] = []
-    run_study(created, trials=3, say=said.append)
+    run_trials(created, trials=3, say=said.append)
     told = (
         "tasks.t: 100% of 1 answers are none, since thinking was cut off; let it write more tokens"
     )

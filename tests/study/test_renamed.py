@@ -19,7 +19,7 @@ from sqlalchemy import event
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.search.requeue import INTERRUPTED
 from evomerge_optuna.store.open import open_store
@@ -128,10 +128,10 @@ def test_a_worker_goes_on_in_it(
         method = getattr(Objective, at)
         monkeypatch.setattr(Objective, at, lambda *given: (rename_once(), method(*given))[1])
     on_trial = rename_once if at == "on_trial" else lambda *_: None
-    run_study(study, 3, on_trial=on_trial)
+    run_trials(study, 3, on_trial=on_trial)
     if at == "after":
         rename_once()
-        run_study(study, 4)
+        run_trials(study, 4)
     check_whole(url, 4 if at == "after" else 3)
 
 
@@ -152,14 +152,14 @@ def test_a_worker_goes_on_in_it_where_a_row_went_that_it_had_read(
 
     assert isinstance(study.store.rdb, RDBStorage)
     event.listen(study.store.rdb.engine, "before_cursor_execute", rename_before)
-    run_study(study, 3, on_trial=note)
+    run_trials(study, 3, on_trial=note)
     assert renamed.is_set()
     check_whole(str(study.store), 3)
 
 
 def test_final_scores_are_stored_in_it(make_spec: SpecMaker, home: Path) -> None:
     study = create_study(open_store(), make_spec())
-    run_study(study, 2)
+    run_trials(study, 2)
     said: list[str] = []
 
     def say(line: str) -> None:
@@ -177,16 +177,16 @@ def test_a_study_deleted_while_it_runs(make_spec: SpecMaker, home: Path) -> None
     study = create_study(open_store(), make_spec())
     remove = partial(optuna.delete_study, study_name="tiny", storage=study.store.rdb)
     with pytest.raises(EvomergeError, match=r"study 'tiny' in .* was deleted meanwhile"):
-        run_study(study, 3, on_trial=lambda *_: remove())
+        run_trials(study, 3, on_trial=lambda *_: remove())
 
 
 def test_its_old_name_is_free(make_spec: SpecMaker, home: Path) -> None:
     study = create_study(open_store(), make_spec())
-    run_study(study, 1)
+    run_trials(study, 1)
     rename(study)
     other = create_study(open_store(), make_spec())
-    run_study(other, 2)
-    run_study(study, 2)
+    run_trials(other, 2)
+    run_trials(study, 2)
     assert (study.name, study.finished()) == (NEW, 2)
     assert (other.name, other.finished()) == ("tiny", 2)
     delete_study(open_store(), NEW)

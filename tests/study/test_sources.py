@@ -11,7 +11,7 @@ import pytest
 
 from evomerge_optuna.report.export import export
 from evomerge_optuna.scoring import score_checkpoint
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import requeue
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
@@ -62,7 +62,7 @@ def test_such_a_source_without_a_chat_template_has_that_of_merges(
         )
     )
     study = create_study(open_store(), spec)
-    run_study(study, 3)
+    run_trials(study, 3)
     (trial,) = (t for t in study.study.trials if t.user_attrs.get(BASELINE) == "source b")
     assert trial.state is optuna.trial.TrialState.COMPLETE
 
@@ -72,7 +72,7 @@ def test_a_source_with_another_configuration_is_scored_with_it(
 ) -> None:
     study, said = with_another_rope
     assert "  rope_parameters.rope_theta: models.a 10000.0, models.b 3.0" in said
-    run_study(study, 3)
+    run_trials(study, 3)
     trials = {t.user_attrs[BASELINE]: t for t in study.study.trials if BASELINE in t.user_attrs}
     for alias in "ab":
         alone = score_checkpoint(study.spec.models[alias], study.spec, "search")

@@ -15,7 +15,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.dashboard import attach_path, describe_study, describe_trial
 from evomerge_optuna.report.export import STACK_FILE, export
 from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -41,7 +41,7 @@ def dfs_study(dfs_spec: Callable[..., StudySpec], home: Path) -> MergeStudy:
 
 
 def test_the_first_trial_is_the_first_model_itself(dfs_study: MergeStudy, tiny: Path) -> None:
-    run_study(dfs_study, 1)
+    run_trials(dfs_study, 1)
     (trial,) = dfs_study.trials()
     model, tokenizer = load_model(tiny / "a", "cpu")
     scores = Evaluator(dfs_study.spec).evaluate(model, tokenizer, "search").scores
@@ -51,10 +51,10 @@ def test_the_first_trial_is_the_first_model_itself(dfs_study: MergeStudy, tiny: 
 def test_a_stack_is_searched_resumed_scored_and_exported(
     dfs_study: MergeStudy, tmp_path: Path
 ) -> None:
-    run_study(dfs_study, 3)
-    run_study(open_study(dfs_study.store, "stack"), 6)
+    run_trials(dfs_study, 3)
+    run_trials(open_study(dfs_study.store, "stack"), 6)
     again = create_study(dfs_study.store, dfs_study.spec.model_copy(update={"study": "again"}))
-    run_study(again, 6)
+    run_trials(again, 6)
     trials = dfs_study.trials()
     assert [t.state for t in trials] == [TrialState.COMPLETE] * 6
     assert [t.params for t in trials] == [t.params for t in again.trials()]
@@ -80,7 +80,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
 
 
 def test_the_path_is_shown(dfs_study: MergeStudy) -> None:
-    run_study(dfs_study, 3)
+    run_trials(dfs_study, 3)
     for trial in dfs_study.trials():
         describe_trial(dfs_study, trial, dfs_study.read())
     describe_study(dfs_study)
@@ -125,6 +125,6 @@ def test_models_that_cannot_be_stacked(
 
 def test_a_figure_is_of_a_stack(make_spec: Callable[..., StudySpec], home: Path) -> None:
     merge_study = create_study(open_store(), make_spec())
-    run_study(merge_study, 1)
+    run_trials(merge_study, 1)
     with pytest.raises(UsageError, match="is no layer stack"):
         attach_path(merge_study, choose_trial(merge_study, "best"))

@@ -151,10 +151,10 @@ def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
 
 
 def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:
-    from evomerge_optuna.search.loop import run_study
+    from evomerge_optuna.search.loop import run_trials
 
     store = open_store()
-    run_study(create_study(store, make_spec()), 2)
+    run_trials(create_study(store, make_spec()), 2)
     assert list(Path(str(store.artifacts)).iterdir())
     delete_study(store, "tiny")
     assert list_studies(store) == []

@@ -16,7 +16,7 @@ from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -49,7 +49,7 @@ def vision_spec(
 
 def run(spec: StudySpec) -> MergeStudy:
     merge_study = create_study(open_store(), spec)
-    run_study(merge_study, 3)
+    run_trials(merge_study, 3)
     assert [t.state for t in merge_study.trials()] == [TrialState.COMPLETE] * 3
     return merge_study
 
@@ -129,7 +129,7 @@ def test_which_vision(vision_spec: MakeSpec, tiny: Path, vlm: Path, tmp_path: Pa
     assert found.spec.vision == "base_model"
     rows = FinalScorer(found)
     named = both.model_copy(update={"study": "named", "vision": "vl"})
-    run_study(found, 1)
+    run_trials(found, 1)
     assert [row.name for row in rows.final_scores(found.trials()[0])] == [
         *("base_model", "vl", "ja", "uniform merge", "trial 0")
     ]

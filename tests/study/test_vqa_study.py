@@ -13,7 +13,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.results.final import FinalScorer
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -49,7 +49,7 @@ def content(spec_content: Content, tiny: Path, tmp_path: Path, home: Path) -> di
 
 def test_two_objectives(content: dict[str, Any]) -> None:
     study = create_study(open_store(), parse_spec(content))
-    run_study(study, 6)
+    run_trials(study, 6)
     trials = study.trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
     assert all(0 <= t.values[0] <= 1 < t.values[1] for t in trials)

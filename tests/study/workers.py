@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from evomerge_optuna.search import objective
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.studies import open_study
 from tests.conftest import wait_until
@@ -21,7 +21,7 @@ build_and_score = objective.build_and_score
 
 def work(url: str, trials: int, say: Callable[[str], None] = lambda _: None) -> None:
     torch.set_num_threads(1)
-    run_study(open_study(open_store(url), "tiny"), trials, say=say)
+    run_trials(open_study(open_store(url), "tiny"), trials, say=say)
 
 
 def work_and_die(url: str, trials: int, calls: int = 0) -> None:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
-from evomerge_optuna.search.loop import run_study
+from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.processes import run_processes
 from evomerge_optuna.store.faults import patience, persistently
 from evomerge_optuna.store.open import open_store
@@ -31,7 +31,7 @@ def run_here(
     show: Callable[[], None],
     say: Say,
 ) -> None:
-    """Runs the study in this process; see `run_study`.
+    """Runs the study in this process; see `run_trials`.
 
     Args:
         show: called after each trial, and at the end.
@@ -48,7 +48,7 @@ def run_here(
             told = True
             say(line)
 
-    run_study(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
+    run_trials(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
     following(merge_study, show)  # the last ones may have been others'
 
 
@@ -72,7 +72,7 @@ def run_with_workers(
     show: Callable[[], None],
     say: Say,
 ) -> None:
-    """Runs the study in so many processes, which share this machine; see `run_study`.
+    """Runs the study in so many processes, which share this machine; see `run_trials`.
 
     Args:
         show: called every second.
@@ -125,7 +125,7 @@ def _work(
     take_share(number, workers)
     allow(functions)
     merge_study = open_identified(open_store(url), study, identity)
-    run_study(
+    run_trials(
         merge_study,
         trials,
         timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),

@@ -16,7 +16,7 @@ import yaml
 from optuna.trial import TrialState, create_trial
 
 from evomerge_optuna.errors import EvomergeError
-from evomerge_optuna.running import pace
+from evomerge_optuna.run import pace
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.result import RESULT, Result
 from evomerge_optuna.study.studies import MergeStudy, open_study
