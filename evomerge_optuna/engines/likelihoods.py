@@ -63,9 +63,7 @@ def _batched(
     return found
 
 
-def _of_continuations(
-    model: "PreTrainedModel", rows: list[tuple[list[int], int]]
-) -> list[float]:
+def _of_continuations(model: "PreTrainedModel", rows: list[tuple[list[int], int]]) -> list[float]:
     # Padded on the right, where no token of the text looks.
     padded = pad_sequence([torch.tensor(whole) for whole, _ in rows], batch_first=True)
     ids = padded.to(model.device)

@@ -8,11 +8,11 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from evomerge_optuna.models.end_of_text import without_end
-from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.engines.endings import Ends
 from evomerge_optuna.engines.thinking import thinking_of
+from evomerge_optuna.models.end_of_text import without_end
+from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.spec import LMEvalTask
 
 _NO_ANSWER = "\0"  # among what is generated: thinking had no end

@@ -42,5 +42,7 @@ class Reader:
 
     def has_template_argument(self, name: str) -> bool:
         """Does a chat template of the model read this variable?"""
-        templates = (getattr(own, "chat_template", None) for own in (self.tokenizer, self.processor))
+        templates = (
+            getattr(own, "chat_template", None) for own in (self.tokenizer, self.processor)
+        )
         return any(re.search(rf"\b{re.escape(name)}\b", str(t or "")) for t in templates)

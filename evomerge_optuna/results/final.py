@@ -112,9 +112,7 @@ class FinalScorer:
             return stored
         self._say(f"scoring {contestant.name} on {', '.join(missing)}")
         engine = self._engine(contestant, trial)
-        found = [
-            self._evaluator.evaluate(engine, split, without_images=True) for split in missing
-        ]
+        found = [self._evaluator.evaluate(engine, split, without_images=True) for split in missing]
         for evaluation in found:
             for remark in evaluation.remarks.values():
                 self._say(f"{contestant.name} on {evaluation.split}: {remark}")

@@ -48,7 +48,9 @@ class Race:
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
         for blocks in self._run_together(best):
-            for block, found in zip(blocks, self._evaluator.evaluate_blocks(engine, "search", blocks), strict=True):
+            for block, found in zip(
+                blocks, self._evaluator.evaluate_blocks(engine, "search", blocks), strict=True
+            ):
                 found.require_finite()
                 scored.append(found)
                 reported[block.number] = found.scores[target].value
