@@ -29,9 +29,9 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.home import home
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.preflight import preflight
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spaces.of_spec import make_space

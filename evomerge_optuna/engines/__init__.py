@@ -1,7 +1,7 @@
 """Engines: models that can be asked, a module for each way to run them.
 
-A new engine is a module here with what `EngineKind` in `engines/base.py` has, and one row in
-`ENGINES`. Engines know nothing of tasks.
+A new engine is a module here with the two parts of an `EngineKind` (`engines/base.py`), and one row
+in `ENGINES`. Engines know nothing of tasks.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,10 @@ __all__ = ["ENGINES", "candidate_builder", "load_engine"]
 
 
 def _transformers() -> EngineKind:
-    from evomerge_optuna.engines import transformers  # imports torch
+    from evomerge_optuna.engines.candidates import Builder  # imports torch
+    from evomerge_optuna.engines.transformers import load_engine
 
-    return transformers
+    return EngineKind(Builder, load_engine)
 
 
 ENGINES: dict[str, Callable[[], EngineKind]] = {"transformers": _transformers}

@@ -1,7 +1,6 @@
 """What every engine does: it holds a model and answers for it.
 
-`engines/__init__.py` says which engines there are. An engine is a module with what `EngineKind`
-has, and one row of the table there.
+`engines/__init__.py` says which engines there are.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -154,24 +153,17 @@ class CandidateBuilder(Protocol):
         ...
 
 
-class EngineKind(Protocol):
-    """What the module of an engine has."""
+@dataclass(frozen=True)
+class EngineKind:
+    """What there is to an engine.
 
-    def candidate_builder(
-        self, spec: EvaluationSpec, say: Callable[[str], None]
-    ) -> CandidateBuilder:
-        """What builds the candidates of a study.
+    Attributes:
+        candidate_builder: makes what builds the candidates of a study; its second argument is
+            given a line about what is kept in memory, once.
+        load_engine: gives a checkpoint's folder ready to be asked. It raises SpecError where the
+            device is not there or the processor cannot be made, and IncompleteError where a tensor
+            is missing, unknown or of another shape.
+    """
 
-        Args:
-            say: is given a line about what is kept in memory, once.
-        """
-        ...
-
-    def load_engine(self, folder: Path, spec: EvaluationSpec) -> Engine:
-        """A checkpoint, ready to be asked.
-
-        Raises:
-            SpecError: the device is not there, or its processor cannot be made.
-            IncompleteError: a tensor is missing, unknown or of another shape.
-        """
-        ...
+    candidate_builder: Callable[[EvaluationSpec, Callable[[str], None]], CandidateBuilder]
+    load_engine: Callable[[Path, EvaluationSpec], Engine]

@@ -13,7 +13,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.merging.sight import Sight
+    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
     from evomerge_optuna.merging.stacked import StackedMerger
 
 
@@ -31,7 +31,7 @@ class Builder:
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
-        self._sight: Sight | None = None
+        self._host: HostInMemory | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         if isinstance(recipe, StackRecipe):
@@ -39,14 +39,14 @@ class Builder:
         else:
             self._merged.load(recipe)
         if recipe.vision is not None:
-            self._sight_of(recipe.vision)
+            self._host_of(recipe.vision)
 
     def build(self, recipe: Recipe) -> Candidate:
-        if self._sight is not None and self._spec.merger == "checkpoint":
-            self._sight.release()  # else the last candidate is in memory while this one is loaded
+        if self._host is not None and self._spec.merger == "checkpoint":
+            self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
         if recipe.vision is not None:
-            merged = self._sight_of(recipe.vision).give(merged)
+            merged = self._completed(recipe.vision, merged)
         model = merged.model
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
@@ -58,12 +58,22 @@ class Builder:
             return self._stacked.merge(recipe)
         return self._merged.merge(recipe)
 
-    def _sight_of(self, vision: str) -> "Sight":
-        from evomerge_optuna.merging.sight import Sight
+    def _completed(self, name: str, merged: Merged) -> Merged:
+        """The whole model of this name with a merged model as its merged part."""
+        from evomerge_optuna.merging.plan import mergekit_errors
 
-        if self._sight is None or self._sight.vision != vision:
-            self._sight = Sight(vision, torch_device(self._spec.device))
-        return self._sight
+        host = self._host_of(name)
+        with mergekit_errors():
+            host.complete(merged.model, merged.tokenizer)
+        digest = host.digest(merged.digest)
+        return Merged(host.model, host.processor.tokenizer, digest, host.processor)
+
+    def _host_of(self, name: str) -> "HostInMemory":
+        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
+
+        if self._host is None or self._host.name != name:
+            self._host = HostInMemory(name, torch_device(self._spec.device))
+        return self._host
 
     @cached_property
     def _stacked(self) -> "StackedMerger":

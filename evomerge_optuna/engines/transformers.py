@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from evomerge_optuna.engines import likelihoods
-from evomerge_optuna.engines.base import CandidateBuilder, Greedy, RawModel
+from evomerge_optuna.engines.base import Greedy, RawModel
 from evomerge_optuna.engines.batching import longest_first
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.decoding import greedy, is_decodable
@@ -19,9 +19,9 @@ from evomerge_optuna.engines.images import open_image
 from evomerge_optuna.engines.lengths import fitted, room
 from evomerge_optuna.engines.library import generate_by_library
 from evomerge_optuna.engines.stops import Text
+from evomerge_optuna.families.loading import load_checkpoint
 from evomerge_optuna.models.end_of_text import processor_without_end
 from evomerge_optuna.models.ends import ends_of_model
-from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut, EvaluationSpec
@@ -140,15 +140,8 @@ class TransformersEngine:
         )
 
 
-def candidate_builder(spec: EvaluationSpec, say: Callable[[str], None]) -> CandidateBuilder:
-    """See `EngineKind`; the mergers are imported when they are needed."""
-    from evomerge_optuna.engines.candidates import Builder
-
-    return Builder(spec, say)
-
-
 def load_engine(folder: Path, spec: EvaluationSpec) -> TransformersEngine:
-    """See `EngineKind`."""
+    """A checkpoint, ready to be asked; see `EngineKind` for what it raises."""
     model, tokenizer, processor = load_checkpoint(folder, spec.device, spec.dtype)
     reader = Reader(tokenizer, positions(model.config), processor)
     return TransformersEngine(model, reader, spec.batch_size)

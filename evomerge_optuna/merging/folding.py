@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
@@ -25,7 +26,6 @@ from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.shards import in_shards, write_shards
-from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.stack import StackRecipe
 
 

@@ -16,7 +16,6 @@ from evomerge_optuna.models.shards import (
     weight_files,
     write_shards,
 )
-from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,6 @@ def write_saved_form(folder: Path) -> None:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if sees(config):
-        return  # its tensors have the names of the model's that gives the vision
     there = dict.fromkeys(tensor_names(folder))
     if _saved(config, meta_model(config, "config.json").state_dict()).keys() >= there.keys():
         return

@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.models.loading import load_checkpoint
-from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.weights import check_weights
+from evomerge_optuna.families.weights import check_weights
 from tests.conftest import SpecMaker, save_tiny_model
 
 NORM = "model.layers.1.input_layernorm.weight"

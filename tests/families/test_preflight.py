@@ -7,8 +7,8 @@ import pytest
 from transformers import BertConfig, LlamaConfig, MllamaConfig, T5Config
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.preflight import preflight
-from evomerge_optuna.models.vision import VISION_MODELS
+from evomerge_optuna.families.preflight import preflight
+from evomerge_optuna.families.vision_language.text_part import VISION_MODELS
 from tests.conftest import LAYERS, SpecMaker, save_tiny_model
 
 

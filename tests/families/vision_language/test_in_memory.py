@@ -18,18 +18,23 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.families.vision_language.checkpoint import (
+    config_of_whole,
+    write_whole_checkpoint,
+)
+from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.sight import with_text, without_layers
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.vision import merged_config, text_folder, write_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
-from evomerge_optuna.spec import SEARCHED_PARAMETERS, EvaluationSpec
+from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
 from tests.engine import merged_of
-from tests.models.test_vision import IMAGE_ID, save_random
+from tests.families.vision_language.test_text_part import IMAGE_ID, save_random
 from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
 
 HEALTH = [HealthCheck.function_scoped_fixture]
@@ -53,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe_of(
     root: Path, method: str, base: str, sources: list[str], seed: int = 0, **parts: Any
 ) -> MergeRecipe:
-    searched = SEARCHED_PARAMETERS[method]
+    searched = METHODS[method].searched
     values = {"weight": 0.6, "density": 0.7, "t": 0.4}
     given = {name: values[name] for name in searched if name != "t"}
     configuration = {
@@ -99,7 +104,7 @@ def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tupl
 def test_text_as_mergekit_merges_it_all_else_untouched(
     home: Path, models: Path, data: st.DataObject
 ) -> None:
-    method = data.draw(st.sampled_from(sorted(SEARCHED_PARAMETERS)))
+    method = data.draw(st.sampled_from(sorted(METHODS)))
     base, sources = data.draw(
         st.sampled_from([("base", ["vlm", "ja"]), ("vlm", ["ja", "twin"]), ("twin", ["vlm"])])
     )
@@ -248,12 +253,12 @@ def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
     text = merged_of(Builder(EvaluationSpec()).build(recipe))
     own = AutoTokenizer.from_pretrained(vlm)
     whole = without_layers(vlm, torch.float32, "cpu")
-    content = merged_config(vlm, text.model.config, own, text.tokenizer)
+    content = config_of_whole(vlm, text.model.config, own, text.tokenizer)
     model = with_text(whole, type(whole.config).from_dict(content), text.model)
 
     write_recipe(recipe, tmp_path / "text", "cpu")
     (tmp_path / "out").mkdir()
-    write_model(vlm, tmp_path / "text", tmp_path / "out")
+    write_whole_checkpoint(vlm, tmp_path / "text", tmp_path / "out")
     written = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     torch.manual_seed(0)
     shown = {

@@ -6,13 +6,13 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from evomerge_optuna.errors import IncompleteError, SpecError
+from evomerge_optuna.families.vision_language.text_part import is_vision_language, text_folder
 from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.shards import weight_files
-from evomerge_optuna.models.vision import sees, text_folder
 from evomerge_optuna.spec import StudySpec
 
 
@@ -40,7 +40,9 @@ def check_weights(spec: StudySpec) -> None:
 def _check_complete(key: str, model: str) -> None:
     """transformers must find every tensor of the model's class, and know every tensor there is."""
     folders = (
-        {local_folder(model): AutoModelForImageTextToText} if sees(load_config(model, key)) else {}
+        {local_folder(model): AutoModelForImageTextToText}
+        if is_vision_language(load_config(model, key))
+        else {}
     )
     for folder, kind in (folders | {text_folder(model): AutoModelForCausalLM}).items():
         try:

@@ -1,6 +1,5 @@
-"""Sight: a merged text model put into a vision-language model, in memory or on disk."""
+"""A vision-language model in memory that takes merged text models as its text part."""
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,111 +9,83 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.plan import mergekit_errors
+from evomerge_optuna.families.vision_language.checkpoint import (
+    config_of_whole,
+    digest_beside_text,
+    digest_of_whole,
+    write_files_beside_weights,
+)
 from evomerge_optuna.models.catalog import load_processor, local_folder
 from evomerge_optuna.models.ends import ends_of_model
-from evomerge_optuna.models.fingerprint import digest_files
-from evomerge_optuna.models.vision import (
-    is_text,
-    merged_config,
-    write_files,
-    write_model,
-)
 
 
-class Sight:
-    """What a vision-language model has beside its text part, held in memory.
+class HostInMemory:
+    """A vision-language model that keeps everything but its text part.
 
     Args:
-        vision: the model's name, as in a recipe.
-        device: where it is to run.
+        host: the model's name, as in a recipe.
+        device: where it runs.
+
+    Attributes:
+        model: the whole model since the last `complete`.
+        processor: the whole model's processor.
     """
 
-    def __init__(self, vision: str, device: str) -> None:
-        self.vision = vision
+    def __init__(self, host: str, device: str) -> None:
+        self.name = host
+        self.model: Any = None
+        self.processor: Any = None
         self._device = device
-        self._folder = local_folder(vision)
-        self._digest = vision_digest(self._folder)
+        self._folder = local_folder(host)
+        self._digest = digest_beside_text(self._folder)
         self._own_tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
-        self._model: Any = None
-        self._processor: Any = None
         self._generation_config: Any = None
         self._tokenizer: Any = None  # for which the processor was made
         self._text: Any = None  # whose parameters the model has
 
-    def give(self, merged: Merged) -> Merged:
-        """The vision-language model with a merged text model as its text part.
+    def complete(self, text: Any, tokenizer: Any) -> None:
+        """Puts a merged text model into the whole model.
 
-        It shares all parameters with the text model, and is valid until the next call.
+        The two share the text model's parameters until the next call.
 
         Raises:
             CandidateError: the merged tokenizer has no token for images.
         """
-        if merged.model is self._text:
-            return self._merged(merged)  # its parameters have changed in place
-        text = merged.model
+        if text is self._text:
+            return  # its parameters have changed in place
         try:
-            with mergekit_errors(), torch.no_grad():
-                if merged.tokenizer is not self._tokenizer:
-                    self._read_files(text, merged.tokenizer)
-                if self._model is None or self._model.dtype != text.dtype:
-                    self._model = without_layers(self._folder, text.dtype, self._device)
-                content = merged_config(
-                    self._folder, text.config, self._own_tokenizer, merged.tokenizer
-                )
-                model = with_text(self._model, type(self._model.config).from_dict(content), text)
+            with torch.no_grad():
+                if tokenizer is not self._tokenizer:
+                    self._read_files(text, tokenizer)
+                if self.model is None or self.model.dtype != text.dtype:
+                    self.model = without_layers(self._folder, text.dtype, self._device)
+                content = config_of_whole(self._folder, text.config, self._own_tokenizer, tokenizer)
+                self.model = with_text(self.model, type(self.model.config).from_dict(content), text)
         except SpecError as error:
-            raise CandidateError(f"{self.vision}: {error}") from error
-        model.generation_config = self._generation_config
+            raise CandidateError(f"{self.name}: {error}") from error
+        self.model.generation_config = self._generation_config
         self._text = text
-        return self._merged(merged)
+
+    def digest(self, text_digest: str) -> str:
+        """SHA-256 of the whole model's tensors, from that of its text part's."""
+        return digest_of_whole(text_digest, self._digest)
 
     def release(self) -> None:
-        """Holds the last call's text model no longer."""
-        self._model = self._text = None
-
-    def _merged(self, merged: Merged) -> Merged:
-        digest = sight_digest(merged.digest, self._digest)
-        return Merged(self._model, self._processor.tokenizer, digest, self._processor)
+        """Frees the last text model."""
+        self.model = self._text = None
 
     def _read_files(self, text: Any, tokenizer: Any) -> None:
-        """As `AutoProcessor` and the others read them from what `write_checkpoint` writes."""
+        """Reads processor and generation settings as they are once the checkpoint is written."""
         with tempfile.TemporaryDirectory() as place:
             ends = ends_of_model(text)
-            write_files(self._folder, text.config, tokenizer, ends, Path(place))
-            self._processor = load_processor(place, self.vision)
+            write_files_beside_weights(self._folder, text.config, tokenizer, ends, Path(place))
+            self.processor = load_processor(place, self.name)
             if (Path(place) / "generation_config.json").is_file():
                 self._generation_config = GenerationConfig.from_pretrained(place)
             else:
                 read = AutoConfig.from_pretrained(place, trust_remote_code=False)
                 self._generation_config = GenerationConfig.from_model_config(read)
         self._tokenizer = tokenizer
-
-
-def write_with_sight(vision: str, text: Path, text_digest: str, folder: Path) -> str:
-    """Writes a vision-language model with a text checkpoint as its text part; returns its digest.
-
-    Raises:
-        CandidateError: the tokenizer of the text part has no token for images.
-        OSError: a file cannot be read or written.
-    """
-    try:
-        with mergekit_errors(folder):
-            write_model(local_folder(vision), text, folder)
-    except SpecError as error:
-        raise CandidateError(f"{vision}: {error}") from error
-    return sight_digest(text_digest, vision_digest(folder))
-
-
-def vision_digest(folder: Path) -> str:
-    """SHA-256 of a vision-language checkpoint's tensors outside of its text part."""
-    return digest_files(folder, lambda name: not is_text(name))
-
-
-def sight_digest(text: str, vision: str) -> str:
-    """SHA-256 over the digests of both parts."""
-    return hashlib.sha256(f"{text}{vision}".encode()).hexdigest()
 
 
 def without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:

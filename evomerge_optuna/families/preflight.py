@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.vision_language.checkpoint import missing_tokens
+from evomerge_optuna.families.vision_language.text_part import (
+    VISION_MODELS,
+    is_vision_language,
+    text_config,
+)
 from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.catalog import (
     adapted_config,
@@ -27,7 +33,6 @@ from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.tokens import check_ids
-from evomerge_optuna.models.vision import VISION_MODELS, missing_tokens, sees, text_config
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
@@ -75,7 +80,7 @@ def preflight(spec: StudySpec) -> Architecture:
     for key, config in configs.items():
         _check_causal(config, key)
         check_unquantized(whole[key].to_dict(), f"{key}: {models[key]}")
-        if "+" in models[key] and sees(whole[key]):
+        if "+" in models[key] and is_vision_language(whole[key]):
             raise SpecError(
                 f"{key}: {models[key]}: an adapter is merged into a text model only; merge it into "
                 "this vision-language model yourself, and name the checkpoint"
@@ -126,7 +131,7 @@ def with_vision(spec: StudySpec) -> StudySpec:
     if spec.vision_model is not None:
         return spec
     for key, model in spec.model_ids().items():
-        if sees(load_config(model, key)):
+        if is_vision_language(load_config(model, key)):
             return spec.model_copy(update={"vision": key.removeprefix("models.")})
     return spec
 
@@ -137,7 +142,7 @@ def _check_vision(spec: StudySpec, merged: Any, first: str) -> None:
     assert model is not None
     key = next(key for key, other in spec.model_ids().items() if other == model)
     config = load_config(model, key)
-    if not sees(config):
+    if not is_vision_language(config):
         raise SpecError(
             f"vision: {key} ({model}) is none of the vision-language models that can be merged, "
             f"which are of type {', '.join(VISION_MODELS)}"
