@@ -84,8 +84,8 @@ def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
     """
     import torch
 
+    from evomerge_optuna.models.digest import digest_tensors
     from evomerge_optuna.models.ends import ends_of_model
-    from evomerge_optuna.models.fingerprint import digest_tensors
 
     model, reader = engine.raw("the check of an export").model, engine.reader
     text = getattr(model.config, "text_config", model.config)
