@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_eyes
+from evomerge_optuna.evaluation.prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.families.preflight import Architecture, preflight, with_vision
@@ -63,7 +63,7 @@ def create_study(
     spec = with_vision(with_merged(store, spec))
     code = fingerprint_code(spec)
     architecture = preflight(spec)
-    check_eyes(spec)
+    check_image_tasks(spec)
     tasks = runners(spec.tasks)
     _check_languages(spec)
     check_data(tasks)
