@@ -8,11 +8,12 @@ from evomerge_optuna.spec.files import (
     parse_spec,
     spec_at,
 )
-from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
+from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.study import (
+    HOST_KEY,
     EvaluationSpec,
     JointStudySpec,
     MergeSearchSpec,
@@ -44,10 +45,9 @@ from evomerge_optuna.spec.tasks import (
 __all__ = [
     "COSTS",
     "CUT_OFF",
+    "HOST_KEY",
     "IMAGE",
     "MERGED",
-    "MERGE_OPTIONS",
-    "SEARCHED_PARAMETERS",
     "SPLITS",
     "Asked",
     "ChoiceTask",

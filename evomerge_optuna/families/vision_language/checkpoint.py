@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.families.vision_language.text_part import BODY, HEAD, is_text
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.ends import (
     GENERATION_CONFIG,
     TOKEN_ID,
@@ -22,11 +24,12 @@ from evomerge_optuna.models.ends import (
     read_json,
     with_new_ids,
 )
-from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, digest_files
-from evomerge_optuna.models.shards import read_shards, tensor_names, write_shards
+from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES
+from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -73,7 +76,7 @@ def write_whole_checkpoint(host: Path, text: Path, out: Path) -> None:
     def outside(name: str) -> str | None:
         return None if is_text(name) else name
 
-    write_shards(out, chain(read_shards(text, in_place), read_shards(host, outside)))
+    write_tensors(out, chain(read_tensors(text, in_place), read_tensors(host, outside)))
     config = AutoConfig.from_pretrained(text, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     write_files_beside_weights(host, config, tokenizer, ends_of(text), out)
@@ -124,6 +127,15 @@ def write_files_beside_weights(
             settings["eos_token_id"] = list(dict.fromkeys([*known, *ends]))
         written = json.dumps(settings, indent=2)
         (out / GENERATION_CONFIG).write_text(written, encoding="utf-8")
+
+
+def processor_of_whole(
+    host: Path, text: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> "ProcessorMixin":
+    """The processor that `write_files_beside_weights` would write."""
+    with TemporaryDirectory() as folder:
+        write_files_beside_weights(host, text, tokenizer, [], Path(folder))
+        return OpenedModel(folder, str(host)).processor
 
 
 def config_of_whole(
