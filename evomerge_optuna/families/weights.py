@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.families.vision_language.text_part import is_vision_language, text_folder
 from evomerge_optuna.models.catalog import load_config, local_folder
+from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.files import check_files
-from evomerge_optuna.models.fingerprint import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY, opened
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.shards import weight_files

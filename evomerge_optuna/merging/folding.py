@@ -25,7 +25,7 @@ from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_c
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.shards import in_shards, write_shards
+from evomerge_optuna.models.shards import write_tensors
 from evomerge_optuna.recipes.stack import StackRecipe
 
 
@@ -73,7 +73,7 @@ def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -
     config.dtype = recipe.dtype or config.dtype
     config.tie_word_embeddings = is_tied_stack(recipe, models)
     with mergekit_errors(folder), torch.no_grad():
-        write_shards(folder, in_shards(folded_tensors(recipe, models, names)))
+        write_tensors(folder, folded_tensors(recipe, models, names))
         config.save_pretrained(folder)
 
 

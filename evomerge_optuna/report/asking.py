@@ -95,8 +95,8 @@ def _ask(
     """
     import torch
 
+    from evomerge_optuna.models.digest import digest_tensors
     from evomerge_optuna.models.ends import ends_of_model
-    from evomerge_optuna.models.fingerprint import digest_tensors
 
     text = getattr(model.config, "text_config", model.config)
     ids = torch.arange(_TOKENS, device=model.device)[None] % text.vocab_size

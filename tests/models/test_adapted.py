@@ -21,7 +21,7 @@ from evomerge_optuna.models.catalog import (
     local_folder,
     model_fingerprint,
 )
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import SpecMaker, save_tiny_model
 

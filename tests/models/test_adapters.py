@@ -25,7 +25,7 @@ from evomerge_optuna.models.catalog import (
     model_fingerprint,
     source_of,
 )
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import SpecMaker, save_adapter, save_tiny_model

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.plan import merge_options
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter

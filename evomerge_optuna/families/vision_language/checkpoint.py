@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.families.vision_language.text_part import BODY, HEAD, is_text
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.ends import (
     GENERATION_CONFIG,
     TOKEN_ID,
@@ -22,8 +23,8 @@ from evomerge_optuna.models.ends import (
     read_json,
     with_new_ids,
 )
-from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, digest_files
-from evomerge_optuna.models.shards import read_shards, tensor_names, write_shards
+from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES
+from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -73,7 +74,7 @@ def write_whole_checkpoint(host: Path, text: Path, out: Path) -> None:
     def outside(name: str) -> str | None:
         return None if is_text(name) else name
 
-    write_shards(out, chain(read_shards(text, in_place), read_shards(host, outside)))
+    write_tensors(out, chain(read_tensors(text, in_place), read_tensors(host, outside)))
     config = AutoConfig.from_pretrained(text, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     write_files_beside_weights(host, config, tokenizer, ends_of(text), out)

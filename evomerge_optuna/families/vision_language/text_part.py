@@ -18,7 +18,7 @@ from evomerge_optuna.models.ends import (
     read_json,
 )
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
-from evomerge_optuna.models.shards import read_shards, write_shards
+from evomerge_optuna.models.shards import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -96,7 +96,7 @@ def is_text(name: str) -> bool:
 def _write_text_part(whole: Path, folder: Path) -> None:
     config = load_config(str(whole), str(whole))
     text_config(config, str(whole)).save_pretrained(folder)
-    write_shards(folder, read_shards(whole, _text_name))
+    write_tensors(folder, read_tensors(whole, _text_name))
     for name in TOKENIZER_FILES:
         if (whole / name).is_file():
             shutil.copy(whole / name, folder)

@@ -23,7 +23,8 @@ from evomerge_optuna.families.vision_language.text_part import (
 )
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.shards import read_shards, write_shards
+from evomerge_optuna.models.shards import read_tensors as tensors_of
+from evomerge_optuna.models.shards import write_tensors
 from tests.conftest import save_tiny_model
 from tests.vision import read_tensors, save_tiny_llava
 
@@ -164,13 +165,13 @@ def test_many_files(home: Path, tmp_path: Path) -> None:
     tensors = read_tensors(tmp_path / "whole")
     for file in (tmp_path / "whole").glob("*.safetensors"):
         file.unlink()
-    write_shards(tmp_path / "whole", [{n: tensors[n]} for n in sorted(tensors)])
+    write_tensors(tmp_path / "whole", sorted(tensors.items()), most=1)
     assert len(list((tmp_path / "whole").glob("*.safetensors"))) == len(tensors)
     loaded, _ = load_model(text_folder(str(tmp_path / "whole")), "cpu")
     ids = torch.arange(3, 9)[None]
     assert torch.equal(loaded(input_ids=ids).logits, whole(input_ids=ids).logits)
-    kept = list(read_shards(tmp_path / "whole", lambda n: None if is_text(n) else n))
-    assert {name for shard in kept for name in shard} == {n for n in tensors if not is_text(n)}
+    kept = tensors_of(tmp_path / "whole", lambda n: None if is_text(n) else n)
+    assert {name for name, _ in kept} == {n for n in tensors if not is_text(n)}
 
 
 def test_a_decoder_of_another_kind(tmp_path: Path) -> None:
