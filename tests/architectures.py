@@ -248,14 +248,14 @@ def table(rows: list[Row]) -> list[str]:
 HEAD = """# Architectures
 
 This table shows which causal language models of transformers {version} can be merged. For every
-architecture with a tiny model, two fine-tunes of it were merged by `linear`. The candidate in memory
-and the export, as plain `from_pretrained` reads it, were compared with the average that transformers
-and torch compute by themselves. The *kinds* of an architecture differ in their tensors, because they
-switch biases, norms and tied embeddings on or off.
+architecture with a tiny model, two fine-tunes of it were merged by `linear`. The candidate in
+memory and the export, as plain `from_pretrained` reads it, were compared with the average that
+transformers and torch compute by themselves. The *kinds* of an architecture differ in their
+tensors, because they switch biases, norms and tied embeddings on or off.
 
 A merge has every tensor of its model's class. mergekit {mergekit} has no definition of some
-architectures, and leaves tensors out of others, for example Llama's biases. These tensors are merged
-by the same method. Plain mergekit then writes another model; `study create` and the exported
+architectures, and leaves tensors out of others, for example Llama's biases. These tensors are
+merged by the same method. Plain mergekit then writes another model; `study create` and the exported
 `mergekit_config.yml` say so. transformers holds all experts of a layer in one tensor, and they are
 merged that way. They are exported one by one, as files have them. The table also says which
 architectures can be [stacked](models.md#a-stack).

@@ -18,6 +18,7 @@ from tests.conftest import WORDS
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r'^```(py|diff) title="([^"]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
@@ -50,41 +51,52 @@ RUN = """
 import json, sys
 import evomerge_optuna
 
-trials = {}
+trials = []
 for spec in json.load(sys.stdin):
     study = evomerge_optuna.run_study(spec)
-    trials[spec["study"]] = [
-        {"recipe": t.user_attrs["recipe"], "params": t.params, "values": t.values}
-        for t in study.trials()
-    ]
+    trials.append([[trial.params, trial.values] for trial in study.trials()])
 print(json.dumps(trials))
 """
 
 
 @pytest.fixture(scope="module")
 def trials(
-    extended: Path, spec_content: Callable[..., dict[str, Any]], tiny: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """The trials of a study with each addition, all run by one process."""
-    (extended / "words.jsonl").write_text(
-        "".join(json.dumps({"question": WORDS[i], "answer": " ".join(WORDS[:4])}) + "\n" for i in range(4))
-    )
-    parts = [yaml.safe_load(x) for x in YAML.findall(PAGE)]
-    specs = [spec_content(study=f"study-{i}", trials=4, **part) for i, part in enumerate(parts)]
-    variables = {**os.environ, "PYTHONPATH": str(extended), "EVOMERGE_HOME": str(extended / "home")}
+    extended: Path, spec_content: Callable[..., dict[str, Any]]
+) -> dict[str, list[tuple[dict[str, float], list[float]]]]:
+    """Parameters and values of the trials of a study of each section, all run by one process."""
+    rows = [{"question": word, "answer": " ".join(WORDS[:4])} for word in WORDS[:4]]
+    (extended / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sections = dict(SECTION.findall(PAGE))
+    specs = [
+        spec_content(study=name, trials=6) | yaml.safe_load(found[1])
+        for name, text in sections.items()
+        if (found := YAML.search(text))
+    ]
+    variables = {"PYTHONPATH": str(extended), "EVOMERGE_HOME": str(extended / "home")}
     ran = subprocess.run(
         [sys.executable, "-c", RUN],
         input=json.dumps(specs),
         cwd=extended,
-        env=variables,
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return {spec["study"]: found for spec, found in zip(specs, json.loads(ran.stdout), strict=True)}
 
 
-def test_all(trials):
-    for name, found in trials.items():
-        for t in found: print(name, t)
-    assert 0
+def test_a_python_function(trials: dict[str, Any]) -> None:
+    values = [value for _, (value,) in trials["A Python function"]]
+    assert len(values) == 6
+    assert all(0 <= value <= 1 and 16 * value == round(16 * value) for value in values)
+
+
+def test_a_merge_method(trials: dict[str, Any]) -> None:
+    found = trials["A merge method"]
+    names = {f"{model}.{name}.g0" for model in "ab" for name in ("weight", "density", "epsilon")}
+    assert [set(params) for params, _ in found] == [names] * 6
+    assert len({value for _, (value,) in found}) == 6
+
+
+def test_a_sampler(trials: dict[str, Any]) -> None:
+    assert len({tuple(params.values()) for params, _ in trials["A sampler"]}) == 6

@@ -11,6 +11,7 @@ from evomerge_optuna.spec.files import (
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
+from evomerge_optuna.spec.samplers import SamplerSpec
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.study import (
     EvaluationSpec,
@@ -18,7 +19,6 @@ from evomerge_optuna.spec.study import (
     MergeSearchSpec,
     ParameterStudySpec,
     RacingSpec,
-    SamplerSpec,
     StackStudySpec,
     StagedStudySpec,
     StudySpec,

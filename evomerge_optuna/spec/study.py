@@ -11,6 +11,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Number, Strict
+from evomerge_optuna.spec.samplers import SamplerSpec
 from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
@@ -19,21 +20,6 @@ _KEY_ORDER = (
     *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
     "evaluation",
 )
-
-
-class SamplerSpec(Strict):
-    """CMA-ES for one objective; NSGA-II or NSGA-III for several. As Optuna has them.
-
-    CMA-ES begins at mid-range with a sigma of one sixth of the range, and so does the first
-    generation of the other two. One parameter to search is enough for each of them.
-    """
-
-    name: Literal["cmaes", "nsga2", "nsga3"] = "cmaes"
-    """Which sampler."""
-    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
-    """Of the sampler, and of the masks of DARE."""
-    population: Annotated[Integer, Field(ge=2)] | None = None
-    """Trials a generation; 4 + floor(3 ln n) of CMA-ES and 50 of the others unless given."""
 
 
 class EvaluationSpec(Strict):
@@ -154,14 +140,15 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _sampler_for_the_objectives(self) -> "StudySpec":
-        if self.sampler.name == "cmaes" and len(self.objectives) > 1:
+        sampler = self.sampler.row
+        if not sampler.several and len(self.objectives) > 1:
             raise ValueError(
-                f"objectives: CMA-ES takes exactly one objective, here are "
+                f"objectives: {sampler.title} takes exactly one objective, here are "
                 f"{len(self.objectives)}; write sampler: {{name: nsga2}}"
             )
-        if self.sampler.name == "cmaes" and self.constraints:
+        if not sampler.several and self.constraints:
             raise ValueError(
-                "constraints: CMA-ES knows no constraints; write sampler: {name: nsga2}"
+                f"constraints: {sampler.title} knows no constraints; write sampler: {{name: nsga2}}"
             )
         return self
 
