@@ -29,6 +29,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
+from tests.engine import engine_of
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     for split in ("search", "dev", "test"):
-        assert Evaluator(finished.spec).evaluate(model, tokenizer, split).scores == scores[split]
+        found = Evaluator(finished.spec).evaluate(engine_of(model, tokenizer), split)
+        assert found.scores == scores[split]
 
     # Plain mergekit gives the same tensors.
     seed = finished.spec.sampler.seed

@@ -16,14 +16,15 @@ from mergekit.options import MergeOptions
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.families.vision_language.checkpoint import (
     config_of_whole,
     write_whole_checkpoint,
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
-from evomerge_optuna.families.vision_language.text_part import text_folder
-from evomerge_optuna.merging.merger import EveryMerger, Merged
+from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -32,6 +33,7 @@ from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
+from tests.engine import merged_of
 from tests.families.vision_language.test_text_part import IMAGE_ID, save_random
 from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
 
@@ -68,11 +70,11 @@ def recipe_of(
         "dtype": "float32",
         **parts,
     }
-    return MergeRecipe(configuration=configuration, seed=seed, vision=str(root / "vlm"))
+    return MergeRecipe(configuration=configuration, seed=seed, host=str(root / "vlm"))
 
 
 def mergekit_on_text_parts(recipe: MergeRecipe, folder: Path) -> dict[str, torch.Tensor]:
-    plain = recipe.located(lambda model: str(text_folder(model)))
+    plain = recipe.located(lambda model: str(merged_folder(model)))
     options = MergeOptions(random_seed=recipe.seed, write_model_card=False, quiet=True)
     run_merge(MergeConfiguration.model_validate(plain.configuration), str(folder), options)
     return read_tensors(folder)
@@ -115,7 +117,7 @@ def test_text_as_mergekit_merges_it_all_else_untouched(
         tokenizer_source=source, dtype=dtype,
     )  # fmt: skip
     merger = data.draw(st.sampled_from(["resident", "checkpoint"]))
-    merged = EveryMerger(EvaluationSpec(merger=merger)).merge(recipe)  # type: ignore[arg-type]
+    merged = merged_of(Builder(EvaluationSpec(merger=merger)).build(recipe))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         plain, out = Path(folder) / "plain", Path(folder) / "out"
         out.mkdir()
@@ -138,17 +140,17 @@ def test_text_as_mergekit_merges_it_all_else_untouched(
 
 def test_merging_again_is_in_place(home: Path, models: Path) -> None:
     """The second candidate is right, and its text part is no copy."""
-    merger = EveryMerger(EvaluationSpec())
+    builder = Builder(EvaluationSpec())
     answers: list[tuple[str, torch.Tensor]] = []
     for weight in (0.2, 0.9, 0.2):
         recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
         recipe.configuration["models"][0]["parameters"]["weight"] = weight
-        merged = merger.merge(recipe)
+        merged = merged_of(builder.build(recipe))
         answers.append((merged.digest, ask(merged.model, merged.processor)))
         place = merged.model.model.language_model.layers[0].mlp.up_proj.weight.data_ptr()
         assert (
             place
-            == merger._merged._resident.tensors[  # type: ignore[attr-defined]
+            == builder._merged._resident.tensors[  # type: ignore[attr-defined]
                 "model.layers.0.mlp.up_proj.weight"
             ].data_ptr()
         )
@@ -162,9 +164,9 @@ def test_written_candidates_are_in_memory_one_at_a_time(
     home: Path, models: Path, monkeypatch: pytest.MonkeyPatch, vision: bool
 ) -> None:
     recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
-    recipe = recipe if vision else recipe.text_part()
-    merger = EveryMerger(EvaluationSpec(merger="checkpoint"))
-    last = weakref.ref(merger.merge(recipe).model.lm_head.weight)
+    recipe = recipe if vision else recipe.without_host()
+    builder = Builder(EvaluationSpec(merger="checkpoint"))
+    last = weakref.ref(merged_of(builder.build(recipe)).model.lm_head.weight)
     alive = []
 
     def load(*args: Any) -> Any:
@@ -172,14 +174,14 @@ def test_written_candidates_are_in_memory_one_at_a_time(
         return load_model(*args)
 
     monkeypatch.setattr("evomerge_optuna.merging.checkpoint.load_model", load)
-    merger.merge(recipe)
+    builder.build(recipe)
     assert alive == [False]
 
 
 def test_the_same_vocabulary_stays_as_it_is(home: Path, models: Path, tmp_path: Path) -> None:
     """Rows that are no token's, too, and the files of the tokenizer byte by byte."""
     recipe = recipe_of(models, "ties", "twin", ["vlm"])
-    merged = EveryMerger(EvaluationSpec()).merge(recipe)
+    merged = merged_of(Builder(EvaluationSpec()).build(recipe))
     out = tmp_path / "out"
     out.mkdir()
     assert_exported_as_scored(merged, recipe, out)
@@ -197,7 +199,7 @@ def test_the_same_vocabulary_stays_as_it_is(home: Path, models: Path, tmp_path: 
 def test_a_token_for_images_that_moves(home: Path, models: Path, tmp_path: Path) -> None:
     """Tokens of the text model come first; the configuration says where that for images is."""
     recipe = recipe_of(models, "linear", "more", ["more", "vlm"], tokenizer_source="union")
-    merged = EveryMerger(EvaluationSpec()).merge(recipe)
+    merged = merged_of(Builder(EvaluationSpec()).build(recipe))
     out = tmp_path / "out"
     out.mkdir()
     model, processor = assert_exported_as_scored(merged, recipe, out)
@@ -210,7 +212,7 @@ def test_a_token_for_images_that_moves(home: Path, models: Path, tmp_path: Path)
 def test_no_token_for_images(home: Path, models: Path) -> None:
     recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="base")
     with pytest.raises(CandidateError, match="the merged tokenizer has no <image>"):
-        EveryMerger(EvaluationSpec()).merge(recipe)
+        merged_of(Builder(EvaluationSpec()).build(recipe))
 
 
 def test_a_stack(home: Path, models: Path, tmp_path: Path) -> None:
@@ -218,9 +220,9 @@ def test_a_stack(home: Path, models: Path, tmp_path: Path) -> None:
     vlm, twin = str(models / "vlm"), str(models / "twin")
     steps = [Step(model=vlm, layer=n) for n in range(LAYERS)]
     steps += [Step(model=twin, layer=1, scale=0.8), Step(model=vlm, layer=3, scale=-1.1)]
-    recipe = StackRecipe(embeddings=vlm, steps=tuple(steps), head=twin, vision=vlm)
-    merger = EveryMerger(EvaluationSpec())
-    merged = merger.merge(recipe)
+    recipe = StackRecipe(embeddings=vlm, steps=tuple(steps), head=twin, host=vlm)
+    builder = Builder(EvaluationSpec())
+    merged = merged_of(builder.build(recipe))
     out = tmp_path / "out"
     out.mkdir()
     model, processor = assert_exported_as_scored(merged, recipe, out)
@@ -229,7 +231,7 @@ def test_a_stack(home: Path, models: Path, tmp_path: Path) -> None:
     assert torch.allclose(ask(model, processor), scored, rtol=1e-3, atol=1e-4)
     # Another one takes its place, and with no stack it is the source itself.
     plain = recipe.model_copy(update={"steps": tuple(steps[:LAYERS]), "head": vlm})
-    merged = merger.merge(plain)
+    merged = merged_of(builder.build(plain))
     source = AutoModelForImageTextToText.from_pretrained(vlm).eval()
     assert torch.equal(ask(merged.model, merged.processor), ask(source, merged.processor))
 
@@ -248,7 +250,7 @@ def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
     save_random(vlm, kind, tied=False)
     steps = tuple(Step(model=str(vlm), layer=n, scale=s) for n, s in ((0, 1.0), (1, 0.9), (1, 1.2)))
     recipe = StackRecipe(embeddings=str(vlm), steps=steps, head=str(vlm))
-    text = EveryMerger(EvaluationSpec()).merge(recipe)
+    text = merged_of(Builder(EvaluationSpec()).build(recipe))
     own = AutoTokenizer.from_pretrained(vlm)
     whole = without_layers(vlm, torch.float32, "cpu")
     content = config_of_whole(vlm, text.model.config, own, text.tokenizer)

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from transformers import ByT5Tokenizer
 
-from evomerge_optuna.engines.continuations import log_likelihoods
-from evomerge_optuna.engines.encoding import encode
-from evomerge_optuna.engines.end_of_text import without_end
-from evomerge_optuna.engines.generation import generate
-from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.user_code import allow
+from evomerge_optuna.models.end_of_text import without_end
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.reader import Reader
 from tests.conftest import SpecMaker
+from tests.engine import engine_of, generate, log_likelihoods, negative_log_likelihoods
 from tests.scripted import save_scripted_model
 
 SCRIPT = ("red is warm </s>", "blue means cold </s>")
@@ -30,8 +28,12 @@ def test_what_is_put_before_a_text_stays(tmp_path: Path, around: str) -> None:
     whole = tokenizer("red is")["input_ids"]
     for text in ("red is", "nothing", ""):
         plain = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert encode(tokenizer, text) == [*AROUND[around], *plain]
-    assert encode(tokenizer, "<s> red </s>") == [3, tokenizer.get_vocab()["red"], 1]  # as written
+        assert Reader(tokenizer).encode(text) == [*AROUND[around], *plain]
+    assert Reader(tokenizer).encode("<s> red </s>") == [
+        3,
+        tokenizer.get_vocab()["red"],
+        1,
+    ]  # as written
     assert tokenizer("red is")["input_ids"] == whole  # the model's own is as it was
     assert (without_end(tokenizer) is tokenizer) == (not around.endswith("</s>"))
     assert generate(model, tokenizer, ["red is"], 3, 1) == ["warm"]
@@ -40,7 +42,7 @@ def test_what_is_put_before_a_text_stays(tmp_path: Path, around: str) -> None:
 def test_a_tokenizer_in_python() -> None:
     tokenizer = ByT5Tokenizer()
     assert tokenizer("ab")["input_ids"][-1] == tokenizer.eos_token_id
-    assert encode(tokenizer, "ab") == tokenizer("ab", add_special_tokens=False)["input_ids"]
+    assert Reader(tokenizer).encode("ab") == tokenizer("ab", add_special_tokens=False)["input_ids"]
 
 
 @pytest.fixture
@@ -98,5 +100,6 @@ def test_tasks_of_the_harness(
         spec = make_spec(tasks={"t": task}, objectives=[{"maximize": f"t.{task['metric']}"}])
         allow([str(tmp_path)])
         for model, tokenizer in pair:
-            (score,) = Evaluator(spec).evaluate(model, tokenizer, "search").scores.values()
+            found = Evaluator(spec).evaluate(engine_of(model, tokenizer), "search")
+            (score,) = found.scores.values()
             assert score.value == 1

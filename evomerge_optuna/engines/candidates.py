@@ -1,59 +1,63 @@
-"""The merger of every recipe: each kind goes to the merger made for it."""
+"""Candidates of the transformers engine: each kind of recipe goes to the merger made for it."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.engines.base import Candidate
+from evomerge_optuna.engines.transformers import TransformersEngine
+from evomerge_optuna.families import family_of_host
+from evomerge_optuna.families.base import Host
 from evomerge_optuna.merging.merged import Merged, MergeMerger
-from evomerge_optuna.models.loading import torch_device
+from evomerge_optuna.models.loading import in_dtype, torch_device
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
     from evomerge_optuna.merging.stacked import StackedMerger
 
 
-class EveryMerger:
-    """Builds recipes of every kind, each by the merger made for it, which is made when needed.
+class Builder:
+    """Builds candidates; see `CandidateBuilder`. Each merger is made when it is needed.
 
     Args:
-        spec: names the merger of merge recipes, the device, the memory limit, and the dtype in
-            which models are to run; their digest is that of the recipe's own.
-        say: told once what is kept in memory.
+        spec: names the merger of merge recipes, the device, the batch size, the memory limit, and
+            the dtype in which models run; their digest is that of the recipe's own dtype.
+        say: is given a line about what is kept in memory, once.
     """
 
-    # Imported where needed: mergekit and torch take seconds, and most commands merge nothing.
+    # Imported where needed: mergekit takes seconds, and a stack may need none of it.
 
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
-        self._host: HostInMemory | None = None
+        self._host: Host | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
-        """Reads what merges of such recipes need; see `Merger`."""
         if isinstance(recipe, StackRecipe):
             self._stacked.load(recipe, layers_of)
         else:
             self._merged.load(recipe)
-        if recipe.vision is not None:
-            self._host_of(recipe.vision)
+        if recipe.host is not None:
+            self._host_of(recipe.host)
 
-    def merge(self, recipe: Recipe) -> Merged:
-        """The recipe's model in the spec's dtype; it is valid until the next merge."""
+    def build(self, recipe: Recipe) -> Candidate:
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
-        merger = self._stacked if isinstance(recipe, StackRecipe) else self._merged
-        merged = merger.merge(recipe)  # type: ignore[arg-type]
-        if recipe.vision is not None:
-            merged = self._completed(recipe.vision, merged)
-        if self._spec.dtype is None:
-            return merged
-        from evomerge_optuna.models.loading import in_dtype
+        merged = self._merge(recipe)
+        if recipe.host is not None:
+            merged = self._completed(recipe.host, merged)
+        model = merged.model
+        if self._spec.dtype is not None:
+            model = in_dtype(model, self._spec.dtype)
+        engine = TransformersEngine(model, merged.reader, self._spec.batch_size)
+        return Candidate(engine, merged.digest)
 
-        return replace(merged, model=in_dtype(merged.model, self._spec.dtype))
+    def _merge(self, recipe: Recipe) -> Merged:
+        if isinstance(recipe, StackRecipe):
+            return self._stacked.merge(recipe)
+        return self._merged.merge(recipe)
 
     def _completed(self, name: str, merged: Merged) -> Merged:
         """The whole model of this name with a merged model as its merged part."""
@@ -65,11 +69,10 @@ class EveryMerger:
         digest = host.digest(merged.digest)
         return Merged(host.model, host.processor.tokenizer, digest, host.processor)
 
-    def _host_of(self, name: str) -> "HostInMemory":
-        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
-
+    def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:
-            self._host = HostInMemory(name, torch_device(self._spec.device))
+            family, device = family_of_host(name), torch_device(self._spec.device)
+            self._host = family.host(name, device)
         return self._host
 
     @cached_property
