@@ -7,6 +7,7 @@ from typing import Any
 
 from evomerge_optuna.opening import make_study
 from evomerge_optuna.report.export import export as export_trial
+from evomerge_optuna.report.outcome import choice_remark
 from evomerge_optuna.results.final import choose_trial
 from evomerge_optuna.run import Face, say_nothing, train_zoo
 from evomerge_optuna.run import run_study as run
@@ -101,6 +102,7 @@ def export(
     storage: str | None = None,
     *,
     trial: int | str = "best",
+    say: Callable[[str], None] = say_nothing,
 ) -> str:
     """Writes a trial's model to a new folder: weights, tokenizer, recipe and model card.
 
@@ -109,6 +111,7 @@ def export(
         folder: the new folder.
         storage: see `create_study`.
         trial: a number, `best` or, of several objectives, `knee`.
+        say: prints one line, as `print`; it is called with what was checked.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
@@ -119,8 +122,11 @@ def export(
     """
     store = open_store(storage)
     with database_errors(store.url):
-        opened = open_study(store, study)
-        return export_trial(opened, choose_trial(opened, str(trial)), Path(folder))
+        opened, which = open_study(store, study), str(trial)
+        digest = export_trial(opened, choose_trial(opened, which), Path(folder), say)
+        if remark := choice_remark(opened, which):
+            say(remark)
+        return digest
 
 
 def _parsed(spec: Spec) -> StudySpec:

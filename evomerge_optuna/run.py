@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
-from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
+from evomerge_optuna.models.catalog import train, trained_here
 from evomerge_optuna.opening import (
     allow_code_of,
     check_unchanged,
@@ -40,10 +40,9 @@ def say_nothing(_: str) -> None:
 
 
 def train_zoo(models: Iterable[str]) -> None:
-    """Trains the models of the zoo among these, unless they are there, and shows no progress."""
-    for model in models:
-        if model.startswith(ZOO_PREFIX):
-            zoo_folder(model)
+    """Trains the models among these that are trained here, and shows no progress."""
+    for model in trained_here(models):
+        train(model)
 
 
 @contextmanager

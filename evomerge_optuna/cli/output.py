@@ -41,18 +41,19 @@ def print_result(result: Any) -> None:
 
 
 def build_zoo(models: Iterable[str]) -> None:
-    """Trains the families of the zoo's models among these, unless they are there."""
+    """Trains the models among these that are trained here, unless they are there."""
+    from evomerge_optuna.models.catalog import train, trained_here
+
+    to_train = trained_here(models)
+    if not to_train:
+        return  # a bar without progress leaves an empty line
+
     from rich.progress import Progress
 
-    from evomerge_optuna.models.catalog import ZOO_PREFIX, zoo_folder
-
-    of_the_zoo = [model for model in models if model.startswith(ZOO_PREFIX)]
-    if not of_the_zoo:
-        return  # a bar without progress leaves an empty line
     with Progress(console=_console()) as progress:
         task = progress.add_task("training the zoo", visible=False)
-        for model in of_the_zoo:
-            zoo_folder(
+        for model in to_train:
+            train(
                 model,
                 lambda done, total: progress.update(
                     task, completed=done, total=total, visible=True

@@ -3,6 +3,7 @@
 import shlex
 
 from evomerge_optuna.evaluation.user_code import code_of
+from evomerge_optuna.results.final import FINALISTS, without_dev_score
 from evomerge_optuna.study.studies import ERROR, MergeStudy
 from evomerge_optuna.study.trials import Trials
 
@@ -37,3 +38,17 @@ def outcome_line(study: str, trials: Trials, wanted: int, command: str) -> str:
     if trials.finished < wanted:
         parts.append(f"time is up; go on: {command}")
     return "; ".join(parts)
+
+
+def choice_remark(merge_study: MergeStudy, which: str) -> str:
+    """What `study test` may change about the choice of the best trial; '' if nothing.
+
+    Args:
+        which: trial was asked for, as in `--trial`.
+    """
+    if which != "best" or not without_dev_score(merge_study):
+        return ""
+    return (
+        f"It is the best on search; study test {merge_study.name} scores the best {FINALISTS} on "
+        "dev, which then decides"
+    )

@@ -16,7 +16,7 @@ from evomerge_optuna.models.catalog import (
     load_tokenizer,
     local_folder,
     source_of,
-    zoo_folder,
+    trained_here,
 )
 from evomerge_optuna.zoo.vision import RECIPE
 
@@ -99,7 +99,9 @@ def test_a_folder_that_mergekit_would_read_as_something_else(
 def test_the_zoo_model_of_an_adapter(home: Path) -> None:
     family = home / "models" / f"zoo-vlm-{RECIPE.digest()}"  # as if it had been trained
     family.mkdir(parents=True)
-    assert zoo_folder("zoo:vlm-base+./adapter") == family / "vlm-base"
+    name = "zoo:vlm-base+./adapter"
+    assert trained_here([name, "organisation/model"]) == [name]
+    assert source_of(name) == (str(family / "vlm-base"), None)
 
 
 def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
