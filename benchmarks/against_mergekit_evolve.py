@@ -27,11 +27,11 @@ import torch
 import yaml
 from optuna.trial import TrialState
 
+from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.home import home
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.preflight import preflight
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spaces.of_spec import make_space
@@ -216,14 +216,14 @@ def finish(process: "subprocess.Popen[bytes]", name: str) -> tuple[float, float]
 def best_uniform(spec: StudySpec) -> float:
     """The best score on search of merges that give all models the same weight and density."""
     space = make_space(spec, preflight(spec).layers)
-    merger, evaluator = EveryMerger(spec.evaluation), Evaluator(spec)
+    builder, evaluator = candidate_builder(spec.evaluation), Evaluator(spec)
     scores = []
     for weight in UNIFORM_WEIGHTS:
         for density in UNIFORM_DENSITIES:
             wanted = {"weight": weight, "density": density}
             values = {name: wanted[name.split(".")[1]] for name in space.ranges()}
-            merged = merger.merge(space.recipe(values))
-            found = evaluator.evaluate(merged.model, merged.tokenizer, "search")
+            engine = builder.build(space.recipe(values)).engine
+            found = evaluator.evaluate(engine, "search")
             scores.append(found.scores[spec.objective.target].value)
     return max(scores)
 

@@ -77,16 +77,18 @@ def written() -> Iterator[Response]:
 
 def generated(model: str, folder: Path, each: int, new_tokens: int) -> Iterator[Response]:
     """What the model answers to so many problems in each language and style."""
-    from evomerge_optuna.engines.generation import generate
-    from evomerge_optuna.models.loading import load_model
+    from evomerge_optuna.engines import load_engine
+    from evomerge_optuna.engines.base import Greedy
+    from evomerge_optuna.spec import EvaluationSpec
 
-    loaded, tokenizer = load_model(Path(model), "cpu")
+    engine = load_engine(Path(model), EvaluationSpec(device="cpu", batch_size=20))
+    tokenizer = engine.reader.tokenizer
     for place, (style, system) in enumerate(ASKED.items()):
         for language in ("en", "es", "ja"):
             lines = (folder / f"mgsm_{language}.tsv").read_text(encoding="utf-8").splitlines()
             rows = [line.split("\t") for line in lines[place * each : (place + 1) * each]]
             prompts = [_prompt(tokenizer, style, system, question) for question, _ in rows]
-            texts = generate(loaded, tokenizer, prompts, new_tokens, 20)
+            texts = engine.generate(prompts, Greedy(new_tokens))
             for text, (_, answer) in zip(texts, rows, strict=True):
                 yield Response(text, (answer,), language, style)
 

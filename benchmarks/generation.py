@@ -24,10 +24,9 @@ import click
 import torch
 import transformers
 
-from evomerge_optuna.engines.generation import generate
-from evomerge_optuna.merging.merger import EveryMerger
+from evomerge_optuna.engines import candidate_builder, load_engine
+from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import EvaluationSpec
 from evomerge_optuna.zoo.problems import load_problems
@@ -80,7 +79,7 @@ def generate_plainly(model: Any, tokenizer: Any, prompts: list[str], batch_size:
     return [answer.strip() for answer in answers]
 
 
-def a_merge() -> tuple[Any, Any]:
+def a_merge(spec: EvaluationSpec) -> Engine:
     configuration = {
         "merge_method": "task_arithmetic",
         "base_model": "zoo:base",
@@ -88,8 +87,7 @@ def a_merge() -> tuple[Any, Any]:
         "parameters": {"normalize": False},
     }
     recipe = MergeRecipe(configuration=configuration, seed=0)
-    merged = EveryMerger(EvaluationSpec(device="cpu")).merge(recipe)
-    return merged.model, merged.tokenizer
+    return candidate_builder(spec).build(recipe).engine
 
 
 @dataclass(frozen=True)
@@ -121,17 +119,15 @@ def main(batch_size: int, repeats: int, problems: int, json_file: Path | None) -
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    models = {
-        "zoo:mul": load_model(local_folder("zoo:mul"), "cpu"),
-        "a merge": a_merge(),
-    }
+    spec = EvaluationSpec(device="cpu", batch_size=batch_size)
+    engines = {"zoo:mul": load_engine(local_folder("zoo:mul"), spec), "a merge": a_merge(spec)}
     rows = []
-    for (name, (model, tokenizer)), work in itertools.product(models.items(), workloads(problems)):
-        arguments = (model, tokenizer, work.prompts)
-        plainly = partial(generate_plainly, *arguments, batch_size)
-        ours = partial(generate, *arguments, NEW_TOKENS, batch_size)
+    for (name, engine), work in itertools.product(engines.items(), workloads(problems)):
+        raw = engine.raw("a benchmark")
+        plainly = partial(generate_plainly, raw.model, raw.tokenizer, work.prompts, batch_size)
+        ours = partial(engine.generate, work.prompts, Greedy(NEW_TOKENS))
         pairs = [
-            (measure(model, plainly), measure(model, ours))
+            (measure(raw.model, plainly), measure(raw.model, ours))
             for _ in range(repeats + 1)  # the first warms up
         ]
         theirs, found = pairs[-1]

@@ -30,7 +30,7 @@ from rich.table import Table
 from evomerge_optuna.merging.plan import merge_options, plan_merge
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 

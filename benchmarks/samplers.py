@@ -20,8 +20,8 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spaces.stack import StackSpace
 from evomerge_optuna.spec import SamplerSpec, StackStudySpec, load_spec
@@ -162,12 +162,12 @@ def main(trials: int, seeds: int, population: int, json_file: Path | None) -> No
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spec = load_spec(QUICKSTART)
     assert isinstance(spec, StackStudySpec)
-    merger, evaluator = EveryMerger(spec.evaluation), Evaluator(spec)
+    builder, evaluator = candidate_builder(spec.evaluation), Evaluator(spec)
     space = StackSpace(spec.stack, spec.models, dict.fromkeys(spec.models, 6))
 
     def score(values: dict[str, float]) -> float:
-        merged = merger.merge(space.recipe(values))
-        scores = evaluator.evaluate(merged.model, merged.tokenizer, "search").scores
+        engine = builder.build(space.recipe(values)).engine
+        scores = evaluator.evaluate(engine, "search").scores
         return scores[spec.objective.target].value
 
     table = Table(title=f"Best search score of {trials} candidates")

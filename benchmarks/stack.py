@@ -22,8 +22,8 @@ import transformers
 from merge import SHAPE_135M, median_seconds, random_models
 from transformers import AutoModelForCausalLM
 
+from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.merging.folding import write_folded
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.stacked import load_source
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.recipes.stack import StackRecipe, Step
@@ -51,8 +51,8 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
     shape = transformers.LlamaConfig(**SHAPE_135M.to_dict() | {"num_hidden_layers": layers})
     with tempfile.TemporaryDirectory() as folder:
         _, *models = random_models(Path(folder), shape)
-        merger = EveryMerger(EvaluationSpec())
-        merger.merge(a_path(models, layers, 0))
+        builder = candidate_builder(EvaluationSpec())
+        builder.build(a_path(models, layers, 0))
         sources = {name: load_source(name, None, "cpu").model for name in models}
 
         def write_and_load(number: int) -> None:
@@ -63,11 +63,12 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
 
         written = median_seconds(write_and_load, repeats)
         built = median_seconds(
-            lambda number: merger.merge(a_path(models, layers, number)), 10 * repeats
+            lambda number: builder.build(a_path(models, layers, number)), 10 * repeats
         )
 
         recipe = a_path(models, layers, 0)
-        stacked, parent = merger.merge(recipe).model, sources[models[0]]
+        stacked = builder.build(recipe).engine.raw("a benchmark").model
+        parent = sources[models[0]]
         ids = torch.randint(3, 80, (8, 64))
 
         def per_layer(model: torch.nn.Module, layers: int) -> Callable[[int], float]:

@@ -101,7 +101,6 @@ def result(value: float) -> Result:
 def open_ours(url: str) -> Run:
     """`study run`, where merging and scoring cost nothing."""
     from evomerge_optuna.evaluation.evaluator import Evaluation
-    from evomerge_optuna.merging.merged import Merged
     from evomerge_optuna.report.dashboard import describe_trial
     from evomerge_optuna.search import objective
     from evomerge_optuna.search.loop import run_trials
@@ -109,10 +108,9 @@ def open_ours(url: str) -> Run:
 
     merge_study = open_study(open_store(url), "ours")
 
-    def scored(*_: Any) -> objective.Candidate:
+    def scored(*_: Any) -> objective.Scored:
         value = 1 + random.random()  # above any that is there, so that none is a new best
-        merged, evaluation = Merged(None, None, "0" * 64), Evaluation("search", {}, ())
-        return objective.Candidate(merged, evaluation, result(value))
+        return objective.Scored(None, Evaluation("search", {}, ()), result(value))
 
     def run(trials: int) -> None:
         with (

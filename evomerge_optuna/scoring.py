@@ -1,13 +1,15 @@
 """A checkpoint of any origin on the tasks of a spec."""
 
+from contextlib import closing
 from datetime import date
 
+from evomerge_optuna.engines import load_engine
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_checkpoint, torch_device
+from evomerge_optuna.models.catalog import load_config, local_folder
+from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec
 
@@ -27,13 +29,15 @@ def score_checkpoint(
     known = [s for s in SPLITS if any(s in task.data.sources() for task in spec.tasks.values())]
     if split not in known:
         raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
-    device = torch_device(spec.evaluation.device)
-    evaluator = Evaluator(spec, day)
-    evaluator.check(reader_of("MODEL", model), split)
+    torch_device(spec.evaluation.device)  # before anything is read
+    evaluator, named = Evaluator(spec, day), reader_of("MODEL", model)
+    evaluator.check(named, split)
     folder = local_folder(model)
+    rows = load_config(str(folder), "MODEL").get_text_config().vocab_size
+    check_ids(named.reader.tokenizer, rows, model, "MODEL")
     try:
-        loaded, tokenizer, processor = load_checkpoint(folder, device, spec.evaluation.dtype)
+        engine = load_engine(folder, spec.evaluation)
     except Exception as error:  # what is wrong with weights, many libraries say in their own way
         raise EvomergeError(f"{model} cannot be loaded: {one_line(error)}") from error
-    check_ids(tokenizer, loaded.get_input_embeddings().weight.shape[0], model, "MODEL")
-    return evaluator.evaluate(loaded, tokenizer, split, processor=processor)
+    with closing(engine):
+        return evaluator.evaluate(engine, split)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.spec.part import Strict
 from evomerge_optuna.study.result import result_of
 

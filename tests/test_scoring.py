@@ -11,11 +11,12 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.tables import evaluation_table
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import SpecMaker
+from tests.engine import engine_of
 
 
 def test_the_evaluators_own_scores(make_spec: SpecMaker, tiny: Path) -> None:
     found = score_checkpoint(str(tiny / "c"), make_spec(), "dev")  # no model of the spec
-    wanted = Evaluator(make_spec()).evaluate(*load_model(tiny / "c", "cpu"), "dev")
+    wanted = Evaluator(make_spec()).evaluate(engine_of(*load_model(tiny / "c", "cpu")), "dev")
     assert found.scores == wanted.scores
     (score,) = found.scores.values()
     table = evaluation_table("c", found)

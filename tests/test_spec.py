@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.spec import (
-    MERGE_OPTIONS,
-    SEARCHED_PARAMETERS,
     GenerateTask,
     Range,
     differences,
@@ -43,13 +42,16 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
         return draw(st.fixed_dictionaries({}, optional=parts))
 
     unit = st.floats(0, 1) | st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)).map(list)
-    method = draw(st.sampled_from(sorted(SEARCHED_PARAMETERS)))
-    options = {"normalize": st.booleans(), "int8_mask": st.booleans(), "lambda": st.floats(0, 2)}
+    method = draw(st.sampled_from(sorted(METHODS)))
+    options = {
+        option.name: st.booleans() if isinstance(option.default, bool) else st.floats(0, 2)
+        for option in METHODS[method].options
+    }
     merge = some(
         dtype=st.sampled_from(["float32", "bfloat16"]),
         tokenizer_source=st.sampled_from(["base", "union"]),
-        **dict.fromkeys(SEARCHED_PARAMETERS[method], unit),
-        **{name: options[name] for name in MERGE_OPTIONS[method]},
+        **dict.fromkeys(METHODS[method].searched, unit),
+        **{name: options[name] for name in METHODS[method].fixed},
     )
     groups = some(layer_groups=st.just(["mlp"])) or some(layer_group_size=st.integers(1, 9))
     source = st.fixed_dictionaries({"path": st.just("x")}, optional={"columns": st.just(["text"])})

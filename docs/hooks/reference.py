@@ -12,9 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from evomerge_optuna import api
 from evomerge_optuna.cli import main
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.spec import (
-    MERGE_OPTIONS,
-    SEARCHED_PARAMETERS,
     JointStudySpec,
     ParameterStudySpec,
     Range,
@@ -73,11 +72,12 @@ def _keys() -> Iterator[str]:
 
 
 def _methods() -> Iterator[str]:
-    """What each merge method searches, and its options."""
+    """What each merge method searches and in which range unless given, and its options."""
     yield "| method | searched | options |\n| --- | --- | --- |"
-    for method, searched in SEARCHED_PARAMETERS.items():
-        named = [", ".join(map(_code, names)) for names in (searched, MERGE_OPTIONS[method])]
-        yield f"| {_code(method)} | {' | '.join(named)} |"
+    for method in METHODS.values():
+        searched = [f"{_code(p.name)} [{p.low:g}, {p.high:g}]" for p in method.parameters]
+        options = [f"{_code(o.name)} {str(o.default).lower()}" for o in method.options]
+        yield f"| {_code(method.name)} | {', '.join(searched)} | {', '.join(options)} |"
 
 
 def _code(text: str) -> str:

@@ -22,7 +22,7 @@ from evomerge_optuna.errors import EvomergeError
 @json_option
 def study_list(storage: str | None, as_json: bool) -> None:
     """List the studies."""
-    from evomerge_optuna.report.tables import studies_json, studies_table
+    from evomerge_optuna.report.study_list import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
     summaries = list_studies(open_to_read(storage), say=partial(click.echo, err=True))

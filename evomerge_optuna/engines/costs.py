@@ -1,9 +1,13 @@
 """What a model costs to run, whatever the machine."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
-def model_costs(model: Any) -> dict[str, float]:
+def model_costs(model: "PreTrainedModel") -> dict[str, float]:
     """Layers, parameters, and floating-point operations per token of a language model.
 
     Parameters are counted as they are stored: a layer that a stack passes twice counts twice.
@@ -22,5 +26,5 @@ def model_costs(model: Any) -> dict[str, float]:
     }
 
 
-def _stored(module: Any) -> int:
+def _stored(module: "torch.nn.Module") -> int:
     return sum(p.numel() for _, p in module.named_parameters(remove_duplicate=False))

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
@@ -19,13 +19,16 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evomerge_optuna.engines.batching import longest_first, within_memory
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 # Of the places. To fill them costs a forward pass of its own, so some are left free for a while.
 _WORTH_FILLING = 0.5
 
 
 @torch.inference_mode()
 def greedy(
-    model: Any,
+    model: "PreTrainedModel",
     prompts: Sequence[list[int]],
     max_new_tokens: int,
     batch_size: int,
@@ -50,7 +53,7 @@ def greedy(
     return [decoding.finished[place] for place in range(len(prompts))]
 
 
-def is_decodable(model: Any, length: int) -> bool:
+def is_decodable(model: "PreTrainedModel", length: int) -> bool:
     """Is a row's next token a matter of that row, its positions and movable keys and values alone?
 
     It is not where layers have another state than keys and values of all tokens (Mamba, hybrids),
@@ -72,7 +75,7 @@ def is_decodable(model: Any, length: int) -> bool:
     )
 
 
-def _fixed_rope_length(config: Any) -> float:
+def _fixed_rope_length(config: "PretrainedConfig") -> float:
     """Up to how many tokens rotary frequencies are the same."""
     rope = getattr(config, "rope_parameters", None) or {}
     lengths = [
@@ -121,7 +124,7 @@ class _Table:
 class _Decoding:
     def __init__(
         self,
-        model: Any,
+        model: "PreTrainedModel",
         prompts: Sequence[list[int]],
         max_new_tokens: int,
         has_ended: Callable[[list[int]], bool],

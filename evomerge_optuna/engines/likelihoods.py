@@ -1,58 +1,86 @@
-"""How likely a model finds given texts."""
+"""How likely a model of transformers finds given token ids."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from evomerge_optuna.engines.batching import longest_first, within_memory
-from evomerge_optuna.engines.encoding import encode
-from evomerge_optuna.engines.lengths import fitted, room
-from evomerge_optuna.models.positions import positions
-from evomerge_optuna.spec import Cut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Row = TypeVar("Row")
+Found = TypeVar("Found")
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: "PreTrainedModel", pairs: Sequence[tuple[list[int], int]], batch_size: int
+) -> list[float]:
+    """The log-likelihood of each text behind its first tokens, in nats.
+
+    Args:
+        pairs: each the token ids of a text, and how many of them are given.
+
+    Raises:
+        torch.OutOfMemoryError, MemoryError, RuntimeError: one text alone does not fit in memory.
+    """
+    order = longest_first([whole for whole, _ in pairs])
+    found = _batched(lambda rows: _of_continuations(model, rows), pairs, order, batch_size)
+    return [found[place] for place in range(len(pairs))]
 
 
 @torch.inference_mode()
 def negative_log_likelihoods(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str],
-    batch_size: int,
-    too_long: Cut | None = None,
+    model: "PreTrainedModel", texts: Sequence[list[int]], batch_size: int
 ) -> list[tuple[float, int]]:
-    """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted.
+    """See `Engine.negative_log_likelihoods`; raises as `log_likelihoods`."""
+    order = [place for place in longest_first(texts) if len(texts[place]) > 1]
+    found = _batched(lambda rows: _of_texts(model, rows), texts, order, batch_size)
+    return [found.get(place, (0.0, 0)) for place in range(len(texts))]
 
-    A text of one token, which has nothing before it, counts none. Texts are batched by length; see
-    `within_memory` for what happens, and is raised, where a batch does not fit.
 
-    Args:
-        too_long: how texts are cut for which the model has no positions; refused unless given.
+def _batched(
+    measure: Callable[[list[Row]], list[Found]],
+    rows: Sequence[Row],
+    waiting: list[int],
+    batch_size: int,
+) -> dict[int, Found]:
+    """What is measured of the rows in these places, in batches of neighbours, by place."""
+    found: dict[int, Found] = {}
 
-    Raises:
-        SpecError: a text is too long.
-    """
-    left = room(positions(model.config), 0)
-    encoded = [
-        fitted(encode(tokenizer, text), left, too_long, tokenizer.bos_token_id) for text in texts
-    ]
-    results: list[tuple[float, int]] = [(0.0, 0)] * len(encoded)
-    waiting = [place for place in longest_first(encoded) if len(encoded[place]) > 1]
-
-    def measure(size: int) -> None:
+    def run(size: int) -> None:
         while waiting:
             chosen = waiting[:size]
-            found = _measure(model, [encoded[place] for place in chosen])
-            for place, result in zip(chosen, found, strict=True):
-                results[place] = result
+            results = measure([rows[place] for place in chosen])
+            found.update(zip(chosen, results, strict=True))
             del waiting[:size]
 
-    within_memory(batch_size, measure)
-    return results
+    within_memory(batch_size, run)
+    return found
 
 
-def _measure(model: Any, rows: list[list[int]]) -> list[tuple[float, int]]:
+def _of_continuations(model: "PreTrainedModel", rows: list[tuple[list[int], int]]) -> list[float]:
+    # Padded on the right, where no token of the text looks.
+    padded = pad_sequence([torch.tensor(whole) for whole, _ in rows], batch_first=True)
+    ids = padded.to(model.device)
+    lengths = torch.tensor([len(whole) for whole, _ in rows], device=model.device)
+    mask = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
+    shortest = min(given for _, given in rows)  # no logits are needed before its end
+    logits = model(
+        input_ids=ids, attention_mask=mask.long(), logits_to_keep=ids.shape[1] - shortest + 1
+    ).logits[:, :-1]
+    losses = cross_entropy(logits.float().transpose(1, 2), ids[:, shortest:], reduction="none")
+    return [
+        -float(losses[row, given - shortest : len(whole) - shortest].double().sum())
+        for row, (whole, given) in enumerate(rows)
+    ]
+
+
+def _of_texts(model: "PreTrainedModel", rows: list[list[int]]) -> list[tuple[float, int]]:
     # Padded on the right, where no token of the text looks.
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(model.device)
     lengths = torch.tensor([len(row) for row in rows], device=model.device)

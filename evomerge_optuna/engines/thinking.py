@@ -6,7 +6,10 @@ A model may begin to think by itself, or the chat template has begun for it.
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # How thinking begins and ends, by the models that write so.
 _MARKS = (
@@ -29,7 +32,7 @@ class Thinking:
         start_token, end_token: their ids where they are one token.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     start: str | None
     end: str
     start_token: int | None
@@ -86,7 +89,7 @@ class Thinking:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
 
 
-def thinking_of(tokenizer: Any, given: str | None) -> Thinking | None:
+def thinking_of(tokenizer: "PreTrainedTokenizerBase", given: str | None) -> Thinking | None:
     """How a model's thinking is told from its answer; None where nothing says that it thinks.
 
     Args:
@@ -105,7 +108,7 @@ def thinking_of(tokenizer: Any, given: str | None) -> Thinking | None:
     return Thinking(tokenizer, start, end, added.get(start or ""), added.get(end))
 
 
-def written_thinking(tokenizer: Any, tokens: list[int]) -> Thinking | None:
+def written_thinking(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> Thinking | None:
     """That of a model whose tokenizer and template name no marks, but which begins with one.
 
     So does a merge of a model that thinks into the vocabulary of one that does not.

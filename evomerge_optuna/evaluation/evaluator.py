@@ -7,10 +7,11 @@ from datetime import date
 from itertools import chain, islice
 from typing import Any
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.blocks import WHOLE, Block
 from evomerge_optuna.evaluation.day import on_day
-from evomerge_optuna.evaluation.reading import Reader, read_prompts
+from evomerge_optuna.evaluation.reading import NamedReader, read_prompts
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks import Outcome, runners
 from evomerge_optuna.spec import StudySpec
@@ -69,7 +70,6 @@ class Evaluator:
     def __init__(self, spec: StudySpec, day: date | None = None) -> None:
         self._day = day
         self._runners = runners(spec.tasks)
-        self._batch_size = spec.evaluation.batch_size
 
     def load(self, split: str) -> None:
         """Loads the problems and shots of a split.
@@ -82,7 +82,7 @@ class Evaluator:
                 runner.problems(split)
                 runner.shots()
 
-    def check(self, reader: Reader, split: str) -> None:
+    def check(self, reader: NamedReader, split: str) -> None:
         """Looks through the prompts of a split before a model is loaded.
 
         Raises:
@@ -92,44 +92,41 @@ class Evaluator:
 
     def evaluate(
         self,
-        model: Any,
-        tokenizer: Any,
+        engine: Engine,
         split: str,
         *,
-        processor: Any | None = None,
+        without_images: bool = False,
     ) -> Evaluation:
-        """Runs every task that has this split; a score may be NaN or infinite.
+        """Asks the engine about every task that has this split; a score may be NaN or infinite.
 
         Args:
-            processor: of a vision-language model, for tasks with images.
+            without_images: is a model that takes no images asked the questions of images alone?
 
         Raises:
             CandidateError: no text of a perplexity task has anything to predict, or the code of a
                 python task fails.
             NotFiniteError: the likelihood of an option is NaN.
             SpecError: the data cannot be loaded, the tokenizer has no chat template where one is
-                asked for, code is not allowed or not as it should be, or a task has images and
-                the model no processor of them.
+                asked for, code is not allowed or not as it should be, a task needs what the engine
+                has not, or a task has images and the model takes none.
         """
-        (found,) = self.evaluate_blocks(model, tokenizer, split, [WHOLE], processor=processor)
+        (found,) = self.evaluate_blocks(engine, split, [WHOLE], without_images=without_images)
         return found
 
     def evaluate_blocks(
         self,
-        model: Any,
-        tokenizer: Any,
+        engine: Engine,
         split: str,
         blocks: Sequence[Block],
         *,
-        processor: Any | None = None,
+        without_images: bool = False,
     ) -> list[Evaluation]:
         """The same of each of these blocks of a split, whose problems are run together."""
         found: list[list[Outcome]] = [[] for _ in blocks]
         for runner in self._runners.values():
             if split not in runner.splits:
                 continue
-            reader = processor if runner.sees else tokenizer
-            if reader is None:
+            if runner.has_images and not (engine.reader.takes_images or without_images):
                 raise SpecError(
                     f"{runner.key}: the model takes no images; a vqa task needs a "
                     "vision-language model, with its processor"
@@ -137,7 +134,7 @@ class Evaluator:
             parts = [block.of(runner.problems(split)) for block in blocks]
             problems = list(chain.from_iterable(parts))
             with on_day(self._day):
-                outcomes = iter(runner.run(model, reader, problems, self._batch_size))
+                outcomes = iter(runner.run(engine, problems))
             for own, part in zip(found, parts, strict=True):
                 own += islice(outcomes, len(part))
         return [self._score(split, outcomes) for outcomes in found]

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,20 +14,22 @@ import lm_eval.api.metrics
 import numpy as np
 import torch
 from jinja2 import Environment, TemplateError, meta
+from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model, metric_registry
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
+from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.engines.batching import within_memory
-from evomerge_optuna.engines.continuations import encode_pair
-from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.harness_model import HarnessModel
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of all that is as it should be
@@ -96,9 +99,7 @@ class HarnessTask:
         text = self._task.doc_to_text(document)
         return text if isinstance(text, str) else ""
 
-    def samples(
-        self, model: Any, tokenizer: Any, split: str, places: list[int], batch_size: int
-    ) -> list[dict[str, Any]]:
+    def samples(self, raw: RawModel, split: str, places: list[int]) -> list[dict[str, Any]]:
         """What the harness logs of each of these documents, which are in ascending order.
 
         And whether the model was `cut_off` while it thought.
@@ -110,7 +111,7 @@ class HarnessTask:
         def run(size: int) -> None:
             self._task.set_fewshot_seed(_OTHER_SEED)
             with _seeded():
-                lm = self._lm(model, tokenizer, size)
+                lm = self._lm(replace(raw, batch_size=size))
                 results = evaluate(
                     lm=lm,
                     task_dict={"tasks": {name: self._task}, "groups": {}, "group_map": {}},
@@ -129,22 +130,22 @@ class HarnessTask:
                 if sample["filter"] == self._spec.filter
             ]
 
-        with _as_it_was(model):
-            within_memory(batch_size, run)
+        with _as_it_was(raw.model):
+            within_memory(raw.batch_size, run)
         return found
 
-    def given(self, tokenizer: Any, split: str, places: list[int]) -> list[list[Given]]:
-        """What a model with this tokenizer is given for each of these documents.
+    def given(self, reader: Reader, split: str, places: list[int]) -> list[list[Given]]:
+        """What a model with this reader is given for each of these documents.
 
         Nothing where the likelihood of a whole text is asked for, which the harness has it read in
         windows.
         """
         self.documents(split, self._key)
-        thinking = thinking_of(tokenizer, self._spec.thinking)
+        thinking = thinking_of(reader.tokenizer, self._spec.thinking)
 
         def rendered(chat: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return str(
-                tokenizer.apply_chat_template(
+                reader.tokenizer.apply_chat_template(
                     chat,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
@@ -156,12 +157,12 @@ class HarnessTask:
         def given(kind: str, arguments: tuple[Any, ...]) -> list[Given]:
             if kind == "generate_until":
                 added = normalize_gen_kwargs(arguments[1], _MAX_GEN_TOKS)["max_gen_toks"]
-                return [Given(encode(tokenizer, arguments[0]), added)]
+                return [Given(reader.encode(arguments[0]), added)]
             if kind != "loglikelihood":
                 return []
             prompt, option = arguments
             whole, count = encode_pair(
-                tokenizer, thinking.ended(prompt) if thinking else prompt, option
+                reader, thinking.ended(prompt) if thinking else prompt, option
             )
             return [Given(whole[:count], len(whole) - count)]
 
@@ -179,15 +180,15 @@ class HarnessTask:
             found[request.doc_id] += given(request.request_type, request.args)
         return found
 
-    def _lm(self, model: Any, tokenizer: Any, batch_size: int) -> Any:
+    def _lm(self, raw: RawModel) -> LM:
         if self._spec.backend is not None:
-            args: dict[str, Any] = {"pretrained": model.name_or_path, **self._spec.backend_args}
+            args: dict[str, Any] = {"pretrained": raw.model.name_or_path, **self._spec.backend_args}
             if self._spec.chat_args:
                 args["chat_template_args"] = self._spec.chat_args
             if self._spec.thinking:
                 args["think_end_token"] = self._spec.thinking
-            return _backend(self._spec.backend, args, batch_size, str(model.device))
-        return HarnessModel(model, tokenizer, batch_size, self._spec)
+            return _backend(self._spec.backend, args, raw.batch_size, str(raw.model.device))
+        return HarnessModel(raw, self._spec)
 
     def _set_shots(self) -> None:
         # As `simple_evaluate` has it: a task that says 0 is never given shots.
@@ -266,7 +267,7 @@ def _refuse_hub_code(configuration: dict[str, Any], spec: LMEvalTask, key: str) 
 _backends: dict[Any, Any] = {}  # the last one: two may not fit on a device
 
 
-def _backend(name: str, args: dict[str, Any], batch_size: int, device: str) -> Any:
+def _backend(name: str, args: dict[str, Any], batch_size: int, device: str) -> LM:
     """A model of the harness that has loaded this checkpoint; kept until another is asked for."""
     wanted = (name, json.dumps(args, sort_keys=True), batch_size, device)
     if wanted not in _backends:

@@ -8,9 +8,11 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from evomerge_optuna.engines.end_of_text import without_end
-from evomerge_optuna.engines.generation import Ends
+from evomerge_optuna.engines.base import RawModel
+from evomerge_optuna.engines.endings import Ends
 from evomerge_optuna.engines.thinking import thinking_of
+from evomerge_optuna.models.end_of_text import without_end
+from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.spec import LMEvalTask
 
 _NO_ANSWER = "\0"  # among what is generated: thinking had no end
@@ -24,14 +26,14 @@ class HarnessModel(HFLM):  # type: ignore[misc]
     options are asked for when a thinking that the chat template has begun is over.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int, task: LMEvalTask) -> None:
-        tokenizer = without_end(tokenizer)
+    def __init__(self, raw: RawModel, task: LMEvalTask) -> None:
+        tokenizer = without_end(raw.tokenizer)
         if tokenizer.pad_token is None:
             tokenizer = copy.deepcopy(tokenizer)  # which the harness gives one
         super().__init__(
-            pretrained=model,
+            pretrained=raw.model,
             tokenizer=tokenizer,
-            batch_size=batch_size,
+            batch_size=raw.batch_size,
             chat_template_args=dict(task.chat_args),
         )
         self._end_of_thinking = task.thinking
@@ -68,7 +70,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         prompts = self.tokenizer.batch_decode(context)
         eos = self.tokenizer.decode(self.eot_token_id)
         own = [string for string in stop if string != eos]
-        self._ends = Ends(self.model, self.tokenizer, prompts, own, self._end_of_thinking)
+        ids = ends_of_model(self.model)
+        self._ends = Ends(self.tokenizer, ids, prompts, own, self._end_of_thinking)
         criterion = _Ended(self._ends, context.shape[1], self.eot_token_id)
         options = _sampling(options) | {"stopping_criteria": StoppingCriteriaList([criterion])}
         return self.model.generate(

@@ -2,63 +2,58 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import check_chat, reads
+from evomerge_optuna.evaluation.prompts import check_chat
 from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
+from evomerge_optuna.families.vision_language.text_part import is_vision_language
 from evomerge_optuna.models.catalog import load_config, load_processor, load_tokenizer
 from evomerge_optuna.models.positions import positions
-from evomerge_optuna.models.vision import sees
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask, Prompted
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What a model reads with.
+class NamedReader:
+    """What a model of a study reads with.
 
     Attributes:
         key: the model's place in the spec.
         model: its name.
-        positions: that it has for tokens; None: no bound is known.
-        processor: of images; None: it has no eyes.
     """
 
     key: str
     model: str
-    tokenizer: Any
-    positions: int | None
-    processor: Any | None = None
+    reader: Reader
 
 
-def reader_of(key: str, model: str) -> Reader:
+def reader_of(key: str, model: str) -> NamedReader:
     """What a model by itself reads with.
 
     Raises:
         SpecError: its configuration, its tokenizer or its processor cannot be read.
     """
     config, tokenizer = load_config(model, key), load_tokenizer(model, key)
-    processor = load_processor(model, key) if sees(config) else None
-    return Reader(key, model, tokenizer, positions(config), processor)
+    processor = load_processor(model, key) if is_vision_language(config) else None
+    return NamedReader(key, model, Reader(tokenizer, positions(config), processor))
 
 
-def check_chat_args(tasks: Tasks, readers: Sequence[Reader]) -> None:
+def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:
     """Refuses what no model's chat template reads, as where a name is misspelt.
 
     Raises:
         SpecError: naming it.
     """
-    having = [own for reader in readers for own in (reader.tokenizer, reader.processor)]
     for runner in tasks.values():
         for argument in getattr(runner.task, "chat_args", {}):
-            if not any(reads(own, argument) for own in having):
+            if not any(named.reader.has_template_argument(argument) for named in readers):
                 raise SpecError(
                     f"{runner.key}.chat_args: no chat template of the models reads '{argument}'; "
                     "correct or remove it"
@@ -66,7 +61,7 @@ def check_chat_args(tasks: Tasks, readers: Sequence[Reader]) -> None:
 
 
 def read_prompts(
-    tasks: Tasks, readers: Sequence[Reader], day: date | None, splits: Iterable[str]
+    tasks: Tasks, readers: Sequence[NamedReader], day: date | None, splits: Iterable[str]
 ) -> dict[str, str]:
     """SHA-256 of the tokens that each model is given of each task and split.
 
@@ -84,7 +79,7 @@ def read_prompts(
             _check_template(runner, readers)
             for split in (split for split in runner.splits if split in splits):
                 place = f"{runner.key}.data.{split}"
-                known: dict[Any, str] = {}
+                known: dict[Hashable, str] = {}
                 for alike, reader in identified:
                     if alike not in known:
                         known[alike] = _read(runner, reader, split, place)
@@ -92,44 +87,39 @@ def read_prompts(
     return found
 
 
-def _read(runner: TaskRunner[Any], reader: Reader, split: str, place: str) -> str:
+def _read(runner: TaskRunner[Any], reader: NamedReader, split: str, place: str) -> str:
     problems = runner.problems(split)
-    given = runner.given(_reader_for(runner, reader), problems)
+    given = runner.given(reader.reader, problems)
     _check_lengths(runner, reader, problems, given, place)
     return _sha256(given)
 
 
-def _identity(reader: Reader) -> Any:
+def _identity(named: NamedReader) -> Hashable:
     """Equal for readers that read alike, of which one is asked: there may be many prompts."""
+    reader = named.reader
     backend = getattr(reader.tokenizer, "backend_tokenizer", None)
-    if backend is None or reader.processor is not None:
-        return id(reader)
-    named = str(reader.tokenizer.special_tokens_map), str(reader.tokenizer.chat_template)
-    return hashlib.sha256(backend.to_str().encode()).digest(), *named, reader.positions
+    if backend is None or reader.takes_images:
+        return id(named)
+    words = str(reader.tokenizer.special_tokens_map), str(reader.tokenizer.chat_template)
+    return hashlib.sha256(backend.to_str().encode()).digest(), *words, reader.positions
 
 
-def _reader_for(runner: TaskRunner[Any], reader: Reader) -> Any:
-    if not runner.sees:
-        return reader.tokenizer
-    return reader.processor or Blind(reader.tokenizer)
-
-
-def _check_template(runner: TaskRunner[Any], readers: Sequence[Reader]) -> None:
+def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> None:
     """Tries the chat template of every model; of a task with images a processor has it."""
     if isinstance(runner.task, Prompted | LMEvalTask):
         for reader in readers:
-            check_chat(runner.task, reader.tokenizer, f"{reader.key}: {reader.model}: {runner.key}")
+            check_chat(runner.task, reader.reader, f"{reader.key}: {reader.model}: {runner.key}")
 
 
 def _check_lengths(
     runner: TaskRunner[Any],
-    reader: Reader,
+    reader: NamedReader,
     problems: Sequence[Problem],
     given: Sequence[Sequence[Given]],
     place: str,
 ) -> None:
     """Refuses the first problem for which the model has no positions."""
-    limit, cuts = reader.positions, getattr(runner.task, "too_long", None) is not None
+    limit, cuts = reader.reader.positions, getattr(runner.task, "too_long", None) is not None
     if limit is None:
         return
     for row, (problem, parts) in enumerate(zip(problems, given, strict=True), start=1):

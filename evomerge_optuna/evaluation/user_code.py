@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
@@ -123,7 +124,7 @@ def load_function(function: str, key: str) -> Callable[..., Any]:
 
 
 def score_rows(
-    task: PythonTask, model: Any, tokenizer: Any, problems: Sequence[Problem], key: str
+    task: PythonTask, raw: RawModel, problems: Sequence[Problem], key: str
 ) -> list[float]:
     """What the user's function gives each row.
 
@@ -134,7 +135,7 @@ def score_rows(
     function = load_function(task.function, f"{key}.function")
     rows = [json.loads(problem.text) for problem in problems]
     try:
-        scores = function(model, tokenizer, rows)
+        scores = function(raw.model, raw.tokenizer, rows)
         scores = list(scores) if isinstance(scores, Iterable) else scores
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")

@@ -9,10 +9,10 @@ from mergekit.io.tasks import LoadTensor
 from mergekit.tokenizer import PermutedVocabulary
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors, plan_merge
 from evomerge_optuna.models.ends import end_tokens
 from evomerge_optuna.models.headers import headers_in
-from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 

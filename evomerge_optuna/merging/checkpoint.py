@@ -15,7 +15,7 @@ import transformers
 from evomerge_optuna.home import home
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.loading import load_model, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
@@ -24,8 +25,7 @@ from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_c
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.shards import in_shards, write_shards
-from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.models.shards import write_tensors
 from evomerge_optuna.recipes.stack import StackRecipe
 
 
@@ -73,7 +73,7 @@ def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -
     config.dtype = recipe.dtype or config.dtype
     config.tie_word_embeddings = is_tied_stack(recipe, models)
     with mergekit_errors(folder), torch.no_grad():
-        write_shards(folder, in_shards(folded_tensors(recipe, models, names)))
+        write_tensors(folder, folded_tensors(recipe, models, names))
         config.save_pretrained(folder)
 
 

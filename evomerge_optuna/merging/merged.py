@@ -1,11 +1,11 @@
-"""What a merger is and what it makes: a model that can be scored."""
+"""What a merger is and what it makes: a model, and what it reads with."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -21,36 +21,27 @@ class Merged:
     digest: str
     processor: Any | None = None
 
-
-class Merger(Protocol):
-    """Turns recipes into models, one at a time."""
-
-    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
-        """Reads what `merge` needs of this recipe's models, and of others of its structure.
-
-        Args:
-            layers_of: models whose layers other stacks may have.
-
-        Raises:
-            CandidateError, OSError: as `merge`.
-        """
-
-    def merge(self, recipe: Recipe) -> Merged:
-        """The recipe's model; it is valid until the next merge.
-
-        Raises:
-            CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
-            OSError: a file cannot be read or written.
-        """
-        ...
+    @property
+    def reader(self) -> Reader:
+        """What the model reads with."""
+        return Reader(self.tokenizer, positions(self.model.config), self.processor)
 
 
 class MergeMerger(Protocol):
     """A merger of merge recipes alone."""
 
     def load(self, recipe: MergeRecipe) -> None:
-        """Reads what is kept between merges; see `Merger`."""
+        """Reads what is kept between merges.
+
+        Raises:
+            CandidateError, OSError: as `merge`.
+        """
 
     def merge(self, recipe: MergeRecipe) -> Merged:
-        """The recipe's model; see `Merger`."""
+        """The recipe's model; it is valid until the next merge.
+
+        Raises:
+            CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
+            OSError: a file cannot be read or written.
+        """
         ...

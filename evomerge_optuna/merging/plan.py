@@ -29,12 +29,12 @@ from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
 from evomerge_optuna.models.shards import weight_files
-from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
 

@@ -24,7 +24,7 @@ from evomerge_optuna.merging.plan import (
     structure,
 )
 from evomerge_optuna.merging.uniforms import Uniforms
-from evomerge_optuna.models.fingerprint import digest_tensors
+from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.headers import headers_in
 from evomerge_optuna.models.loading import model_of, model_with, torch_device
 from evomerge_optuna.recipes.merge import MergeRecipe

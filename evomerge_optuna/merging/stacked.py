@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.ends import with_united_ends
-from evomerge_optuna.models.fingerprint import digest_tensors
 from evomerge_optuna.models.loading import in_dtype, load_model
-from evomerge_optuna.models.vision import text_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.vision_language.checkpoint import write_files_beside_weights
+from evomerge_optuna.families.vision_language.text_part import text_config
 from evomerge_optuna.models.catalog import (
     load_config,
     load_processor,
     load_tokenizer,
     local_folder,
 )
-from evomerge_optuna.models.vision import text_config, write_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -36,9 +37,9 @@ def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
         tokenizer, config = load_tokenizer(model, model), load_config(model, model)
     if recipe.vision is None:
         return tokenizer, config, None
-    with TemporaryDirectory() as folder:  # as `merging.sight` makes it
+    with TemporaryDirectory() as folder:  # as it is in memory
         text = text_config(config, model or recipe.vision)
-        write_files(local_folder(recipe.vision), text, tokenizer, [], Path(folder))
+        write_files_beside_weights(local_folder(recipe.vision), text, tokenizer, [], Path(folder))
         processor = load_processor(folder, recipe.vision)
     return processor.tokenizer, config, processor
 

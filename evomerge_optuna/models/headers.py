@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import is_on_hub, load_config, source_of
+from evomerge_optuna.models.catalog import is_on_hub, source_of
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import weight_files
-from evomerge_optuna.models.vision import is_text, sees, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -41,42 +40,17 @@ class Header:
         return prod(self.shape)
 
 
-def read_headers(model: str, key: str) -> dict[str, Header]:
-    """Every tensor of a model's text part by name, of one with an adapter those of its base model.
+def stored_headers(model: str, key: str) -> dict[str, Header] | None:
+    """Every tensor of a model's files by name; None where the hub has them and does not list them.
 
-    Of a model on the hub they are asked of the hub, so that no weight is downloaded for it; where
-    that does not give them, what the model's configuration says.
+    No weight is downloaded. A model with an adapter has the tensors of its base model.
 
     Args:
         key: the model's place in the spec, named in errors.
 
     Raises:
-        SpecError: a file cannot be read.
-    """
-    whole = load_config(model, key)
-    found = _stored_headers(model, key)
-    if found is None:
-        config = text_config(whole, key)
-        dtype = STORED.get(str(config.dtype).removeprefix("torch."), "F32")
-        shapes = parameter_shapes(config, key)
-        return {name: Header(shape, dtype) for name, shape in shapes.items()}
-    return {n: h for n, h in found.items() if is_text(n)} if sees(whole) else found
-
-
-def size_beside_text(model: str, key: str) -> int:
-    """Bytes of what a vision-language model has beside its text part, as `read_headers` finds it.
-
-    Raises:
-        SpecError: a file cannot be read.
-    """
-    found = _stored_headers(model, key) or {}
-    return sum(h.count * h.itemsize for name, h in found.items() if not is_text(name))
-
-
-def _stored_headers(model: str, key: str) -> dict[str, Header] | None:
-    """Every tensor of a model's files; None where the hub has them and does not tell.
-
-    Of a local model quantized tensors are refused before; see `preflight`.
+        SpecError: a file cannot be read, or a tensor on the hub is quantized; `check_files` looks
+            for quantized tensors in a local model.
     """
     name, revision = source_of(model)
     if not is_on_hub(model.partition("+")[0]):

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import IncompleteError, SpecError
-from evomerge_optuna.models.catalog import load_processor
-from evomerge_optuna.models.vision import sees
 from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
@@ -59,23 +57,6 @@ def in_dtype(model: Any, dtype: str) -> Any:
         if p.dtype != wanted
     }
     return copy.deepcopy(model, dict(cast)) if cast else model
-
-
-def load_checkpoint(
-    folder: Path, device: str, dtype: str | None = None
-) -> tuple[Any, Any, Any | None]:
-    """As `load_model`, and a vision-language model's processor; of other models None.
-
-    Raises:
-        SpecError: the device is not there, or its processor cannot be made.
-    """
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    if not sees(AutoConfig.from_pretrained(folder, trust_remote_code=False)):
-        return *load_model(folder, device, dtype), None
-    model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
-    processor = load_processor(str(folder), str(folder))
-    return model.to(torch_device(device)).eval(), processor.tokenizer, processor
 
 
 def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:

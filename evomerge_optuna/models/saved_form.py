@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import (
-    in_shards,
-    read_shards,
+    INDEX,
+    read_tensors,
     tensor_names,
     weight_files,
-    write_shards,
+    write_tensors,
 )
-from evomerge_optuna.models.vision import sees
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +31,13 @@ def write_saved_form(folder: Path) -> None:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if sees(config):
-        return  # its tensors have the names of the model's that gives the vision
     there = dict.fromkeys(tensor_names(folder))
     if _saved(config, meta_model(config, "config.json").state_dict()).keys() >= there.keys():
         return
-    tensors = {name: tensor for shard in read_shards(folder, str) for name, tensor in shard.items()}
-    for old in (*weight_files(folder), *folder.glob("*.index.json")):
-        old.unlink()
-    write_shards(folder, in_shards(_saved(config, tensors).items()))
+    tensors = dict(read_tensors(folder))
+    for old in (*weight_files(folder), folder / INDEX):
+        old.unlink(missing_ok=True)
+    write_tensors(folder, _saved(config, tensors).items())
 
 
 def _saved(

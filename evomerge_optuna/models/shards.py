@@ -1,20 +1,20 @@
-"""Checkpoints' weights on disk, one safetensors file at a time."""
+"""Checkpoints' weights on disk: named tensors are read and written one after the other."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from evomerge_optuna.errors import SpecError
 
 if TYPE_CHECKING:
     import torch
 
-Tensors = dict[str, "torch.Tensor"]
-
+NamedTensor: TypeAlias = "tuple[str, torch.Tensor]"
 
 _SHARD = 5 * 10**9  # bytes
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_UNNAMED = "model-{:05}.safetensors"  # while it is not known how many there are
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -56,8 +56,13 @@ def tensor_names(folder: Path) -> list[str]:
     return names
 
 
-def read_shards(folder: Path, rename: Callable[[str], str | None]) -> Iterator[Tensors]:
-    """The tensors of each of a checkpoint's files by new names; those that have none are left out.
+def read_tensors(
+    folder: Path, rename: Callable[[str], str | None] = str
+) -> "Iterator[NamedTensor]":
+    """A checkpoint's tensors, one after the other.
+
+    Args:
+        rename: gives a tensor's new name, or None where it is to be left out.
 
     Raises:
         OSError: a file cannot be read.
@@ -66,38 +71,48 @@ def read_shards(folder: Path, rename: Callable[[str], str | None]) -> Iterator[T
 
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
-            names = {name: rename(name) for name in file.keys()}  # noqa: SIM118
-            yield {new: file.get_tensor(name) for name, new in names.items() if new is not None}
+            for name in file.keys():  # noqa: SIM118
+                if (new := rename(name)) is not None:
+                    yield new, file.get_tensor(name)
 
 
-def in_shards(tensors: "Iterable[tuple[str, torch.Tensor]]") -> Iterator[Tensors]:
-    """Named tensors in shards of up to 5 GB, each a copy of its own."""
-    shard: Tensors = {}
-    size = 0
-    for name, tensor in tensors:
-        if shard and size + tensor.nbytes > _SHARD:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor.cpu().contiguous().clone()  # several may be parts of one
-        size += tensor.nbytes
-    yield shard
+def write_tensors(folder: Path, tensors: "Iterable[NamedTensor]", most: int = _SHARD) -> None:
+    """Writes a checkpoint's weights into one file, or into several with an index.
 
-
-def write_shards(folder: Path, shards: Iterable[Tensors]) -> None:
-    """Writes a checkpoint's weights, a file for each shard that is not empty, and their index.
+    Args:
+        most: bytes of a file, unless a single tensor has more.
 
     Raises:
         OSError: a file cannot be written.
     """
     from safetensors.torch import save_file
 
-    places: dict[str, str] = {}
+    numbers: dict[str, int] = {}  # of each tensor's file
+    size = count = 0
+    for count, shard in enumerate(_in_shards(tensors, most), start=1):
+        save_file(shard, folder / _UNNAMED.format(count), metadata={"format": "pt"})
+        numbers |= dict.fromkeys(shard, count)
+        size += sum(tensor.nbytes for tensor in shard.values())
+    names = {n: f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)}
+    if count == 1:
+        names = {1: SINGLE}
+    for number, name in names.items():
+        (folder / _UNNAMED.format(number)).rename(folder / name)
+    if count > 1:
+        places = {tensor: names[number] for tensor, number in numbers.items()}
+        index = {"metadata": {"total_size": size}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _in_shards(tensors: "Iterable[NamedTensor]", most: int) -> "Iterator[dict[str, torch.Tensor]]":
+    """The tensors by name in shards of up to `most` bytes, each tensor a copy of its own."""
+    shard: dict[str, torch.Tensor] = {}
     size = 0
-    for number, tensors in enumerate(filter(None, shards), start=1):
-        file = f"model-{number:05}.safetensors"
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, file)
-        size += sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": size}, "weight_map": places}
-    text = json.dumps(index, indent=2)
-    (folder / INDEX).write_text(text, encoding="utf-8")
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > most:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.cpu().contiguous().clone()  # safetensors refuses shared memory
+        size += tensor.nbytes
+    if shard:
+        yield shard

@@ -10,6 +10,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.engines import candidate_builder, load_engine
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import EvomergeError, ExportError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
@@ -57,21 +59,15 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     Raises:
         ExportError: they differ, or the checkpoint cannot be loaded whole.
     """
-    from evomerge_optuna.merging.merger import EveryMerger
-    from evomerge_optuna.models.loading import load_checkpoint
-
     spec, recipe = merge_study.spec, recipe_of(trial)
-    ask = partial(_ask, runners(spec.tasks), spec.evaluation.batch_size, merge_study.day)
+    ask = partial(_ask, runners(spec.tasks), merge_study.day)
     with as_scored(trial):
-        merged = EveryMerger(spec.evaluation).merge(recipe)
-        own = (merged.model, merged.tokenizer, merged.processor)
-        scored = ask(*own)
-        del merged, own
+        scored = ask(candidate_builder(spec.evaluation).build(recipe).engine)
         try:
-            loaded = load_checkpoint(folder, spec.evaluation.device, spec.evaluation.dtype)
+            loaded = load_engine(folder, spec.evaluation)
         except EvomergeError as error:
             raise ExportError(f"trial {trial.number}: its export is not whole: {error}") from error
-        found = ask(*loaded)
+        found = ask(loaded)
     if difference := _difference(scored, found, recipe):
         raise ExportError(
             f"trial {trial.number}: its export is not the model that was scored: {difference}; "
@@ -80,14 +76,7 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     return _told(scored, found, recipe)
 
 
-def _ask(
-    tasks: Tasks,
-    batch_size: int,
-    day: date | None,
-    model: Any,
-    tokenizer: Any,
-    processor: Any | None,
-) -> Replies:
+def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
     """A model's replies to the first problems of the study's tasks.
 
     Args:
@@ -95,35 +84,33 @@ def _ask(
     """
     import torch
 
+    from evomerge_optuna.models.digest import digest_tensors
     from evomerge_optuna.models.ends import ends_of_model
-    from evomerge_optuna.models.fingerprint import digest_tensors
 
+    model, reader = engine.raw("the check of an export").model, engine.reader
     text = getattr(model.config, "text_config", model.config)
     ids = torch.arange(_TOKENS, device=model.device)[None] % text.vocab_size
     with torch.inference_mode():
         logits = model(input_ids=ids).logits.cpu()
     with on_day(day):
-        outcomes = tuple(_outcomes(tasks, batch_size, model, tokenizer, processor))
+        outcomes = tuple(_outcomes(tasks, engine))
     return Replies(
         tensors=digest_tensors(model.state_dict()),
         logits=logits,
-        vocabulary=tokenizer.get_vocab(),
+        vocabulary=reader.tokenizer.get_vocab(),
         ends=tuple(sorted(ends_of_model(model))),
-        template=getattr(processor or tokenizer, "chat_template", None),
+        template=getattr(reader.processor or reader.tokenizer, "chat_template", None),
         outcomes=outcomes,
     )
 
 
-def _outcomes(
-    tasks: Tasks, batch_size: int, model: Any, tokenizer: Any, processor: Any | None
-) -> Sequence[Outcome]:
+def _outcomes(tasks: Tasks, engine: Engine) -> Sequence[Outcome]:
     found: list[Outcome] = []
     for runner in tasks.values():
         if isinstance(runner.task, LMEvalTask | PythonTask) or "search" not in runner.splits:
             continue  # their programs take no part of the data
-        reader = processor if runner.sees else tokenizer
         problems = runner.problems("search")[:_PROBLEMS]
-        found += runner.run(model, reader, problems, batch_size)
+        found += runner.run(engine, problems)
     return found
 
 

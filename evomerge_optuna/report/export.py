@@ -58,7 +58,8 @@ def export(
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of processor still the same?"
             )
-        write_saved_form(temporary)
+        if recipe.vision is None:  # else the tensors have the names of the host's files
+            write_saved_form(temporary)
         write_older_form(temporary)
         say(ask_both(merge_study, trial, temporary))
         remarks: list[str] = []
@@ -82,11 +83,13 @@ def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
     """
     if recipe.vision is None:
         return _write_text(recipe, folder, device)
-    from evomerge_optuna.merging.sight import write_with_sight
+    from evomerge_optuna.families.vision_language.checkpoint import write_whole
+    from evomerge_optuna.merging.plan import mergekit_errors
 
     with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as text:
         digest = _write_text(recipe, Path(text), device)
-        return write_with_sight(recipe.vision, Path(text), digest, folder)
+        with mergekit_errors(folder):
+            return write_whole(recipe.vision, Path(text), digest, folder)
 
 
 def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
@@ -142,7 +145,7 @@ def _base_folder(model: str) -> Path:
 
 
 def _text_part(model: str) -> str:
-    from evomerge_optuna.models.vision import text_folder
+    from evomerge_optuna.families.vision_language.text_part import text_folder
 
     text = text_folder(model)
     return mergekit_name(model) if text == local_folder(model) else str(text)

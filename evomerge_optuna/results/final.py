@@ -8,14 +8,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.engines import candidate_builder, load_engine
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import EvomergeError, UsageError
-from evomerge_optuna.evaluation.blind import Blind
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.tokenizer import give_chat_template, tokenizer_of
 from evomerge_optuna.models.catalog import local_folder
-from evomerge_optuna.models.loading import load_checkpoint
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS
@@ -76,7 +75,7 @@ class FinalScorer:
     ) -> None:
         self._study = merge_study
         self._say = say
-        self._merger = EveryMerger(merge_study.spec.evaluation)
+        self._builder = candidate_builder(merge_study.spec.evaluation)
         self._evaluator = Evaluator(merge_study.spec, merge_study.day)
 
     def final_scores(self, trial: FrozenTrial) -> list[FinalScores]:
@@ -105,19 +104,15 @@ class FinalScorer:
     ) -> dict[str, Scores]:
         """All scores of a contestant; those on these splits are computed where none are stored.
 
-        A source without eyes answers questions about images blind.
+        A source that takes no images is asked the questions of images alone.
         """
         stored = following(self._study, partial(stored_scores, self._study, contestant))
         missing = [split for split in splits if split not in stored]
         if not missing:
             return stored
         self._say(f"scoring {contestant.name} on {', '.join(missing)}")
-        model, tokenizer, processor = self._model(contestant, trial)
-        processor = processor or Blind(tokenizer)
-        found = [
-            self._evaluator.evaluate(model, tokenizer, split, processor=processor)
-            for split in missing
-        ]
+        engine = self._engine(contestant, trial)
+        found = [self._evaluator.evaluate(engine, split, without_images=True) for split in missing]
         for evaluation in found:
             for remark in evaluation.remarks.values():
                 self._say(f"{contestant.name} on {evaluation.split}: {remark}")
@@ -141,27 +136,23 @@ class FinalScorer:
     def _merged_tokenizer(self) -> Any:
         return tokenizer_of(self._study.space.recipe(self._study.space.baseline()))[0]
 
-    def _model(self, contestant: Contestant, trial: FrozenTrial) -> tuple[Any, Any, Any | None]:
-        """A contestant's model, tokenizer and processor, see `load_checkpoint`.
-
-        The trial's own must be what it was scored as.
-        """
+    def _engine(self, contestant: Contestant, trial: FrozenTrial) -> Engine:
+        """A contestant, ready to be asked; the trial's own must be what it was scored as."""
         if contestant.recipe is None:
             assert contestant.model is not None
-            given = self._study.spec.evaluation
-            source = load_checkpoint(local_folder(contestant.model), given.device, given.dtype)
-            give_chat_template(source[1], lambda: self._merged_tokenizer)
-            return source
+            engine = load_engine(local_folder(contestant.model), self._study.spec.evaluation)
+            give_chat_template(engine.reader.tokenizer, lambda: self._merged_tokenizer)
+            return engine
         with as_scored(trial):
-            merged = self._merger.merge(contestant.recipe)
+            candidate = self._builder.build(contestant.recipe)
         scored = result_of(trial).sha256
-        if contestant.recipe == recipe_of(trial) and merged.digest != scored:
+        if contestant.recipe == recipe_of(trial) and candidate.digest != scored:
             raise EvomergeError(
                 f"{contestant.name}: its recipe now gives other tensors "
-                f"(sha256 {merged.digest[:12]}) than when it was scored ({scored[:12]}); are "
+                f"(sha256 {candidate.digest[:12]}) than when it was scored ({scored[:12]}); are "
                 "the package versions those stored with the study?"
             )
-        return merged.model, merged.tokenizer, merged.processor
+        return candidate.engine
 
 
 def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.study.result import RESULT
 
 # Trial attributes.
@@ -52,23 +53,20 @@ def begin(trial: optuna.Trial) -> None:
 
 
 @contextmanager
-def counted_passes(trial: optuna.Trial, model: Any, split: str) -> Iterator[None]:
+def counted_passes(trial: optuna.Trial, engine: Engine, split: str) -> Iterator[None]:
     """Records within the block how many passes of the model its scoring has come to."""
     if DIED_AT not in trial.user_attrs:
         yield
         return
     trial.set_user_attr(PLACE, Place(split))
-    handle = model.register_forward_pre_hook(_recorder(trial, split))
-    try:
+    with engine.counting(_recorder(trial, split)):
         yield
-    finally:
-        handle.remove()
 
 
-def _recorder(trial: optuna.Trial, split: str) -> Callable[..., None]:
+def _recorder(trial: optuna.Trial, split: str) -> Callable[[], None]:
     passes, due = 0, 1
 
-    def record(*_: Any) -> None:
+    def record() -> None:
         nonlocal passes, due
         passes += 1
         if passes >= due:

@@ -8,11 +8,10 @@ from functools import partial
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.engines.costs import model_costs
+from evomerge_optuna.engines import candidate_builder
+from evomerge_optuna.engines.base import CandidateBuilder, Engine
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.merging.merged import Merged, Merger
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.search.deaths import begin, counted_passes
 from evomerge_optuna.search.racing import Race
@@ -26,10 +25,10 @@ SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe thi
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model, valid until the next merge, its answers, and what is to be recorded."""
+class Scored:
+    """A candidate's engine, valid until the next is built, its answers, and what is recorded."""
 
-    merged: Merged
+    engine: Engine
     evaluation: Evaluation
     result: Result
 
@@ -42,7 +41,7 @@ class Objective:
     ) -> None:
         self._study = merge_study
         self._say = say
-        self._merger = EveryMerger(merge_study.spec.evaluation, say)
+        self._builder = candidate_builder(merge_study.spec.evaluation, say)
         self._evaluator = Evaluator(merge_study.spec, merge_study.day)
         racing = merge_study.spec.racing
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
@@ -56,7 +55,7 @@ class Objective:
             CandidateError, SpecError, OSError: some cannot be read.
         """
         space = self._study.space
-        self._merger.load(space.recipe(space.baseline()), space.layers_of())
+        self._builder.load(space.recipe(space.baseline()), space.layers_of())
         self._evaluator.load("search")
 
     def __call__(self, trial: optuna.Trial, before: Trials) -> list[float]:
@@ -78,9 +77,9 @@ class Objective:
         if (alike := self._scored_alike(recipe, before)) is not None:
             return self._repeat(trial, alike)
         begin(trial)
-        candidate = build_and_score(recipe, self._merger, partial(self._score, trial, before))
-        self._tell_remarks(trial, candidate.evaluation)
-        result = candidate.result
+        scored = build_and_score(recipe, self._builder, partial(self._score, trial, before))
+        self._tell_remarks(trial, scored.evaluation)
+        result = scored.result
         values = self._values(trial, result)
         start = time.perf_counter()
         # Other trials have ended since; but only what surpassed those before may surpass all.
@@ -88,11 +87,11 @@ class Objective:
             trial, values, self._study.read()
         )
         if is_best and len(values) == 1:
-            result = replace(result, dev=self._confirm(trial, candidate.merged))
+            result = replace(result, dev=self._confirm(trial, scored.engine))
         confirm = round(time.perf_counter() - start, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best:
-            keep_answers(self._study, trial, candidate.evaluation, self._say)
+            keep_answers(self._study, trial, scored.evaluation, self._say)
         return values
 
     def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
@@ -104,16 +103,11 @@ class Objective:
         digest = recipe.digest()
         return next((t for t in scored if self._recipes.get(t.number) == digest), None)
 
-    def _score(self, trial: optuna.Trial, before: Trials, merged: Merged) -> Evaluation:
-        with counted_passes(trial, merged.model, "search"):
+    def _score(self, trial: optuna.Trial, before: Trials, engine: Engine) -> Evaluation:
+        with counted_passes(trial, engine, "search"):
             if self._race is not None:
-                return self._race.score(trial, merged, before.best)
-            return self._evaluate(merged, "search")
-
-    def _evaluate(self, merged: Merged, split: str) -> Evaluation:
-        return self._evaluator.evaluate(
-            merged.model, merged.tokenizer, split, processor=merged.processor
-        )
+                return self._race.score(trial, engine, before.best)
+            return self._evaluator.evaluate(engine, "search")
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
         """Gives the trial all that was found of its recipe before; of a stopped one no more."""
@@ -140,13 +134,13 @@ class Objective:
             return False
         return not self._study.spec.constraints or is_feasible(trial)
 
-    def _confirm(self, trial: optuna.Trial, merged: Merged) -> Scores | None:
+    def _confirm(self, trial: optuna.Trial, engine: Engine) -> Scores | None:
         """Its scores on dev, which the search never sees: it is likely a finalist."""
         if not self._study.spec.has_dev:
             return None
         try:
-            with counted_passes(trial, merged.model, "dev"):
-                evaluation = self._evaluate(merged, "dev")
+            with counted_passes(trial, engine, "dev"):
+                evaluation = self._evaluator.evaluate(engine, "dev")
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
             return None
@@ -162,8 +156,8 @@ class Objective:
 
 
 def build_and_score(
-    recipe: Recipe, merger: Merger, score: Callable[[Merged], Evaluation]
-) -> Candidate:
+    recipe: Recipe, builder: CandidateBuilder, score: Callable[[Engine], Evaluation]
+) -> Scored:
     """Builds the recipe's model and scores it.
 
     Raises:
@@ -172,17 +166,17 @@ def build_and_score(
     import torch
 
     start = time.perf_counter()
-    merged = merger.merge(recipe)
+    candidate = builder.build(recipe)
     built = time.perf_counter()
-    evaluation = score(merged)
+    evaluation = score(candidate.engine)
     evaluation.require_finite()
     scored = time.perf_counter()
     result = Result(
         recipe.digest(),
-        merged.digest,
+        candidate.digest,
         torch.get_num_threads(),
         evaluation.scores,
-        model_costs(merged.model),
+        candidate.engine.costs(),
         {"merge": round(built - start, 4), "score": round(scored - built, 4)},
     )
-    return Candidate(merged, evaluation, result)
+    return Scored(candidate.engine, evaluation, result)

@@ -7,15 +7,14 @@ value is its score so far.
 """
 
 import warnings
-from collections.abc import Sequence
 
 import optuna
 from optuna.pruners import WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
-from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.spec import RacingSpec
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import STOPPED
@@ -34,7 +33,7 @@ class Race:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._pruner = WilcoxonPruner(p_threshold=racing.p_threshold)
 
-    def score(self, trial: optuna.Trial, merged: Merged, best: FrozenTrial | None) -> Evaluation:
+    def score(self, trial: optuna.Trial, engine: Engine, best: FrozenTrial | None) -> Evaluation:
         """The evaluation on all problems, or on those before the candidate was stopped.
 
         Every block's score is reported; a stopped trial's attribute says after how many problems.
@@ -49,7 +48,9 @@ class Race:
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
         for blocks in self._run_together(best):
-            for block, found in zip(blocks, self._evaluate(merged, blocks), strict=True):
+            for block, found in zip(
+                blocks, self._evaluator.evaluate_blocks(engine, "search", blocks), strict=True
+            ):
                 found.require_finite()
                 scored.append(found)
                 reported[block.number] = found.scores[target].value
@@ -68,11 +69,6 @@ class Race:
             return [self._blocks]
         first = self._undecided + 1
         return [self._blocks[:first], *([block] for block in self._blocks[first:])]
-
-    def _evaluate(self, merged: Merged, blocks: Sequence[Block]) -> list[Evaluation]:
-        return self._evaluator.evaluate_blocks(
-            merged.model, merged.tokenizer, "search", blocks, processor=merged.processor
-        )
 
     def _is_lost(self, best: FrozenTrial, value: float, reported: dict[int, float]) -> bool:
         objective = self._study.spec.objective

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
+from evomerge_optuna.methods import Method, Parameter
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import MERGE_OPTIONS, MergeSearchSpec, Range
+from evomerge_optuna.spec import MergeSearchSpec, Range
 
-SHARED_PARAMETERS = ("t",)  # belong to the merge as a whole, not to one source model
+_OF_THE_MERGE = "merge"  # in the place of an alias, where several source models share a parameter
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,27 @@ class LayerGroup:
 
 
 @dataclass(frozen=True)
+class _Place:
+    """A parameter of one source model, or of all, in one layer group."""
+
+    owner: str
+    parameter: Parameter
+    group: LayerGroup
+
+    @property
+    def name(self) -> str:
+        return f"{self.owner}.{self.parameter.name}.{self.group.name}"
+
+
+@dataclass(frozen=True)
 class ParameterSpace(SearchSpace):
     """Turns an Optuna trial into a `MergeRecipe`.
 
-    Parameters are named `ALIAS.PARAMETER.GROUP`, as in `ja.weight.g0`; a range that is a single
-    number is no parameter. Layers are grouped from the input on, `g0` with the embeddings and the
-    last group with the final norm and the head. With tensor-name filters a tensor belongs to the
-    first filter its name contains, else to `other`.
+    Parameters are named `ALIAS.PARAMETER.GROUP`, as in `ja.weight.g0`, or `merge.PARAMETER.GROUP`
+    where several source models share one; a range that is a single number is no parameter. Layers
+    are grouped from the input on, `g0` with the embeddings and the last group with the final norm
+    and the head. With tensor-name filters a tensor belongs to the first filter its name contains,
+    else to `other`.
     """
 
     spec: MergeSearchSpec
@@ -43,27 +58,44 @@ class ParameterSpace(SearchSpace):
 
     def ranges(self) -> dict[str, Range]:
         """Every parameter the sampler searches, by name, in a fixed order."""
-        return {name: found for name, found in self._all_ranges().items() if not found.fixed}
+        return {place.name: found for place, found in self._searched()}
 
     def baseline(self) -> dict[str, float]:
         """The uniform merge as parameters: equal weights that sum to 1, nothing dropped.
 
         Each value is moved into its range where the spec excludes it.
         """
-        wanted = {"weight": 1 / len(self.spec.models), "density": 1.0, "t": 0.5}
-        return {name: found.clip(wanted[_kind(name)]) for name, found in self.ranges().items()}
+        return {
+            place.name: found.clip(self._uniform(place.parameter))
+            for place, found in self._searched()
+        }
 
     def sources(self) -> dict[str, dict[str, float]]:
-        """Each source model with weight 1, the others with 0, nothing dropped."""
+        """Each source model with weight 1, the others with 0, nothing dropped.
 
-        def wanted(name: str, alias: str) -> float:
-            alone = name.startswith(f"{alias}.")
-            return {"weight": float(alone), "density": 1.0, "t": 1.0}[_kind(name)]
-
+        None where the method has no parameter that leaves the other models out.
+        """
+        if all(parameter.alone is None for parameter in self._method.parameters):
+            return {}
         return {
-            alias: {name: found.clip(wanted(name, alias)) for name, found in self.ranges().items()}
+            alias: {
+                place.name: found.clip(self._alone(place.parameter, place.owner == alias))
+                for place, found in self._searched()
+            }
             for alias in self.spec.models
         }
+
+    def _searched(self) -> list[tuple[_Place, Range]]:
+        ranges = [(place, self.spec.merge.range_of(place.parameter.name)) for place in self._places]
+        return [(place, found) for place, found in ranges if not found.fixed]
+
+    def _uniform(self, parameter: Parameter) -> float:
+        return 1 / len(self.spec.models) if parameter.uniform is None else parameter.uniform
+
+    def _alone(self, parameter: Parameter, is_its_own: bool) -> float:
+        if parameter.alone is None:
+            return self._uniform(parameter)
+        return parameter.alone[0] if is_its_own else parameter.alone[1]
 
     def source(self, alias: str) -> MergeRecipe:
         """A source model as it is, with its own configuration."""
@@ -78,7 +110,10 @@ class ParameterSpace(SearchSpace):
         """A merge of the same models by the same method, in groups of the same layers."""
         ranges = self.ranges()
         given = {name: parameters.get(name, found.low) for name, found in ranges.items()}
-        if not isinstance(recipe, MergeRecipe) or not _merge_alike(self.recipe(given), recipe):
+        shared = tuple(p.name for p in self._method.parameters if p.scope == "shared")
+        if not isinstance(recipe, MergeRecipe):
+            return None
+        if not _merge_alike(self.recipe(given), recipe, shared):
             return None
         return {name: found.clip(given[name]) for name, found in ranges.items()}
 
@@ -92,30 +127,43 @@ class ParameterSpace(SearchSpace):
         )
 
     def values(self, searched: dict[str, float]) -> dict[str, float]:
-        """Every weight, density or t by name, those too that the spec fixes."""
-        return {name: searched.get(name, found.low) for name, found in self._all_ranges().items()}
-
-    def _all_ranges(self) -> dict[str, Range]:
+        """Every parameter by name, those too that the spec fixes."""
         return {
-            _name(alias, parameter, group): self.spec.merge.range_of(parameter)
-            for group in self.groups
-            for alias in self.spec.models
-            for parameter in self.spec.merge.searched
+            place.name: searched.get(place.name, self.spec.merge.range_of(place.parameter.name).low)
+            for place in self._places
         }
 
+    @property
+    def _method(self) -> Method:
+        return self.spec.merge.declared
 
-def _merge_alike(a: MergeRecipe, b: MergeRecipe) -> bool:
+    @cached_property
+    def _places(self) -> tuple[_Place, ...]:
+        return tuple(
+            _Place(owner, parameter, group)
+            for group in self.groups
+            for owner, parameters in _owners(self.spec)
+            for parameter in parameters
+        )
+
+
+def _owners(spec: MergeSearchSpec) -> list[tuple[str, list[Parameter]]]:
+    """Whose parameters there are; a shared one belongs to the source model if there is but one."""
+    every = spec.merge.declared.parameters
+    shared = [parameter for parameter in every if parameter.scope == "shared"]
+    each = [parameter for parameter in every if parameter.scope == "source"]
+    if spec.merge.declared.sources == (1, 1):
+        return [(alias, list(every)) for alias in spec.models]
+    return [*((alias, each) for alias in spec.models), (_OF_THE_MERGE, shared)]
+
+
+def _merge_alike(a: MergeRecipe, b: MergeRecipe, shared: tuple[str, ...]) -> bool:
     """Do they merge the same models with the same values, whatever else they say?"""
     parts = ("merge_method", "base_model", "models", "slices")
-    return all(a.configuration.get(part) == b.configuration.get(part) for part in parts)
-
-
-def _name(alias: str, parameter: str, group: LayerGroup) -> str:
-    return f"{alias}.{parameter}.{group.name}"
-
-
-def _kind(name: str) -> str:
-    return name.split(".")[1]
+    settings = [recipe.configuration.get("parameters", {}) for recipe in (a, b)]
+    return all(a.configuration.get(part) == b.configuration.get(part) for part in parts) and all(
+        settings[0].get(name) == settings[1].get(name) for name in shared
+    )
 
 
 def _layer_groups(spec: MergeSearchSpec, layers: int) -> Iterator[LayerGroup]:
@@ -132,15 +180,17 @@ def _layer_groups(spec: MergeSearchSpec, layers: int) -> Iterator[LayerGroup]:
 
 def _configuration(
     spec: MergeSearchSpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A mergekit configuration: slices for groups of layers, filters for groups of names."""
     merge = spec.merge
-    options = {name: merge.option(name) for name in MERGE_OPTIONS[merge.method]}
-    parameters: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    configuration: dict[str, Any] = {
-        "merge_method": merge.method,
-        "base_model": spec.base_model or next(iter(spec.models.values())),
-    }
+    options = {name: merge.option(name) for name in merge.declared.fixed}
+    parameters: dict[str, object] = {k: v for k, v in options.items() if v is not None}
+    configuration: dict[str, object] = {"merge_method": merge.method}
+    base = spec.base_model
+    if base is None and merge.declared.base == "ignored":
+        base = next(iter(spec.models.values()))  # gives config and tokenizer
+    if base is not None:
+        configuration["base_model"] = base
     if groups[0].layers is None:
         chosen = _Chosen(spec, groups, values)
         configuration["models"] = chosen.sources()
@@ -166,42 +216,59 @@ class _Chosen:
     groups: tuple[LayerGroup, ...]
     values: dict[str, float]
 
-    def sources(self, **place: Any) -> list[dict[str, Any]]:
+    def sources(self, **place: object) -> list[dict[str, object]]:
         """Every model with its parameters; the base model first, unless it is also a source."""
+        method = self.spec.merge.declared
+        each = [parameter for parameter in method.parameters if parameter.scope == "source"]
         models = [
-            _source(model, place, {p: self._setting(alias, p) for p in self._searched(False)})
+            _source(model, place, {p.name: self._setting(alias, p) for p in each})
             for alias, model in self.spec.models.items()
         ]
         base = self.spec.base_model
         if base is None or base in self.spec.models.values():
             return models
-        # To linear a base model is one source more: with weight 0 it gives config and tokenizer.
-        unused = {"weight": 0.0} if self.spec.merge.method == "linear" else {}
+        unused: dict[str, object] = {}
+        if method.base == "ignored":
+            # A base model is one source more: with weight 0 it gives config and tokenizer.
+            unused = {p.name: p.alone[1] for p in each if p.alone is not None}
         return [_source(base, place, unused), *models]
 
-    def shared(self) -> dict[str, Any]:
-        """Parameters of the merge as a whole; slerp, which has one, has one source model."""
-        (alias, *_) = self.spec.models
-        return {p: self._setting(alias, p) for p in self._searched(True)}
+    def shared(self) -> dict[str, object]:
+        """Parameters of the merge as a whole."""
+        return {
+            parameter.name: self._setting(owner, parameter)
+            for owner, parameters in _owners(self.spec)
+            for parameter in parameters
+            if parameter.scope == "shared"
+        }
 
-    def slice(self, layers: tuple[int, int]) -> dict[str, Any]:
-        sources = {"sources": self.sources(layer_range=list(layers))}
+    def slice(self, layers: tuple[int, int]) -> dict[str, object]:
+        sources: dict[str, object] = {"sources": self.sources(layer_range=list(layers))}
         shared = self.shared()
         return {**sources, "parameters": shared} if shared else sources
 
-    def _searched(self, shared: bool) -> list[str]:
-        return [p for p in self.spec.merge.searched if (p in SHARED_PARAMETERS) == shared]
-
-    def _setting(self, alias: str, parameter: str) -> Any:
+    def _setting(self, owner: str, parameter: Parameter) -> object:
+        """One value, or with several groups a list of filters and values."""
         settings = [
-            {"filter": group.filter, "value": self.values[_name(alias, parameter, group)]}
+            {"filter": group.filter, "value": parameter.for_mergekit(self._values(owner, group))}
             for group in self.groups
         ]
         if len(settings) == 1:
             return settings[0]["value"]
         return [{k: v for k, v in setting.items() if v is not None} for setting in settings]
 
+    def _values(self, owner: str, group: LayerGroup) -> dict[str, float]:
+        """Values by parameter, in one group, of one source model and of the merge."""
+        return {
+            parameter.name: self.values[_Place(each, parameter, group).name]
+            for each, parameters in _owners(self.spec)
+            for parameter in parameters
+            if each in (owner, _OF_THE_MERGE)
+        }
 
-def _source(model: str, place: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    source = {"model": model, **place}
+
+def _source(
+    model: str, place: dict[str, object], parameters: dict[str, object]
+) -> dict[str, object]:
+    source: dict[str, object] = {"model": model, **place}
     return {**source, "parameters": parameters} if parameters else source

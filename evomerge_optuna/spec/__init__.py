@@ -8,7 +8,7 @@ from evomerge_optuna.spec.files import (
     parse_spec,
     spec_at,
 )
-from evomerge_optuna.spec.merge import MERGE_OPTIONS, SEARCHED_PARAMETERS, MergeSpec
+from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
 from evomerge_optuna.spec.stack import MERGED, StackSpec
@@ -46,8 +46,6 @@ __all__ = [
     "CUT_OFF",
     "IMAGE",
     "MERGED",
-    "MERGE_OPTIONS",
-    "SEARCHED_PARAMETERS",
     "SPLITS",
     "Asked",
     "ChoiceTask",

@@ -1,4 +1,4 @@
-"""Where the problems of a task come from, and the templates that make text of them."""
+"""Where the problems of a task come from, and the templates that turn them into text."""
 
 import re
 from string import Formatter
@@ -26,36 +26,37 @@ def _check_delimiter(character: str) -> str:
 
 
 class DataSource(Strict):
-    """One split of a data set, in the terms of `datasets.load_dataset`."""
+    """One split of a data set, as `datasets.load_dataset` names it."""
 
     path: str
     """A CSV, TSV, JSON, JSONL, NDJSON or Parquet file, also as `.gz`, `.bz2`, `.xz` or `.zst`; a
-    data set's hub id, or `zoo:problems`."""
+    folder; the hub id of a data set; or `zoo:problems`."""
     name: str | None = None
     """The configuration of a data set on the hub."""
     split: str = "train"
-    """As `train[:150]`; a file has the split `train` alone."""
+    """A split or a part of it, for example `train[:150]`. A file has only the split `train`."""
     columns: tuple[str, ...] | None = None
-    """Names for the columns of a CSV or TSV file that has no header."""
+    """The names of the columns, for a CSV or TSV file without a header."""
     encoding: Annotated[str, AfterValidator(_check_encoding)] | None = None
-    """Of a file of text, as `cp932`; UTF-8 unless given."""
+    """The encoding of a text file, for example `cp932`. The default is UTF-8."""
     delimiter: (
         Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_check_delimiter)] | None
     ) = None
-    """Between the cells of a CSV or TSV file: a comma or a tab unless given, as `;`."""
+    """The character between the cells of a CSV or TSV file, for example `;`. The default is a
+    comma, or a tab for TSV."""
     answer: str | None = None
-    """The answer's column, where it is not the task's."""
+    """The column of the answer, where it differs from the task's."""
 
 
 class TaskData(Strict):
     """Where the problems of each split come from."""
 
     search: DataSource
-    """What candidates are scored on as the search goes."""
+    """The problems that candidates are scored on during the search."""
     dev: DataSource | None = None
-    """What chooses among the best; without it the search split does."""
+    """The problems that choose among the best candidates. Without them the search split does."""
     test: DataSource | None = None
-    """What the search never sees; `study test` scores it."""
+    """The problems that the search never sees. `study test` scores them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,16 +74,16 @@ class TaskData(Strict):
 class DocumentData(Strict):
     """Which documents of an lm-evaluation-harness task belong to each split.
 
-    As `[:200]`, of the split that the task itself is scored on, or as `train[:200]` or `test`, of
-    the split of that name of its data set.
+    `[:200]` is a part of the split that the task itself is scored on. `train[:200]` and `test` name
+    a split of its data set.
     """
 
     search: "Documents"
-    """What candidates are scored on as the search goes."""
+    """The problems that candidates are scored on during the search."""
     dev: "Documents | None" = None
-    """What chooses among the best."""
+    """The documents that choose among the best candidates."""
     test: "Documents | None" = None
-    """What the search never sees."""
+    """The documents that the search never sees."""
 
     def sources(self) -> dict[str, "Documents"]:
         """The splits that the spec gives, in the order search, dev, test."""
@@ -91,14 +92,15 @@ class DocumentData(Strict):
 
 
 class Documents(Strict):
-    """A slice of a named split, or of the task's own where `split` is empty."""
+    """A slice of a split."""
 
     split: str
-    """The split's name in the data set; empty: the one that the task is scored on."""
+    """The name of the split in the data set. Empty stands for the split that the task is scored
+    on."""
     start: int | None
     """The first document, from 0."""
     stop: int | None
-    """The one after the last."""
+    """The document after the last one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -123,15 +125,15 @@ class Documents(Strict):
         return f"{self.split}[{start}:{stop}]"
 
     def of(self, count: int) -> range:
-        """The places of its documents among so many."""
+        """The places of its documents among `count`."""
         return range(count)[self.start : self.stop]
 
 
 class ShotSource(DataSource):
-    """The first `n` rows of a data set, solved before every problem."""
+    """The first `n` rows of a data set, shown with their answers before every problem."""
 
     n: Annotated[Integer, Field(ge=1)] = 4
-    """How many rows."""
+    """The number of rows."""
 
 
 Row = dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]

@@ -1,61 +1,67 @@
 """How source models are merged, and what of it is searched."""
 
 import math
-from typing import Annotated, Any, Literal
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
-    field_validator,
+    create_model,
     model_serializer,
     model_validator,
 )
 
+from evomerge_optuna.methods import METHODS, Method, Parameter
 from evomerge_optuna.spec.part import DTypeName, Integer, Number, Range, Strict
 
-MergeMethodName = Literal["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "slerp"]
+_Part = TypeVar("_Part", bound=Strict)
 
-# Every parameter a method searches, and whether it belongs to each source model or to the merge.
-SEARCHED_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "linear": ("weight",),
-    "task_arithmetic": ("weight",),
-    "ties": ("weight", "density"),
-    "dare_linear": ("weight", "density"),
-    "dare_ties": ("weight", "density"),
-    "slerp": ("t",),
-}
-# What mergekit's method accepts beside the searched parameters.
-MERGE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "linear": ("normalize",),
-    "task_arithmetic": ("normalize", "lambda"),
-    "ties": ("normalize", "int8_mask", "lambda"),
-    "dare_linear": ("normalize", "lambda"),
-    "dare_ties": ("normalize", "int8_mask", "lambda"),
-    "slerp": (),
-}
+# The spec that is stored with a study has these for every method.
+_ALWAYS_STORED = ("normalize", "int8_mask", "lambda")
 
 
+def _with_keys_of(methods: Mapping[str, Method]) -> Callable[[type[_Part]], type[_Part]]:
+    """Adds a key for every parameter and option that a method has."""
+    keys: dict[str, Any] = {
+        "method": (Literal[tuple(methods)], Field(description="mergekit's merge method."))
+    }
+    descriptions: dict[str, list[str]] = defaultdict(list)
+    for method in methods.values():
+        for parameter in method.parameters:
+            descriptions[parameter.name].append(parameter.description)
+            keys[parameter.name] = Range | None
+        for option in method.options:
+            descriptions[option.name].append(option.description)
+            keys[option.name] = (bool if isinstance(option.default, bool) else Number) | None
+    for name, found in descriptions.items():
+        keys[name] = keys[name], Field(default=None, description=" ".join(dict.fromkeys(found)))
+
+    def with_keys(part: type[_Part]) -> type[_Part]:
+        return create_model(
+            part.__name__, __base__=part, __module__=part.__module__, __doc__=part.__doc__, **keys
+        )
+
+    return with_keys
+
+
+@_with_keys_of(METHODS)
 class MergeSpec(Strict):
-    """How the source models are merged, and what of it is searched."""
+    """How the source models are merged, and what of it is searched.
 
-    method: MergeMethodName
+    The table above says which parameters and options a method has. A parameter takes `[low, high]`,
+    which is searched, or a number, which is fixed; unless given it has the range of the table, and
+    an option the value there.
+    """
+
+    method: str
     """mergekit's merge method."""
-    weight: Range = Range(low=0.0, high=1.0)
-    """Of each source model and layer group: `[low, high]` is searched, a number is fixed."""
-    density: Range = Range(low=0.1, high=1.0)
-    """The share of each task vector that is kept, in [0, 1]; of the methods ties and dare."""
-    t: Range = Range(low=0.0, high=1.0)
-    """Of slerp: 0 is the base model, 1 the source model."""
     layer_group_size: Annotated[Integer, Field(ge=1)] | None = None
     """So many layers next to each other share their parameters; all do unless given."""
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     """Filters of tensor names instead, as `[self_attn, mlp]`; the rest is one more group."""
-    normalize: bool | None = None
-    """Divide by the sum of the weights; mergekit's default of the method unless given."""
-    int8_mask: bool | None = None
-    """mergekit's option of that name."""
-    lambda_: Number | None = Field(default=None, alias="lambda")
-    """What the merged task vector is multiplied by."""
     dtype: DTypeName | None = None
     """In which the merged model is made and kept; the models' own unless given."""
     tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
@@ -70,22 +76,41 @@ class MergeSpec(Strict):
     the template itself.
     """
 
-    @field_validator("density", "t")
+    @model_validator(mode="before")
     @classmethod
-    def _within_unit_interval(cls, value: Range) -> Range:
-        if value.low < 0 or value.high > 1:
-            raise ValueError("the range must lie within [0, 1]")
-        return value
-
-    @field_validator("lambda_")
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        if value is not None and not math.isfinite(value):
-            raise ValueError("must be finite")
-        return value
+    def _with_default_ranges(cls, content: Any) -> Any:
+        """Gives every parameter of the method its default range where the spec gives none."""
+        method = content.get("method") if isinstance(content, dict) else None
+        if not isinstance(method, str) or method not in METHODS:
+            return content
+        return {p.name: _default_of(p) for p in METHODS[method].parameters} | content
 
     @model_validator(mode="after")
-    def _consistent(self) -> "MergeSpec":
+    def _only_what_the_method_has(self) -> "MergeSpec":
+        method = self.declared
+        for name in _PARAMETERS:
+            if name in self.model_fields_set and name not in method.searched:
+                known = ", ".join(method.searched)
+                raise ValueError(f"{method.name} has no parameter '{name}'; it has {known}")
+        for name in _OPTIONS:
+            value = self.option(name)
+            if value is not None and name not in method.fixed:
+                known = ", ".join(method.fixed) or "none"
+                raise ValueError(f"{method.name} has no option '{name}'; it has {known}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}: must be finite")
+        for parameter in method.parameters:
+            if getattr(self, parameter.name) is None:
+                raise ValueError(f"{parameter.name}: write a number or [low, high]")
+            given, bounds = self.range_of(parameter.name), parameter.bounds
+            if bounds is not None and not bounds[0] <= given.low <= given.high <= bounds[1]:
+                raise ValueError(
+                    f"{parameter.name}: the range must lie within [{bounds[0]:g}, {bounds[1]:g}]"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind_of_groups(self) -> "MergeSpec":
         if self.layer_group_size is not None and self.layer_groups is not None:
             raise ValueError("give layer_group_size or layer_groups, not both")
         if self.layer_groups is not None:
@@ -98,34 +123,47 @@ class MergeSpec(Strict):
                     "layer_groups: 'other' is the group of all tensors no filter matches; leave "
                     "it out"
                 )
-        for name in ("weight", "density", "t"):
-            if name in self.model_fields_set and name not in self.searched:
-                raise ValueError(
-                    f"{self.method} has no parameter '{name}'; it has {', '.join(self.searched)}"
-                )
-        for name in ("normalize", "int8_mask", "lambda"):
-            given = self.option(name) is not None
-            if given and name not in MERGE_OPTIONS[self.method]:
-                known = ", ".join(MERGE_OPTIONS[self.method]) or "none"
-                raise ValueError(f"{self.method} has no option '{name}'; it has {known}")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_foreign_parameters(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_foreign_keys(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
         """Leaves out what the method does not have, since a spec that gives it is refused."""
-        foreign = {"weight", "density", "t"} - set(self.searched)
-        return {name: value for name, value in dump(self).items() if name not in foreign}
+        content = dump(self)
+        method = self.declared
+        foreign = set(_PARAMETERS) - set(method.searched)
+        unset = {o for o in _OPTIONS if self.option(o) is None} - set(_ALWAYS_STORED)
+        defaults = {p.name for p in method.parameters if self.range_of(p.name) == _default_of(p)}
+        left_out = foreign | unset | (defaults if info.exclude_defaults else set())
+        groups = ("layer_group_size", "layer_groups")
+        order = dict.fromkeys(("method", *method.searched, *groups, *method.fixed, *content))
+        return {n: content[n] for n in order if n in content and n not in left_out}
+
+    @property
+    def declared(self) -> Method:
+        """The method's row of the table."""
+        return METHODS[self.method]
 
     @property
     def searched(self) -> tuple[str, ...]:
         """Names of the parameters this method searches."""
-        return SEARCHED_PARAMETERS[self.method]
+        return self.declared.searched
 
     def range_of(self, parameter: str) -> Range:
-        """The range of one searched parameter ('weight', 'density' or 't')."""
-        return {"weight": self.weight, "density": self.density, "t": self.t}[parameter]
+        """The range of one of the method's parameters, searched or fixed."""
+        found: Range = getattr(self, parameter)
+        return found
 
     def option(self, name: str) -> bool | float | None:
         """The value of one of mergekit's options, None where mergekit's own default holds."""
-        options = {"normalize": self.normalize, "int8_mask": self.int8_mask, "lambda": self.lambda_}
-        return options[name]
+        found: bool | float | None = getattr(self, name)
+        return found
+
+
+def _default_of(parameter: Parameter) -> Range:
+    return Range(low=parameter.low, high=parameter.high)
+
+
+_PARAMETERS = tuple(dict.fromkeys(p for row in METHODS.values() for p in row.searched))
+_OPTIONS = tuple(dict.fromkeys(o for row in METHODS.values() for o in row.fixed))

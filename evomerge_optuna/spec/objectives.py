@@ -1,4 +1,4 @@
-"""What a study is after: objectives to reach, constraints to keep."""
+"""What a study searches for: its objectives and its constraints."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -7,17 +7,18 @@ from pydantic import Field, model_serializer, model_validator
 
 from evomerge_optuna.spec.part import Number, Strict
 
-# What a model costs to run, told by its recipe alone.
+# What a model costs to run; the recipe alone gives it.
 COSTS = ("layers", "parameters", "flops_per_token")
 
 
 class Objective(Strict):
-    """A measure to maximize or to minimize: `TASK.METRIC`, or a cost."""
+    """A measure to maximize or to minimize: `TASK.METRIC`, or a cost of the model."""
 
     maximize: str | None = None
-    """`TASK.METRIC`."""
+    """The measure to maximize, `TASK.METRIC`."""
     minimize: str | None = None
-    """`TASK.METRIC`, or of a stack `layers`, `parameters` or `flops_per_token`."""
+    """The measure to minimize: `TASK.METRIC`, or for a stack `layers`, `parameters` or
+    `flops_per_token`."""
 
     @model_validator(mode="after")
     def _one_direction(self) -> "Objective":
@@ -50,14 +51,14 @@ class Objective(Strict):
 
 
 class Constraint(Strict):
-    """A bound on a measure, written as `math.accuracy >= 0.5` or `layers <= 8`."""
+    """A bound on a measure, for example `math.accuracy >= 0.5` or `layers <= 8`."""
 
     target: str
-    """`TASK.METRIC`, or a cost."""
+    """The measure: `TASK.METRIC`, or a cost."""
     relation: Literal[">=", "<="]
-    """On which side of the bound it must be."""
+    """The side of the bound on which the measure must be."""
     bound: Annotated[Number, Field(allow_inf_nan=False)]
-    """The bound itself is allowed."""
+    """The bound. The measure may equal it."""
 
     @model_validator(mode="before")
     @classmethod

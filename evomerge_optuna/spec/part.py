@@ -1,4 +1,4 @@
-"""What every part of a spec is made of."""
+"""The base class of all parts of a spec, and the types of their values."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -9,13 +9,13 @@ from evomerge_optuna.recipes.identity import READ_ONLY
 
 DTypeName = Literal["float32", "bfloat16", "float16"]
 
-# Strict, for true and false are no numbers; bounded, for databases and JSON are.
+# Strict, because true and false are not numbers; bounded, because databases and JSON are.
 Integer = Annotated[int, Field(strict=True, lt=2**63)]
 Number = Annotated[float, Field(strict=True)]
 
 
 class Strict(BaseModel):
-    """A part of the spec: immutable, and an unknown key is an error.
+    """A part of the spec. It is immutable, and an unknown key is an error.
 
     The text under each field describes it in `docs/spec.md`.
     """
@@ -24,12 +24,12 @@ class Strict(BaseModel):
 
 
 class Range(Strict):
-    """What a parameter may be: `[low, high]` is searched, a single number is fixed."""
+    """The values of a parameter: `[low, high]` is searched, a single number is fixed."""
 
     low: Number
-    """Its smallest value."""
+    """The smallest value."""
     high: Number
-    """Its largest value."""
+    """The largest value."""
 
     @model_validator(mode="before")
     @classmethod

@@ -10,20 +10,24 @@ MERGED = "merged"  # the merge's name among the models of a stack
 
 
 class StackSpec(Strict):
-    """How layers are stacked (paper, section 3.2): all models' layers in order, r times over."""
+    """How layers are stacked (paper, section 3.2).
+
+    The layers of all models are written out in order, `repeats` times.
+    """
 
     repeats: Annotated[Integer, Field(ge=1)] = 3
-    """r: how often the layers are written out; each slot is in the path or not."""
+    """How often the layers are written out (r in the paper). Each slot is in the path or not."""
     scale: Literal["none", "step", "matrix", "network"] = "network"
-    """What the scales are searched as: not; one a slot; one a pair of layers; 21 weights."""
+    """Which scales are searched: none, `step` (one for each slot), `matrix` (one for each pair of
+    layers), or `network` (the 21 weights of a small network)."""
     max_layers: Annotated[Integer, Field(ge=1)] | None = None
-    """No path is longer; no limit unless given."""
+    """The most layers that a path may have. By default there is no limit."""
     anchors: Annotated[Integer, Field(ge=0)] = 0
-    """So many first and last layers of the first model stay where they are."""
+    """The number of first and of last layers of the first model that stay where they are."""
     head: Literal["first", "last"] = "last"
-    """Whose final norm and head: the first model's, or those of the last layer's model."""
+    """Where the final norm and head come from: the first model, or the model of the last layer."""
     dtype: DTypeName | None = None
-    """In which the stack is made; the models' own unless given."""
+    """The dtype of the stack. The default is the models' own."""
 
     @model_validator(mode="after")
     def _room_for_anchors(self) -> "StackSpec":
@@ -35,10 +39,11 @@ class StackSpec(Strict):
 
 
 class MergedStackSpec(StackSpec):
-    """A stack of which one model is a merge, called `merged`; it has the merge's dtype."""
+    """A stack in which one model is a merge, called `merged`. It has the merge's dtype."""
 
     models: tuple[str, ...] | None = None
-    """Which models' layers, in this order; `merged` and all others unless given."""
+    """The models whose layers are stacked, in this order. The default is `merged` and all
+    others."""
 
     @model_validator(mode="after")
     def _with_the_merge(self) -> "MergedStackSpec":

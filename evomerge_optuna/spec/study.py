@@ -301,16 +301,19 @@ class MergeSearchSpec(StudySpec):
 
     @model_validator(mode="after")
     def _models_for_the_method(self) -> "MergeSearchSpec":
-        if self.base_model is None and self.merge.method != "linear":
-            raise ValueError(f"base_model: {self.merge.method} needs a base model; add base_model")
-        if self.merge.method == "slerp" and len(self.models) != 1:
+        method, count = self.merge.declared, len(self.models)
+        if self.base_model is None and method.base == "required":
+            raise ValueError(f"base_model: {method.name} needs a base model; add base_model")
+        least, most = method.sources
+        if most == 1 < count:
             raise ValueError(
-                "models: slerp goes from base_model to one source model; "
-                f"here are {len(self.models)}"
+                f"models: {method.name} goes from base_model to one source model; here are {count}"
             )
-        if len(self.models) == 1 and self.merge.method == "linear":
-            raise ValueError("models: linear needs two or more source models")
-        if self.base_model in self.models.values() and self.merge.method != "linear":
+        if count < least or (most is not None and count > most):
+            wanted = {1: "one", 2: "two"}.get(least, least)
+            more = "" if most == least else " or more"
+            raise ValueError(f"models: {method.name} needs {wanted}{more} source models")
+        if self.base_model in self.models.values() and method.base != "ignored":
             raise ValueError(
                 "models: the base model is also a source model, so its task vector is zero; "
                 "remove it from models"

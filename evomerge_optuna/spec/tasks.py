@@ -1,4 +1,4 @@
-"""Tasks: data, prompts, how answers are scored, and which metrics they have."""
+"""Tasks: their data, their prompts, how answers are scored, and their metrics."""
 
 import re
 from typing import Annotated, Literal
@@ -20,10 +20,10 @@ def _check_pattern(pattern: str) -> str:
 
 
 class Regex(Strict):
-    """Compares what a regular expression finds first: its first group, or all of it."""
+    """Compares the first match of a regular expression: its first group, or the whole match."""
 
     regex: Annotated[str, AfterValidator(_check_pattern)]
-    """A Python regular expression, as `"Answer: (.+)"`."""
+    """A Python regular expression, for example `"Answer: (.+)"`."""
 
 
 # How a generated text is compared with the answer; see `evaluation.scorers`.
@@ -37,13 +37,13 @@ Scorer = Annotated[
 ]
 
 
-# What becomes of a prompt or text for which a model has no positions, where it is not refused:
-# what comes first is left out, or what is in the middle.
+# How a prompt or text that is longer than a model's positions is shortened: its beginning is left
+# out, or its middle.
 Cut = Literal["cut", "cut_middle"]
 
-CUT_OFF = "cut_off_share"  # the metric: answers that are none, since thinking had no end
+CUT_OFF = "cut_off_share"  # the metric: the share of answers whose thinking has no end
 
-# What `apply_chat_template` is given by the program itself.
+# The program itself gives these arguments to `apply_chat_template`.
 _NOT_OF_THE_TEMPLATE = (
     *("conversation", "messages", "add_generation_prompt", "continue_final_message", "tokenize"),
     *("return_dict", "return_tensors", "return_assistant_tokens_mask", "tokenizer_kwargs"),
@@ -64,24 +64,24 @@ ChatArgs = Annotated[dict[str, JsonValue], AfterValidator(_check_chat_args)]
 
 
 class Asked(Strict):
-    """What is common to tasks with a question and an answer.
+    """What tasks with a question and an answer have in common.
 
-    As a `chat` the model's own chat template is used, the prompt as the user's message.
+    A `chat` uses the model's own chat template, with the prompt as the user's message.
     """
 
     data: TaskData
-    """The problems of each split; a text alone is a data set with the splits of these names."""
+    """The problems of each split. A text names a data set whose splits are search, dev and test."""
     prompt: Template = "{question}"
-    """A template with `{column}` for what a problem has there."""
+    """A template. `{column}` stands for the problem's value in that column."""
     answer: str = "answer"
-    """The column of the right answer, or a path into one, as `answers.text`; of a list any is
-    right."""
+    """The column of the right answer, or a path into a column, for example `answers.text`. In a
+    list, any item is right."""
     chat: bool = False
-    """By the tokenizer's chat template, the prompt as the user's message."""
+    """Use the tokenizer's chat template, with the prompt as the user's message."""
     system: str | None = None
     """The system message of a chat."""
     chat_args: ChatArgs = Field(default_factory=dict)
-    """What else the chat template reads, as `{enable_thinking: false}`."""
+    """More variables of the chat template, for example `{enable_thinking: false}`."""
 
     @model_validator(mode="after")
     def _of_a_chat(self) -> "Asked":
@@ -93,35 +93,35 @@ class Asked(Strict):
 
 
 class Prompted(Asked):
-    """What is common to tasks with solved problems before the one that is asked.
+    """What tasks that show solved problems before the question have in common.
 
-    Before the problem come the shots, each with its answer after `target_delimiter` and an empty
-    line; in a chat they are turns of the conversation.
+    The shots come before the problem. After each shot come `target_delimiter`, its answer and an
+    empty line. In a chat the shots are turns of the conversation.
     """
 
     shots: Shots = ()
-    """Solved problems before each prompt: rows, or a data set and how many of it."""
+    """Solved problems before each prompt: a list of rows, or a data set and a number of rows."""
     target_delimiter: str = " "
-    """Between prompt and answer."""
+    """The text between prompt and answer."""
     too_long: Cut | None = None
-    """What becomes of a prompt that is longer than a model has positions for, its answer included:
-    `cut` leaves out its beginning, `cut_middle` its middle. Refused unless given."""
+    """How to shorten a prompt that, with its answer, is longer than a model's positions: `cut`
+    leaves out its beginning, `cut_middle` its middle. By default such a prompt is refused."""
 
 
 class Generated(Asked):
-    """What is common to tasks whose answer is generated greedily and compared with the data's."""
+    """What tasks that generate an answer and compare it with the data's answer have in common."""
 
     scorer: Scorer = "last_number"
-    """How the text is compared with the answer."""
+    """How the generated text is compared with the answer."""
     language: str | None = None
-    """An ISO 639 code as `ja`: right only if the answer is in this language."""
+    """An ISO 639 code, for example `ja`. An answer is right only if it is in this language."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """An answer ends before the first of these."""
+    """An answer ends before the first of these texts."""
     max_new_tokens: Annotated[Integer, Field(ge=1)] = 256
-    """An answer ends after so many tokens at the latest, thinking included."""
+    """The most tokens that an answer may have, including its thinking."""
     thinking: Annotated[str, Field(min_length=1)] | None = None
-    """What ends the thinking of a model that thinks before it answers, as `</think>`; found from
-    the tokenizer unless given. What stands before it counts for nothing."""
+    """The text that ends a model's thinking, for example `</think>`. Everything before it is
+    ignored. By default it is found in the tokenizer."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -138,20 +138,20 @@ class GenerateTask(Prompted, Generated):
     """Generate an answer to a text."""
 
     type: Literal["generate"]
-    """What kind of task it is."""
+    """The type of the task."""
 
 
 class VqaTask(Generated):
     """Visual question answering: generate an answer to a text about an image."""
 
     type: Literal["vqa"]
-    """What kind of task it is."""
+    """The type of the task."""
     prompt: Template = IMAGE + "\n{question}"
-    """A template with `{column}` for what a problem has there, and with `<image>` where the image
-    belongs, whatever the model's own placeholder is."""
+    """A template. `{column}` stands for the problem's value in that column. `<image>` stands where
+    the image belongs; it becomes the model's own placeholder."""
     image: str = "image"
-    """The column of the images: of the `datasets` Image feature, or of the paths of files, relative
-    to the data's own file."""
+    """The column with the images: the `datasets` Image feature, or paths of files, relative to the
+    data's own file."""
 
     @model_validator(mode="after")
     def _one_image(self) -> "VqaTask":
@@ -161,22 +161,23 @@ class VqaTask(Generated):
 
 
 class ChoiceTask(Prompted):
-    """Which of the options does the model find likeliest after the prompt?
+    """Ask which of the options the model finds most likely after the prompt.
 
     `options` is a column that holds a list, or a list of templates. The answer is the text of an
-    option, or its label where there are `labels`, else its index, from 0; `answer_as` says which,
-    where options are numbers or labels. A list of answers is of options that are all right.
+    option. Otherwise it is the option's label, if there are `labels`, or its index, from 0. Where
+    options are numbers or labels, `answer_as` says which of these it is. In a list of answers, all
+    are right.
     """
 
     type: Literal["choice"]
-    """What kind of task it is."""
+    """The type of the task."""
     options: Options = "choices"
-    """The column with a list of them, or a list of templates."""
+    """The column with the list of options, or a list of templates."""
     labels: Options | None = None
-    """What the answer's column calls the options: a column with a list of labels, as
-    `choices.label`, or a list of them, as `[A, B, C, D]`."""
+    """The names that the answer's column has for the options: a column with a list of labels, for
+    example `choices.label`, or a list, for example `[A, B, C, D]`."""
     answer_as: Literal["text", "label", "index"] | None = None
-    """What the answer's column holds; only needed where options are numbers or labels."""
+    """What the answer's column holds. It is only needed where options are numbers or labels."""
 
     @model_validator(mode="after")
     def _labels_that_answers_are(self) -> "ChoiceTask":
@@ -190,20 +191,20 @@ class ChoiceTask(Prompted):
 
 
 class PerplexityTask(Strict):
-    """Perplexity: exp of the mean, over texts, of a text's negative log-likelihood per token.
+    """Perplexity: exp of the mean, over all texts, of a text's negative log-likelihood per token.
 
-    A text's first token is given, not predicted; a text of one token is left out.
+    The first token of a text is given, not predicted. A text of one token is left out.
     """
 
     type: Literal["perplexity"]
-    """What kind of task it is."""
+    """The type of the task."""
     data: TaskData
     """The texts of each split."""
     text: Template = "{text}"
-    """A template with `{column}` for what a row has there."""
+    """A template. `{column}` stands for the row's value in that column."""
     too_long: Cut | None = None
-    """What becomes of a text that is longer than a model has positions for: `cut` leaves out its
-    beginning, `cut_middle` its middle. Refused unless given."""
+    """How to shorten a text that is longer than a model's positions: `cut` leaves out its
+    beginning, `cut_middle` its middle. By default such a text is refused."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -211,14 +212,14 @@ class PerplexityTask(Strict):
 
 
 class PythonTask(Strict):
-    """The user's own scoring: `function` is `module:function`; see `evaluation.user_code`."""
+    """Score with a Python function of your own; `docs/extending.md` shows one."""
 
     type: Literal["python"]
-    """What kind of task it is."""
+    """The type of the task."""
     data: TaskData
-    """The rows of each split, which the function gets."""
+    """The rows of each split. The function gets them."""
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    """`module:function`, found from the current folder: a number for each row."""
+    """`module:function`, imported from the current folder. It returns a number for each row."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -226,39 +227,39 @@ class PythonTask(Strict):
 
 
 class LMEvalTask(Strict):
-    """A task of EleutherAI's lm-evaluation-harness: a built-in one, or one of the user's folder."""
+    """A task of EleutherAI's lm-evaluation-harness: a built-in task, or one of your own folder."""
 
     type: Literal["lm_eval"]
-    """What kind of task it is."""
+    """The type of the task."""
     task: Annotated[str, Field(min_length=1)]
-    """The harness's name of it."""
+    """The task's name in the harness."""
     include_path: str | None = None
-    """A folder with tasks of yours."""
+    """A folder with your own tasks."""
     data: DocumentData
-    """Which of the task's documents belong to each split."""
+    """Which documents of the task belong to each split."""
     metric: Annotated[str, Field(min_length=1)] = "acc"
-    """One of the metrics of the task's configuration."""
+    """One of the metrics in the task's configuration."""
     filter: str = "none"
-    """One of the filters of the task's configuration."""
+    """One of the filters in the task's configuration."""
     num_fewshot: Annotated[Integer, Field(ge=0)] | None = None
-    """Solved documents before each; the task's own number unless given."""
+    """The number of solved documents before each document. The default is the task's own number."""
     chat: bool = False
-    """By the tokenizer's chat template."""
+    """Use the tokenizer's chat template."""
     system: str | None = None
     """The system message of a chat."""
     chat_args: ChatArgs = Field(default_factory=dict)
-    """What else the chat template reads, as `{enable_thinking: false}`."""
+    """More variables of the chat template, for example `{enable_thinking: false}`."""
     thinking: Annotated[str, Field(min_length=1)] | None = None
-    """What ends the thinking of a model that thinks before it answers; found from the tokenizer
-    unless given. What stands before it counts for nothing."""
+    """The text that ends a model's thinking. Everything before it is ignored. By default it is
+    found in the tokenizer."""
     too_long: Literal["cut"] | None = None
-    """`cut`: the harness leaves out the beginning of a prompt that is longer than a model has
-    positions for, its answer included. Refused unless given."""
+    """With `cut`, the harness leaves out the beginning of a prompt that, with its answer, is longer
+    than a model's positions. By default such a prompt is refused."""
     backend: str | None = None
-    """A model of the harness by its name, as `vllm`, which loads the candidate's checkpoint; the
-    model is handed over in memory unless given."""
+    """The name of one of the harness's models, for example `vllm`. It loads the candidate's
+    checkpoint from disk. By default the harness gets the model in memory."""
     backend_args: dict[str, bool | Integer | float | str] = Field(default_factory=dict)
-    """What that model is made with."""
+    """The arguments of the backend's model."""
 
     @model_validator(mode="after")
     def _of_a_chat(self) -> "LMEvalTask":

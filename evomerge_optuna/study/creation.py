@@ -9,11 +9,11 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_eyes
+from evomerge_optuna.evaluation.prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
+from evomerge_optuna.families.preflight import Architecture, preflight, with_vision
 from evomerge_optuna.merging.tokenizer import with_chat_template
-from evomerge_optuna.models.preflight import Architecture, preflight, with_vision
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.parameter import ParameterSpace
@@ -63,7 +63,7 @@ def create_study(
     spec = with_vision(with_merged(store, spec))
     code = fingerprint_code(spec)
     architecture = preflight(spec)
-    check_eyes(spec)
+    check_image_tasks(spec)
     tasks = runners(spec.tasks)
     _check_languages(spec)
     check_data(tasks)
@@ -230,25 +230,25 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
 
 def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
+    from evomerge_optuna.families.headers import merged_headers, size_not_merged
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
-    from evomerge_optuna.models.headers import read_headers, size_beside_text
     from evomerge_optuna.models.loading import torch_device
 
-    headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
+    headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
     vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
     facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
-        vision=sum(size_beside_text(model, key) for model, key in vision.items()),
+        vision=sum(size_not_merged(model, key) for model, key in vision.items()),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 
 
 def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:
     """Refuses weights that cannot be merged; what is worth a remark, a line each."""
+    from evomerge_optuna.families.weights import check_weights
     from evomerge_optuna.merging.check import check_merge  # imports torch
-    from evomerge_optuna.models.weights import check_weights
 
     check_weights(spec)
     recipe = space.recipe(space.baseline())  # all others read the same

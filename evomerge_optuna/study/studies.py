@@ -8,7 +8,6 @@ from datetime import date, datetime
 from functools import cached_property
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import (
@@ -276,6 +275,8 @@ def delete_study(store: Store, name: str) -> None:
         StudyBusyError: a process works on it.
         StorageError: an artifact cannot be removed; the study is still there.
     """
+    from optuna.artifacts.exceptions import ArtifactNotFound  # imports boto3
+
     with hold(store.locks, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)

@@ -9,9 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.engines import batching
-from evomerge_optuna.engines.generation import generate
-from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from tests.conftest import WORDS
+from tests.engine import generate, negative_log_likelihoods
 
 TEXTS = [" ".join(WORDS[: 2 + i % 7]) + f" {WORDS[i]}" for i in range(11)]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from evomerge_optuna.engines.continuations import log_likelihoods
 from evomerge_optuna.models.loading import load_model
 from tests.conftest import WORDS
+from tests.engine import log_likelihoods
 
 PAIRS = [
     (" ".join(WORDS[: 1 + i % 5]), " " + " ".join(WORDS[i % 3 : i % 3 + 1 + i % 4]))

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from evomerge_optuna.engines.decoding import is_decodable
-from evomerge_optuna.engines.generation import generate
 from tests.conftest import WORDS
+from tests.engine import generate
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]
 

@@ -9,10 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, BloomConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from evomerge_optuna.engines.continuations import log_likelihoods
-from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.engines.lengths import fitted
-from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
@@ -20,6 +17,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
+from tests.engine import generate, log_likelihoods, negative_log_likelihoods
 from tests.scripted import save_scripted_model
 
 

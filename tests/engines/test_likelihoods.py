@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
 from tests.conftest import WORDS
+from tests.engine import negative_log_likelihoods
 
 PROMPTS = [" ".join(WORDS[: 1 + i % 7]) + f" {WORDS[i]}" for i in range(11)]
 

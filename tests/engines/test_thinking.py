@@ -10,13 +10,13 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import CUT_OFF
 from tests.conftest import SpecMaker
+from tests.engine import engine_of, generate
 from tests.scripted import save_scripted_model
 
 THINKS = "assistant <think> maybe 3 STOP or 4 </think> it is 5 </s>"
@@ -159,7 +159,7 @@ def marked(tokenizer: Any) -> Any:
 def test_the_library_hears_a_model_out(thinker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `model.generate` runs it, stop strings that are tokens do not end its thinking."""
     model, tokenizer = load_model(thinker, "cpu")
-    monkeypatch.setattr("evomerge_optuna.engines.generation.is_decodable", lambda *_: False)
+    monkeypatch.setattr("evomerge_optuna.engines.transformers.is_decodable", lambda *_: False)
     assert generate(model, tokenizer, ["assistant"], 20, 1, stop=["STOP"]) == ["it is 5"]
     assert generate(model, tokenizer, ["assistant"], 20, 1, stop=["is"]) == ["it"]
 
@@ -169,7 +169,7 @@ def scored(make_spec: SpecMaker, folder: Path, tmp_path: Path, **parts: Any) -> 
     file.write_text('{"question": "Q", "answer": "5", "wrong": "4"}\n')
     content = {"type": "generate", "chat": True, "data": {"search": {"path": str(file)}}, **parts}
     spec = make_spec(tasks={"t": content}, objectives=[{"maximize": "t.accuracy"}])
-    return Evaluator(spec).evaluate(*load_model(folder, "cpu"), "search")
+    return Evaluator(spec).evaluate(engine_of(*load_model(folder, "cpu")), "search")
 
 
 def test_a_cut_off_answer_counts_and_is_told(
@@ -206,7 +206,7 @@ def test_a_choice_is_asked_when_the_thinking_is_over(make_spec: SpecMaker, tmp_p
     file.write_text('{"question": "Q", "right": "yes"}\n')
     content = {"chat": True, "data": {"search": {"path": str(file)}}, **parts}
     spec = make_spec(tasks={"t": content}, objectives=[{"maximize": "t.accuracy"}])
-    found = Evaluator(spec).evaluate(*load_model(folder, "cpu"), "search")
+    found = Evaluator(spec).evaluate(engine_of(*load_model(folder, "cpu")), "search")
     assert found.scores["t.accuracy"].value == 1
 
 

@@ -10,11 +10,12 @@ from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.models.loading import load_model
 from tests.conftest import SpecMaker
+from tests.engine import engine_of
 
 
 def test_evaluation_keeps_every_outcome(make_spec: SpecMaker, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
-    evaluation = Evaluator(make_spec()).evaluate(model, tokenizer, "dev")
+    evaluation = Evaluator(make_spec()).evaluate(engine_of(model, tokenizer), "dev")
     evaluation.require_finite()
     score = evaluation.scores["words.perplexity"]
     assert 1 < score.low < score.value < score.high
@@ -22,12 +23,10 @@ def test_evaluation_keeps_every_outcome(make_spec: SpecMaker, tiny: Path) -> Non
 
 
 def test_blocks_joined_are_the_whole_split(make_spec: SpecMaker, tiny: Path) -> None:
-    model, tokenizer = load_model(tiny / "a", "cpu")
+    engine = engine_of(*load_model(tiny / "a", "cpu"))
     evaluator = Evaluator(make_spec())
-    whole = evaluator.evaluate(model, tokenizer, "search")
-    blocks = evaluator.evaluate_blocks(
-        model, tokenizer, "search", [Block(n, 6, 0) for n in range(6)]
-    )
+    whole = evaluator.evaluate(engine, "search")
+    blocks = evaluator.evaluate_blocks(engine, "search", [Block(n, 6, 0) for n in range(6)])
     joined = evaluator.join(blocks)
     assert sorted(o.text for o in joined.outcomes) == sorted(o.text for o in whole.outcomes)
     one, other = joined.scores["words.perplexity"], whole.scores["words.perplexity"]
@@ -37,7 +36,7 @@ def test_blocks_joined_are_the_whole_split(make_spec: SpecMaker, tiny: Path) -> 
 def test_a_score_that_is_not_a_number(make_spec: SpecMaker, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     model.lm_head.weight.data.fill_(float("nan"))
-    evaluation = Evaluator(make_spec()).evaluate(model, tokenizer, "search")
+    evaluation = Evaluator(make_spec()).evaluate(engine_of(model, tokenizer), "search")
     assert math.isnan(evaluation.scores["words.perplexity"].value)
     with pytest.raises(NotFiniteError, match=r"words\.perplexity on search is nan"):
         evaluation.require_finite()

@@ -26,6 +26,7 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from tests.conftest import WORDS
+from tests.engine import engine_of
 
 CHOICE = """
 task: next_word
@@ -172,7 +173,7 @@ def test_metrics_filters_and_shots(
 ) -> None:
     spec = make(task=task, metric=metric, filter=filter_, num_fewshot=shots)
     model, tokenizer = load_model(tiny / "a", "cpu")
-    evaluation = Evaluator(spec).evaluate(model, tokenizer, "test")
+    evaluation = Evaluator(spec).evaluate(engine_of(model, tokenizer), "test")
     score = evaluation.scores[f"words.{metric}"]
     wanted = alone(task, folder, tiny / "a", range(24, 40), num_fewshot=shots)
     assert score.value == pytest.approx(wanted[f"{metric},{filter_}"], rel=1e-12)
@@ -192,7 +193,7 @@ def test_no_document_is_a_shot_before_itself(
     runner = runners(make(include_path=str(tmp_path), num_fewshot=30).tasks)["words"]
     problems = runner.problems("dev")  # of the split that the shots are drawn from
     model, tokenizer = load_model(tiny / "a", "cpu")
-    found = runner.run(model, tokenizer, problems, 8)
+    found = runner.run(engine_of(model, tokenizer), problems)
     asked = [row.prompt.rpartition("Say: ")[2] for row in found]
     assert [row.prompt.count(f"Say: {a}") for row, a in zip(found, asked, strict=True)] == [1] * 10
 
@@ -200,8 +201,10 @@ def test_no_document_is_a_shot_before_itself(
 def test_blocks_are_the_whole(make: Make, tiny: Path) -> None:
     model, tokenizer = load_model(tiny / "a", "cpu")
     evaluator = Evaluator(make())
-    whole = evaluator.evaluate(model, tokenizer, "dev")
-    blocks = evaluator.evaluate_blocks(model, tokenizer, "dev", [Block(n, 3, 0) for n in range(3)])
+    whole = evaluator.evaluate(engine_of(model, tokenizer), "dev")
+    blocks = evaluator.evaluate_blocks(
+        engine_of(model, tokenizer), "dev", [Block(n, 3, 0) for n in range(3)]
+    )
     assert evaluator.join(blocks).scores == whole.scores
     assert {row["prompt"].startswith("Say: word") for row in whole.rows()} == {True}
 
@@ -211,9 +214,9 @@ def test_random_numbers_and_weights_are_left_alone(make: Make, tiny: Path) -> No
     model.config.tie_word_embeddings = True  # as a stack may have it, whose head is another's
     head = model.lm_head.weight.clone()
     evaluator = Evaluator(make())
-    evaluator.evaluate(model, tokenizer, "dev")  # loading data draws random names
+    evaluator.evaluate(engine_of(model, tokenizer), "dev")  # loading data draws random names
     state = torch.get_rng_state(), random.getstate()
-    evaluator.evaluate(model, tokenizer, "dev")
+    evaluator.evaluate(engine_of(model, tokenizer), "dev")
     assert torch.equal(torch.get_rng_state(), state[0]) and random.getstate() == state[1]
     assert torch.equal(model.lm_head.weight, head)
 

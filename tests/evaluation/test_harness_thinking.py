@@ -14,6 +14,7 @@ from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import StudySpec
 from tests.conftest import SpecMaker
+from tests.engine import engine_of
 from tests.scripted import save_scripted_model
 
 TEMPLATE = (
@@ -86,7 +87,7 @@ def make(make_spec: SpecMaker, tmp_path: Path) -> Make:
 
 
 def scored(spec: StudySpec, folder: Path) -> Evaluation:
-    return Evaluator(spec).evaluate(*load_model(folder, "cpu"), "search")
+    return Evaluator(spec).evaluate(engine_of(*load_model(folder, "cpu")), "search")
 
 
 @pytest.mark.parametrize("args", [{}, {"begin": True}])

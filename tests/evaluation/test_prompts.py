@@ -7,15 +7,15 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from evomerge_optuna.engines.encoding import encode
-from evomerge_optuna.engines.generation import generate
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import prompts
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import GenerateTask
 from tests.conftest import WORDS
+from tests.engine import generate
 
 TEMPLATE = (
     "<s> {% for m in messages %}{{ m.role }} {{ m.content }} </s> {% endfor %}"
@@ -29,7 +29,7 @@ def task(**parts: Any) -> GenerateTask:
 
 
 def shown(found: GenerateTask, tokenizer: Any = None) -> str:
-    (prompt,) = runners({"t": found})["t"].prompts(tokenizer, [Problem("Q?")])
+    (prompt,) = runners({"t": found})["t"].prompts(Reader(tokenizer), [Problem("Q?")])
     return prompt
 
 
@@ -68,22 +68,22 @@ def test_a_chat(chatty: Any) -> None:
 def test_a_chats_tokens_are_the_templates_own(chatty: Any) -> None:
     messages = [{"role": "user", "content": WORDS[0]}]
     wanted = chatty.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-    (prompt,) = prompts(task(chat=True), (), [Problem(WORDS[0])], chatty, "t")
-    assert encode(chatty, prompt) == wanted
+    (prompt,) = prompts(task(chat=True), (), [Problem(WORDS[0])], Reader(chatty), "t")
+    assert Reader(chatty).encode(prompt) == wanted
     assert wanted.count(chatty.bos_token_id) == 1
-    assert encode(chatty, WORDS[0]) == chatty(WORDS[0])["input_ids"]
-    assert encode(chatty, WORDS[0])[0] == chatty.bos_token_id
+    assert Reader(chatty).encode(WORDS[0]) == chatty(WORDS[0])["input_ids"]
+    assert Reader(chatty).encode(WORDS[0])[0] == chatty.bos_token_id
 
 
 def test_generate_gives_the_model_the_templates_own_tokens(chatty: Any, tiny: Path) -> None:
     model, _ = load_model(tiny / "a", "cpu")
     model.resize_token_embeddings(len(chatty))
-    (prompt,) = prompts(task(chat=True), (), [Problem(WORDS[0])], chatty, "t")
+    (prompt,) = prompts(task(chat=True), (), [Problem(WORDS[0])], Reader(chatty), "t")
     given = []
     forward = model.forward
     model.forward = lambda *a, **k: given.append(k["input_ids"].tolist()) or forward(*a, **k)
     generate(model, chatty, [prompt], max_new_tokens=1, batch_size=1)
-    assert given[0] == [encode(chatty, prompt)]
+    assert given[0] == [Reader(chatty).encode(prompt)]
 
 
 def test_a_tokenizer_without_chat_template(tiny: Path) -> None:

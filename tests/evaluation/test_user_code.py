@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.problem import Problem
@@ -15,6 +16,7 @@ from evomerge_optuna.evaluation.user_code import allow, allowed, load_function, 
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import PythonTask
 from tests.conftest import SpecMaker
+from tests.engine import engine_of
 
 ROWS = [Problem(json.dumps({"text": text})) for text in ("a", "bb")]
 Write = Callable[..., str]
@@ -38,7 +40,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 def scores(function: str) -> list[float]:
     task = PythonTask.model_validate({"type": "python", "data": "d", "function": function})
-    return score_rows(task, None, None, ROWS, "t")
+    return score_rows(task, RawModel(None, None, 1), ROWS, "t")
 
 
 def test_the_function_gets_the_rows(write: Write) -> None:
@@ -103,7 +105,7 @@ def test_a_python_task_of_a_spec(
         tasks={"own": {"type": "python", "data": data, "function": function}},
         objectives=[{"maximize": "own.score"}],
     )
-    evaluation = Evaluator(spec).evaluate(*load_model(tiny / "a", "cpu"), "search")
+    evaluation = Evaluator(spec).evaluate(engine_of(*load_model(tiny / "a", "cpu")), "search")
     found = evaluation.scores["own.score"]
     assert (found.value, found.n) == (5.0 + 1.0, 20)  # five words and a number, not in training
     assert evaluation.marks() == {}

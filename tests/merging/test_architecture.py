@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.merging.check import check_merge
 from evomerge_optuna.merging.checkpoint import write_checkpoint
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.saved_form import write_saved_form
@@ -26,6 +26,7 @@ from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.architectures import TABLE, a_merge, check_merged, save_two, sweep
+from tests.engine import merged_of
 
 # What mergekit does not do, one of each kind, and what it does.
 CHOSEN: list[tuple[str, dict[str, Any]]] = [
@@ -117,7 +118,7 @@ def test_a_stack_of_layers_with_biases(tmp_path: Path) -> None:
     a, b = map(str, save_two("llama", tmp_path, attention_bias=True, mlp_bias=True))
     steps = tuple(Step(model=m, layer=n, scale=w) for m, n, w in ((a, 0, 0.9), (b, 2, -1.1)))
     recipe = StackRecipe(embeddings=a, steps=steps, head=b)
-    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
+    stacked = merged_of(Builder(EvaluationSpec()).build(recipe)).model
     write_recipe(recipe, tmp_path / "out", "cpu")
     folded = complete_model(AutoModelForCausalLM, tmp_path / "out")
     ids = torch.arange(20)[None]

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.plan import MergePlan
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spec import SEARCHED_PARAMETERS, parse_spec
+from evomerge_optuna.spec import parse_spec
 from tests.conftest import LAYERS
 
 GROUPS: list[dict[str, Any]] = [{"layer_group_size": 2}, {"layer_groups": ["self_attn", "mlp"]}]
@@ -36,7 +37,7 @@ def a_recipe(content: dict[str, Any], seed: int) -> MergeRecipe:
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
-@pytest.mark.parametrize("method", SEARCHED_PARAMETERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_equal_to_mergekit_and_the_same_twice(
     spec_content: Callable[..., dict[str, Any]],
     tiny: Path,

@@ -15,10 +15,11 @@ from huggingface_hub.utils import (
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.headers import merged_headers
 from evomerge_optuna.machine import Machine
 from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
-from evomerge_optuna.models.headers import Header, read_headers
+from evomerge_optuna.models.headers import Header
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StudySpec, parse_spec
 from tests.conftest import LAYERS, SpecMaker
@@ -69,7 +70,7 @@ def of_7b(spec_content: Callable[..., dict[str, Any]], mistral: Path, tmp_path: 
         }
         given = content | parts
         spec = parse_spec({k: v for k, v in spec_content(**given).items() if v is not None})
-        return spec, {key: read_headers(m, key) for key, m in spec.model_ids().items()}
+        return spec, {key: merged_headers(m, key) for key, m in spec.model_ids().items()}
 
     return make
 
@@ -234,7 +235,7 @@ def test_headers_that_the_hub_gives(
     config = AutoConfig.from_pretrained(tiny / "a")
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: config)
     monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", tell)
-    found = read_headers("o/m@v1", "models.a")
+    found = merged_headers("o/m@v1", "models.a")
     assert asked == [("o/m", "v1")]
     assert {name: header.dtype for name, header in found.items()} == {
         name: one.dtype for name, one in info.items()
@@ -242,13 +243,13 @@ def test_headers_that_the_hub_gives(
 
     info["model.norm.weight"] = TensorInfo(dtype="I8", shape=[1], data_offsets=(0, 1))
     with pytest.raises(SpecError, match=r"^models\.a .*: tensor model.norm.weight is int8; quant"):
-        read_headers("o/m", "models.a")
+        merged_headers("o/m", "models.a")
 
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError("no connection")
 
     monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", fail)
-    said = read_headers("o/m@v1", "models.a")
+    said = merged_headers("o/m@v1", "models.a")
     assert {header.dtype for header in said.values()} == {"F32"}
     assert said["model.embed_tokens.weight"].shape == (19, 16)
 
@@ -266,7 +267,7 @@ def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
 def test_what_a_merger_keeps(make_spec: SpecMaker, method: str) -> None:
     spec = make_spec(merge={"method": method})
-    headers = {key: read_headers(model, key) for key, model in spec.model_ids().items()}
+    headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
     needs = plan_memory(spec, headers, on_gpu=False)
     assert kept_by_a_merger(spec, GB) == needs.export + needs.shared
     limit = needs.export + needs.shared // 2

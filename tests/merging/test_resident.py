@@ -79,7 +79,7 @@ def recipes(draw: st.DrawFn, root: Path, method: str) -> list[MergeRecipe]:
     options |= {"normalize": draw(st.booleans())} if draw(st.booleans()) else {}
     if "ties" in method:
         options |= {"int8_mask": draw(st.booleans())}
-    if "dare" in method:
+    if "dare" in method or "ties" in method:
         options |= {"rescale": draw(st.booleans())}
     dtype = draw(st.sampled_from(DTYPES))
     seed = draw(st.integers(0, 2**31 - 1))

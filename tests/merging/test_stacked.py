@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.merging.folding import write_stack
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE, StackNames
 from evomerge_optuna.models.loading import load_model
@@ -19,6 +19,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, save_tiny_model
+from tests.engine import merged_of
 
 LLAMA_LIKE = {
     "vocab_size": 19, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": LAYERS,
@@ -117,7 +118,7 @@ def test_folded_stack_equals_the_stack_in_memory(
     data: st.DataObject,
 ) -> None:
     recipe = data.draw(stacks(saved / architecture / epsilon))
-    merged = EveryMerger(EvaluationSpec()).merge(recipe)
+    merged = merged_of(Builder(EvaluationSpec()).build(recipe))
     stacked = merged.model
     folder = tmp_path_factory.mktemp("folded") / "out"
     assert write_stack(recipe, folder, "cpu") == merged.digest
@@ -146,7 +147,7 @@ def test_generation_with_cache_equals_generation_without(saved: Path, architectu
     path = [("a", 0), ("b", 3), ("a", 0), ("b", 1), ("b", 1), ("a", 2)]
     steps = tuple(Step(model=str(folder / m), layer=n, scale=0.9) for m, n in path)
     recipe = StackRecipe(embeddings=str(folder / "a"), steps=steps, head=str(folder / "b"))
-    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
+    stacked = merged_of(Builder(EvaluationSpec()).build(recipe)).model
     _, cached = logits_and_text(stacked, use_cache=True)
     _, uncached = logits_and_text(stacked, use_cache=False)
     assert torch.equal(cached, uncached)
@@ -157,7 +158,7 @@ def test_the_identity_path_is_the_model_itself(saved: Path, architecture: str) -
     name = str(saved / architecture / OWN_EPSILON / "a")
     steps = tuple(Step(model=name, layer=layer) for layer in range(LAYERS))
     recipe = StackRecipe(embeddings=name, steps=steps, head=name)
-    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
+    stacked = merged_of(Builder(EvaluationSpec()).build(recipe)).model
     model, _ = load_model(Path(name), "cpu")
     for ours, theirs in zip(logits_and_text(stacked), logits_and_text(model), strict=True):
         assert torch.equal(ours, theirs)
@@ -187,7 +188,7 @@ def test_models_of_different_depth(tmp_path: Path) -> None:
     flat = save_tiny_model(tmp_path / "flat", 2, num_hidden_layers=2)
     steps = (Step(model=str(flat), layer=0), Step(model=str(deep), layer=6, scale=-0.8))
     recipe = StackRecipe(embeddings=str(deep), steps=steps, head=str(flat))
-    stacked = EveryMerger(EvaluationSpec()).merge(recipe).model
+    stacked = merged_of(Builder(EvaluationSpec()).build(recipe)).model
     write_stack(recipe, tmp_path / "out", "cpu")
     folded, tokenizer = load_model(tmp_path / "out", "cpu")
     assert tokenizer.get_vocab()
@@ -206,7 +207,7 @@ def test_a_merge_in_a_stack_goes_into_any_folder(
     recipe = StackRecipe(embeddings="merged", steps=steps, head="merged", merges={"merged": merge})
     (tmp_path / name).mkdir()
     digest = write_stack(recipe, tmp_path / name / "out", "cpu")
-    assert digest == EveryMerger(EvaluationSpec()).merge(recipe).digest
+    assert digest == merged_of(Builder(EvaluationSpec()).build(recipe)).digest
     assert [path.name for path in (tmp_path / name).iterdir()] == ["out"]
 
 
@@ -220,7 +221,7 @@ def test_the_identity_path_in_low_precision(
     name = str(folder)
     steps = tuple(Step(model=name, layer=layer) for layer in range(LAYERS))
     recipe = StackRecipe(embeddings=name, steps=steps, head=name, dtype=run)
-    merged = EveryMerger(EvaluationSpec(device="cpu")).merge(recipe)
+    merged = merged_of(Builder(EvaluationSpec(device="cpu")).build(recipe))
     model, _ = load_model(folder, "cpu", run)
     ids = torch.arange(40)[None] % model.config.vocab_size
     with torch.no_grad():

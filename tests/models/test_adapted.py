@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.models import adapted
 from evomerge_optuna.models.catalog import (
     check_exists,
@@ -20,8 +21,7 @@ from evomerge_optuna.models.catalog import (
     local_folder,
     model_fingerprint,
 )
-from evomerge_optuna.models.fingerprint import digest_files
-from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import SpecMaker, save_tiny_model
 

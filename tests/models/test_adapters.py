@@ -11,6 +11,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.merging.checkpoint import write_checkpoint
 from evomerge_optuna.merging.plan import merge_options
 from evomerge_optuna.merging.resident import ResidentMerger
@@ -24,8 +25,7 @@ from evomerge_optuna.models.catalog import (
     model_fingerprint,
     source_of,
 )
-from evomerge_optuna.models.fingerprint import digest_files
-from evomerge_optuna.models.preflight import preflight
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import SpecMaker, save_adapter, save_tiny_model

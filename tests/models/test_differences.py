@@ -17,13 +17,13 @@ from transformers import (
 )
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.models.differences import (
     check_same_in_a_stack,
     differences,
     told_of_configuration,
     with_another_configuration,
 )
-from evomerge_optuna.models.preflight import preflight
 from evomerge_optuna.spec import StudySpec, parse_spec
 from tests.conftest import SpecMaker
 

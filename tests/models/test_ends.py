@@ -15,13 +15,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.merging.checkpoint import write_checkpoint
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
+from tests.engine import merged_of
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "a", "b", "c", "<|im_end|>"]
 OTHER = ["<pad>", "<unk>", "<s>", "x", "</s>", "<|im_end|>", "a", "b", "c"]
@@ -121,7 +122,7 @@ def test_a_stack_ends_where_its_models_do(tmp_path: Path, home: Path) -> None:
     a, b = save_model(tmp_path / "a", ends=[2]), save_model(tmp_path / "b", OTHER, ends=[5])
     steps = (Step(model=a, layer=0), Step(model=b, layer=1))
     recipe = StackRecipe(embeddings=a, steps=steps, head=a)
-    merged = EveryMerger(EvaluationSpec()).merge(recipe)
+    merged = merged_of(Builder(EvaluationSpec()).build(recipe))
     assert merged.model.generation_config.eos_token_id == [2, 7]
     write_recipe(recipe, tmp_path / "out", "cpu")
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

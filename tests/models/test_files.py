@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.models.catalog import check_exists
-from evomerge_optuna.models.preflight import preflight
 from evomerge_optuna.models.shards import INDEX
 from tests.conftest import SpecMaker
 

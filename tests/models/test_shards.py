@@ -5,17 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import check_exists
-from evomerge_optuna.models.fingerprint import digest_files, fingerprint
+from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.headers import headers_in
 from evomerge_optuna.models.shards import (
     INDEX,
+    SINGLE,
+    read_tensors,
     tensor_names,
     weight_files,
-    write_shards,
+    write_tensors,
 )
 
 
@@ -35,12 +39,24 @@ def test_the_same_weights_in_another_layout_are_left_alone(tiny: Path, copy: Pat
 
 
 def test_the_index_names_the_files(copy: Path) -> None:
-    shards = [dict([item]) for item in load_file(copy / "model.safetensors").items()]
+    tensors = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
-    write_shards(copy, shards)
+    write_tensors(copy, tensors.items(), most=1)
     (copy / "other.safetensors").touch()
-    assert len(weight_files(copy)) == len(shards)
-    assert {name for part in shards for name in part} == set(tensor_names(copy))
+    assert len(weight_files(copy)) == len(tensors)
+    assert set(tensor_names(copy)) == set(tensors)
+    assert weight_files(copy)[0].name == f"model-00001-of-{len(tensors):05}.safetensors"
+
+
+def test_what_is_written_is_read_again_name_by_name(copy: Path, tmp_path: Path) -> None:
+    """In one file, named as transformers names it, where it is small enough."""
+    tensors = load_file(copy / "model.safetensors")
+    shared = tensors | {"again": next(iter(tensors.values()))[:1]}
+    write_tensors(tmp_path, shared.items())
+    assert [file.name for file in tmp_path.glob("model*")] == [SINGLE]
+    found = dict(read_tensors(tmp_path, lambda name: None if name == "again" else f"x.{name}"))
+    assert found.keys() == {f"x.{name}" for name in tensors}
+    assert all(torch.equal(found[f"x.{name}"], tensor) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"weight_map": [1]})])

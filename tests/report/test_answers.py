@@ -34,6 +34,7 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, CommandLine
+from tests.engine import engine_of
 
 SIGNS = "<b>|`$x$`|\\_*a* [l](http://e.example) \n\n# h \x1b[31m &lt;"
 
@@ -253,10 +254,10 @@ def test_problems_meet_whatever_their_order(content: dict[str, Any]) -> None:
 
 
 def test_an_evaluator_remarks(content: dict[str, Any], tiny: Path) -> None:
-    from evomerge_optuna.models.loading import load_checkpoint
+    from evomerge_optuna.families.loading import load_checkpoint
 
     content["tasks"]["words_on"]["stop"] = ["word"]
     model, tokenizer, _ = load_checkpoint(tiny / "a", "cpu", None)
-    evaluation = Evaluator(parse_spec(content)).evaluate(model, tokenizer, "dev")
+    evaluation = Evaluator(parse_spec(content)).evaluate(engine_of(model, tokenizer), "dev")
     assert evaluation.remarks.keys() == {"words_on"}
     assert "the stop string 'word'" in evaluation.remarks["words_on"]

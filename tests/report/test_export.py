@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.plan import merge_options
-from evomerge_optuna.models.fingerprint import digest_files
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
@@ -29,6 +29,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
+from tests.engine import engine_of
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     for split in ("search", "dev", "test"):
-        assert Evaluator(finished.spec).evaluate(model, tokenizer, split).scores == scores[split]
+        found = Evaluator(finished.spec).evaluate(engine_of(model, tokenizer), split)
+        assert found.scores == scores[split]
 
     # Plain mergekit gives the same tensors.
     seed = finished.spec.sampler.seed

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.report.notes import study_note
 from evomerge_optuna.report.tables import study_json
 from evomerge_optuna.results.final import (
@@ -43,11 +43,11 @@ def test_dev_chooses_among_the_best_on_search(store: Store, make_spec: SpecMaker
     assert choice(study) == choose_trial(study, "best") == study.best() == ranked[0]
     assert without_dev_score(study)
 
-    merger, evaluator = EveryMerger(study.spec.evaluation), Evaluator(study.spec)
+    builder, evaluator = Builder(study.spec.evaluation), Evaluator(study.spec)
 
     def on_dev(number: int) -> float:
-        merged = merger.merge(recipe_of(study.trials()[number]))
-        scores = evaluator.evaluate(merged.model, merged.tokenizer, "dev").scores
+        engine = builder.build(recipe_of(study.trials()[number])).engine
+        scores = evaluator.evaluate(engine, "dev").scores
         return scores["words.perplexity"].value
 
     said: list[str] = []

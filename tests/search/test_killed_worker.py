@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
+from evomerge_optuna.engines.base import Candidate, Engine
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.search import objective, requeue
 from evomerge_optuna.search.deaths import DIED_AT, Place, is_to_blame
@@ -61,24 +61,21 @@ def work(url: str, trials: int, event: str = "", after: int = 1, digest: str | N
     """A worker, killed at an event of its own."""
     torch.set_num_threads(1)
     killed, building = Killed(event, after, digest), [""]
-    load, merge = Objective.load, EveryMerger.merge
+    load, build = Objective.load, Builder.build
     evaluate, store, fail = Evaluator.evaluate, objective.store_result, requeue._fail
 
     def load_and_come(self: Objective) -> None:
         killed.come("load")
         load(self)
 
-    def merge_and_come(self: EveryMerger, recipe: Recipe) -> Merged:
+    def build_and_come(self: Builder, recipe: Recipe) -> Candidate:
         building[0] = recipe.digest()
         killed.come("merge", building[0])
-        return merge(self, recipe)
+        return build(self, recipe)
 
-    def evaluate_and_come(self: Evaluator, model: Any, *args: Any, **named: Any) -> Any:
-        hook = model.register_forward_pre_hook(lambda *_: killed.come("pass", building[0]))
-        try:
-            return evaluate(self, model, *args, **named)
-        finally:
-            hook.remove()
+    def evaluate_and_come(self: Evaluator, engine: Engine, *args: Any, **named: Any) -> Any:
+        with engine.counting(lambda: killed.come("pass", building[0])):
+            return evaluate(self, engine, *args, **named)
 
     def store_and_come(*args: Any) -> None:
         killed.come("store")
@@ -90,7 +87,7 @@ def work(url: str, trials: int, event: str = "", after: int = 1, digest: str | N
         fail(*args)
 
     Objective.load = load_and_come  # type: ignore[method-assign]
-    EveryMerger.merge = merge_and_come  # type: ignore[method-assign]
+    Builder.build = build_and_come  # type: ignore[method-assign]
     Evaluator.evaluate = evaluate_and_come  # type: ignore[assignment,method-assign]
     objective.store_result = store_and_come  # type: ignore[assignment]
     requeue._fail = fail_and_come

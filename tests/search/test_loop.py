@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from evomerge_optuna.engines.base import Candidate, Engine
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
 from evomerge_optuna.search import objective
@@ -84,10 +84,10 @@ def test_a_new_best_that_cannot_be_scored_on_dev_keeps_its_score(
 ) -> None:
     evaluate = Evaluator.evaluate
 
-    def fails_on_dev(self: Evaluator, model: Any, tokenizer: Any, split: str, **named: Any) -> Any:
+    def fails_on_dev(self: Evaluator, engine: Engine, split: str, **named: Any) -> Any:
         if split == "dev":
             raise CandidateError("no text has anything to predict")
-        return evaluate(self, model, tokenizer, split, **named)
+        return evaluate(self, engine, split, **named)
 
     monkeypatch.setattr(Evaluator, "evaluate", fails_on_dev)
     said: list[str] = []
@@ -115,10 +115,10 @@ def break_merging(broken: pytest.MonkeyPatch, error: Exception) -> None:
     """Makes every merge fail."""
 
     class Broken:
-        def merge(self, recipe: MergeRecipe) -> Merged:
+        def build(self, recipe: MergeRecipe) -> Candidate:
             raise error
 
-    broken.setattr(objective, "EveryMerger", lambda *_: Broken())
+    broken.setattr(objective, "candidate_builder", lambda *_: Broken())
 
 
 @pytest.mark.parametrize("error", [MemoryError("17 GB"), RuntimeError("CUDA out of memory")])

@@ -8,11 +8,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import Interrupted, SpecError, StudyChangedError
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.merger import EveryMerger, Merged
 from evomerge_optuna.report.notes import trial_note
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import SAME_AS
@@ -59,14 +60,12 @@ def test_stopped_trials_count_with_what_was_scored(finished: MergeStudy) -> None
     done = len(trial.intermediate_values)
     assert done < BLOCKS
     assert trial.user_attrs[STOPPED] == 2 * done == result_of(trial).scores[TARGET].n
-    merged = EveryMerger(finished.spec.evaluation).merge(recipe_of(trial))
+    engine = Builder(finished.spec.evaluation).build(recipe_of(trial)).engine
     evaluator = Evaluator(finished.spec)
     blocks = [
         found
         for n in range(done)
-        for found in evaluator.evaluate_blocks(
-            merged.model, merged.tokenizer, "search", [Block(n, BLOCKS, 1)]
-        )
+        for found in evaluator.evaluate_blocks(engine, "search", [Block(n, BLOCKS, 1)])
     ]
     assert trial.values[0] == evaluator.join(blocks).scores[TARGET].value
     assert f"Stopped after {2 * done} problems" in trial_note(finished, trial, finished.read())
@@ -77,11 +76,11 @@ def test_no_stopped_trial_is_the_best(finished: MergeStudy) -> None:
     assert best is not None
     assert STOPPED not in best.user_attrs
     assert len(best.intermediate_values) == BLOCKS
-    merged = EveryMerger(finished.spec.evaluation).merge(recipe_of(best))
+    engine = Builder(finished.spec.evaluation).build(recipe_of(best)).engine
     evaluator = Evaluator(finished.spec)
-    whole = evaluator.evaluate(merged.model, merged.tokenizer, "search").scores[TARGET]
+    whole = evaluator.evaluate(engine, "search").scores[TARGET]
     assert best.values[0] == pytest.approx(whole.value)
-    dev = evaluator.evaluate(merged.model, merged.tokenizer, "dev").scores
+    dev = evaluator.evaluate(engine, "dev").scores
     assert result_of(best).dev == dev
     assert not {t.number for t in finished.read().stopped} & {t.number for t in finished.ranked()}
     reached = float("inf")
@@ -148,7 +147,7 @@ class Canned:
         self.asked = 0
 
     def evaluate_blocks(
-        self, model: Any, tokenizer: Any, split: str, blocks: Sequence[Block], **_: Any
+        self, engine: Engine, split: str, blocks: Sequence[Block]
     ) -> list[Evaluation]:
         self.asked += len(blocks)
         return [self._evaluation(self.blocks[block.number]) for block in blocks]
@@ -171,7 +170,7 @@ def test_what_looks_best_is_scored_on_all_problems(
     losing = Canned(blocks, times * best.values[0])
     racing = RacingSpec(blocks=BLOCKS, p_threshold=0.2)
     trial = optuna.create_study().ask()
-    Race(finished, racing, losing).score(trial, Merged(None, None, ""), best)
+    Race(finished, racing, losing).score(trial, None, best)
     assert losing.asked == asked
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from mergekit.config import ConfigReader, MergeConfiguration
 from mergekit.merge_methods import get as merge_method
 
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spec import SEARCHED_PARAMETERS, parse_spec
+from evomerge_optuna.spec import parse_spec
 from tests.conftest import LAYERS, SpecMaker
 
 
@@ -67,7 +68,7 @@ GROUPS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
-@pytest.mark.parametrize("method", SEARCHED_PARAMETERS)
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_mergekit_resolves_every_parameter_as_it_was_suggested(
@@ -85,7 +86,7 @@ def test_mergekit_resolves_every_parameter_as_it_was_suggested(
     for layer in range(LAYERS):
         for tensor in (f"layers.{layer}.self_attn.q_proj", f"layers.{layer}.mlp.up_proj"):
             for alias, model in models.items():
-                for parameter in SEARCHED_PARAMETERS[method]:
+                for parameter in METHODS[method].searched:
                     wanted = trial.params[f"{alias}.{parameter}.{group_of(space, layer, tensor)}"]
                     assert resolve(configuration, method, parameter, model, layer, tensor) == wanted
 

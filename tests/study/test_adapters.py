@@ -16,6 +16,7 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from tests.conftest import save_adapter
+from tests.engine import engine_of
 
 PS = {"stage": "ps", "merge": {"method": "dare_ties", "weight": [0, 2]}}
 DFS = {"stage": "dfs", "stack": {"repeats": 2, "scale": "network"}}
@@ -46,5 +47,6 @@ def test_a_study_of_adapters(
     out = tmp_path / "out"
     assert export(study, chosen, out) == result_of(chosen).sha256
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-    test = Evaluator(study.spec).evaluate(model, tokenizer, "test").scores["words.perplexity"]
+    found = Evaluator(study.spec).evaluate(engine_of(model, tokenizer), "test")
+    test = found.scores["words.perplexity"]
     assert test.value == pytest.approx(rows[-1].scores["test"]["words.perplexity"].value, rel=1e-5)

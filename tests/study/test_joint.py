@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import Interrupted, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -25,6 +25,7 @@ from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker
+from tests.engine import engine_of, merged_of
 
 Make = Callable[..., StudySpec]
 TWO = {
@@ -75,7 +76,7 @@ def test_joint_search_begins_with_its_baselines(store: Store, joint: Make, tiny:
     _, a, *_ = study.trials()
     recipe = recipe_of(a)
     assert isinstance(recipe, StackRecipe)
-    merged = EveryMerger(EvaluationSpec()).merge(recipe).model
+    merged = merged_of(Builder(EvaluationSpec()).build(recipe)).model
     source, _ = load_model(tiny / "a", "cpu")
     difference = max(
         (x - y).abs().max().item()
@@ -139,7 +140,8 @@ def test_export_is_what_was_scored(
     out = tmp_path / "out"
     assert export(study, trial, out) == result_of(trial).sha256
     model, tokenizer = load_model(out, "cpu")
-    score = Evaluator(study.spec).evaluate(model, tokenizer, "search").scores["words.perplexity"]
+    found = Evaluator(study.spec).evaluate(engine_of(model, tokenizer), "search")
+    score = found.scores["words.perplexity"]
     # Folded scales move by what the norms' epsilon is beside these tiny random activations.
     assert score.value == pytest.approx(trial.values[0], rel=1e-2)
     assert FinalScorer(study).final_scores(trial)[-1].name == f"trial {trial.number}"

@@ -12,9 +12,9 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
+from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import SpecError, StudyChangedError
 from evomerge_optuna.evaluation.day import on_day
-from evomerge_optuna.merging.merger import EveryMerger
 from evomerge_optuna.merging.tokenizer import tokenizer_of
 from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.card import model_card
@@ -27,6 +27,7 @@ from evomerge_optuna.study.prompts import PROMPTS
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import DAY, open_study
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
+from tests.engine import merged_of
 from tests.scripted import save_scripted_model
 
 # The forms of real models' templates in the minimum.
@@ -224,7 +225,7 @@ def test_the_candidates_tokenizer_is_known_before_them(
     assert sum("as merge reads it" in key for key in created.study.user_attrs[PROMPTS]) == 3
     recipe = created.space.recipe(created.space.baseline())
     tokenizer, config, processor = tokenizer_of(recipe)
-    merged = EveryMerger(spec.evaluation).merge(recipe)
+    merged = merged_of(Builder(spec.evaluation).build(recipe))
     assert tokenizer.get_vocab() == merged.tokenizer.get_vocab()
     assert ("newb" in tokenizer.get_vocab()) == (source == "union")
     assert config.vocab_size == merged.model.config.vocab_size and processor is None

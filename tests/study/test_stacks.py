@@ -22,6 +22,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from tests.conftest import LAYERS, save_tiny_model
+from tests.engine import engine_of
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_first_trial_is_the_first_model_itself(dfs_study: MergeStudy, tiny: 
     run_trials(dfs_study, 1)
     (trial,) = dfs_study.trials()
     model, tokenizer = load_model(tiny / "a", "cpu")
-    scores = Evaluator(dfs_study.spec).evaluate(model, tokenizer, "search").scores
+    scores = Evaluator(dfs_study.spec).evaluate(engine_of(model, tokenizer), "search").scores
     assert trial.values == [scores["words.perplexity"].value]
 
 
@@ -74,7 +75,7 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
     assert model.config.num_hidden_layers == len(recipe.steps)
     assert (tmp_path / "out" / STACK_FILE).read_text() == recipe.to_yaml()
     assert "layer:" in (tmp_path / "out" / "README.md").read_text()
-    scores = Evaluator(dfs_study.spec).evaluate(model, tokenizer, "test").scores
+    scores = Evaluator(dfs_study.spec).evaluate(engine_of(model, tokenizer), "test").scores
     exported = scores["words.perplexity"].value
     assert exported == pytest.approx(rows["trial 5"]["words.perplexity"].value, rel=1e-3)
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.models.loading import load_checkpoint
-from evomerge_optuna.models.vision import text_folder
+from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
@@ -22,6 +22,7 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy, continue_with, open_study
+from tests.engine import engine_of
 from tests.vision import is_of_the_text, read_tensors, save_tiny_llava
 
 MakeSpec = Callable[..., StudySpec]
@@ -70,9 +71,8 @@ def test_searched_scored_and_exported(
     assert merge_study.spec.vision == "vl"
     chosen = choose_trial(merge_study, "2")
     rows = {row.name: row.scores for row in FinalScorer(merge_study).final_scores(chosen)}
-    model, tokenizer, processor = load_checkpoint(vlm, "cpu")
     evaluator = Evaluator(merge_study.spec)
-    alone = evaluator.evaluate(model, tokenizer, "test", processor=processor)
+    alone = evaluator.evaluate(engine_of(*load_checkpoint(vlm, "cpu")), "test")
     assert rows["vl"]["test"] == alone.scores
 
     out = tmp_path / "out"
@@ -83,7 +83,8 @@ def test_searched_scored_and_exported(
             assert torch.equal(after[name], tensor)
     model = AutoModelForImageTextToText.from_pretrained(out)
     tokenizer = AutoProcessor.from_pretrained(out).tokenizer
-    exported = evaluator.evaluate(model, tokenizer, "test").scores["words.perplexity"].value
+    found = evaluator.evaluate(engine_of(model, tokenizer), "test")
+    exported = found.scores["words.perplexity"].value
     # A stack's scales are folded into its weights.
     scored = rows["trial 2"]["test"]["words.perplexity"].value
     assert exported == (scored if "dfs" not in stage else pytest.approx(scored, rel=1e-3))

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import DataSource, Task
 
 T = TypeVar("T", bound=Task)
@@ -34,7 +36,7 @@ class TaskRunner(ABC, Generic[T]):
         name: the task's name in the spec.
     """
 
-    sees: ClassVar[bool] = False  # has images, so that it runs vision-language models alone
+    has_images: ClassVar[bool] = False  # beside the texts of its prompts
     has_answers: ClassVar[bool] = False  # has something to read in each outcome; see `answered`
 
     def __init__(self, name: str, task: T) -> None:
@@ -94,29 +96,21 @@ class TaskRunner(ABC, Generic[T]):
             SpecError: a column is missing, or it holds what it should not.
         """
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
-        """What a model with this tokenizer is given for each problem; nothing where none can tell.
-
-        Args:
-            tokenizer: the model's; of a task that `sees` its processor.
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
+        """What a model with this reader is given for each problem; nothing where none can tell.
 
         Raises:
-            SpecError: the task does not fit the tokenizer.
+            SpecError: the task does not fit the reader.
         """
         return [[] for _ in problems]
 
     @abstractmethod
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> Sequence[Outcome]:
-        """What the model makes of each problem, in their order.
-
-        Args:
-            tokenizer: the model's; of a task that `sees` its processor.
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> Sequence[Outcome]:
+        """What the engine's model makes of each problem, in their order.
 
         Raises:
             CandidateError: the model cannot be run, or gives nothing that could be scored.
-            SpecError: the task does not fit the model's tokenizer, or its code fails.
+            SpecError: the task does not fit the model's reader or the engine, or its code fails.
         """
 
     @abstractmethod

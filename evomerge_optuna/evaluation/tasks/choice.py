@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
+from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import NotFiniteError, SpecError
@@ -16,6 +18,7 @@ from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import ChoiceTask
 
 
@@ -57,22 +60,16 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         asked = "\n".join([content(self.task.prompt, row), *options])
         return Problem(text, right, options, asked, others=tuple(others), place=where)
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
-        from evomerge_optuna.engines.continuations import encode_pair
-
-        found = iter(encode_pair(tokenizer, *pair) for pair in self._pairs(tokenizer, problems))
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
+        found = iter(encode_pair(reader, *pair) for pair in self._pairs(reader, problems))
         return [
             [Given(whole[:given], len(whole) - given) for whole, given in islice(found, count)]
             for count in (len(problem.options) for problem in problems)
         ]
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Choice]:
-        from evomerge_optuna.engines.continuations import log_likelihoods
-
-        pairs = self._pairs(tokenizer, problems)
-        found = iter(log_likelihoods(model, tokenizer, pairs, batch_size, self.task.too_long))
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Choice]:
+        pairs = self._pairs(engine.reader, problems)
+        found = iter(engine.log_likelihoods(pairs, self.task.too_long))
         return [
             choose(self.name, problem, [next(found) for _ in problem.options])
             for problem in problems
@@ -87,11 +84,11 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         read = ", ".join(f"{o} {nats:.2f}" for o, nats in zip(options, found, strict=True))
         return Answered(row["prompt"], chosen, read, row["reference"], right, verdict_of(right))
 
-    def _pairs(self, tokenizer: Any, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+    def _pairs(self, reader: Reader, problems: Sequence[Problem]) -> list[tuple[str, str]]:
         """Every problem's prompt with each of its options, which no thinking comes before."""
         before = "" if self.task.chat else self.task.target_delimiter
-        thinking = thinking_of(tokenizer, None)
-        asked = self.prompts(tokenizer, problems)
+        thinking = thinking_of(reader.tokenizer, None)
+        asked = self.prompts(reader, problems)
         if thinking is not None and self.task.chat:
             asked = [thinking.ended(prompt) for prompt in asked]
         return [

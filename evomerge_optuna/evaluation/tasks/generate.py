@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
@@ -19,6 +19,7 @@ from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome
 from evomerge_optuna.evaluation.tasks.prompted import PromptedRunner
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import CUT_OFF, Generated, GenerateTask
 
 
@@ -64,26 +65,15 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def check(self, problem: Problem, where: str) -> None:
         check_reference(self.task, problem, where)
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
-        asked = self.prompts(tokenizer, problems)
-        return [[Given(encode(tokenizer, one), self.task.max_new_tokens)] for one in asked]
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
+        asked = self.prompts(reader, problems)
+        return [[Given(reader.encode(one), self.task.max_new_tokens)] for one in asked]
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Answer]:
-        from evomerge_optuna.engines.generation import generate
-
-        texts = generate(
-            model,
-            tokenizer,
-            self.prompts(tokenizer, problems),
-            self.task.max_new_tokens,
-            batch_size,
-            stop=self.task.stop,
-            thinking=self.task.thinking,
-            too_long=self.task.too_long,
-        )
-        return judged(self.name, self.task, problems, texts)
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Answer]:
+        task = self.task
+        how = Greedy(task.max_new_tokens, task.stop, task.thinking, task.too_long)
+        texts = engine.generate(self.prompts(engine.reader, problems), how)
+        return judged(self.name, task, problems, texts)
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)

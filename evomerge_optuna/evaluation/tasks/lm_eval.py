@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
@@ -15,6 +16,7 @@ from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask
 
 if TYPE_CHECKING:
@@ -75,17 +77,15 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
         return Problem(text, content=self._harness.question(row) or text)
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
         documents = [problem for problem in problems if isinstance(problem, Document)]
         places = [document.index for document in documents]
-        return self._harness.given(tokenizer, documents[0].split, places)
+        return self._harness.given(reader, documents[0].split, places)
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Measured]:
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Measured]:
         documents = [problem for problem in problems if isinstance(problem, Document)]
         places = [document.index for document in documents]
-        found = self._harness.samples(model, tokenizer, documents[0].split, places, batch_size)
+        found = self._harness.samples(engine.raw(self.key), documents[0].split, places)
         return [
             Measured(
                 task=self.name,

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.evaluation.problem import Problem, content, filled
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import PerplexityTask
 
 
@@ -30,16 +31,12 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
         text = filled(self.task.text, row, where)
         return Problem(text, content=content(self.task.text, row), place=where)
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
-        return [[Given(encode(tokenizer, problem.text))] for problem in problems]
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
+        return [[Given(reader.encode(problem.text))] for problem in problems]
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Likelihood]:
-        from evomerge_optuna.engines.likelihoods import negative_log_likelihoods
-
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Likelihood]:
         texts = [problem.text for problem in problems]
-        found = negative_log_likelihoods(model, tokenizer, texts, batch_size, self.task.too_long)
+        found = engine.negative_log_likelihoods(texts, self.task.too_long)
         return [
             Likelihood(self.name, text, nll, tokens)
             for text, (nll, tokens) in zip(texts, found, strict=True)

@@ -7,6 +7,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem, filled
 from evomerge_optuna.evaluation.prompts import prompts
 from evomerge_optuna.evaluation.tasks.base import TaskRunner
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import ChoiceTask, GenerateTask, ShotSource
 
 P = TypeVar("P", bound=GenerateTask | ChoiceTask)
@@ -22,9 +23,9 @@ class PromptedRunner(TaskRunner[P]):
             self._shots = self._load_shots()
         return self._shots
 
-    def prompts(self, tokenizer: Any, problems: Sequence[Problem]) -> list[str]:
+    def prompts(self, reader: Reader, problems: Sequence[Problem]) -> list[str]:
         """What the model is given for each problem; see `prompts`."""
-        return prompts(self.task, self.shots(), problems, tokenizer, self.key)
+        return prompts(self.task, self.shots(), problems, reader, self.key)
 
     def text(self, row: dict[str, Any], where: str) -> str:
         """The prompt without its shots."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, verdict_of
 from evomerge_optuna.evaluation.problem import Problem
@@ -36,10 +37,8 @@ class PythonRunner(TaskRunner[PythonTask]):
             ) from error
         return Problem(text, content=text, place=where)
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Rated]:
-        rated = score_rows(self.task, model, tokenizer, problems, self.key)
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Rated]:
+        rated = score_rows(self.task, engine.raw(self.key), problems, self.key)
         return [Rated(self.name, p.text, score) for p, score in zip(problems, rated, strict=True)]
 
     def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:

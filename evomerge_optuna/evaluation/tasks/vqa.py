@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from evomerge_optuna.engines.encoding import encode
+from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered
@@ -23,6 +23,7 @@ from evomerge_optuna.evaluation.tasks.generate import (
     check_reference,
     judged,
 )
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import IMAGE, DataSource, VqaTask
 from evomerge_optuna.zoo.pictures import require_pillow
 
@@ -30,7 +31,7 @@ from evomerge_optuna.zoo.pictures import require_pillow
 class VqaRunner(TaskRunner[VqaTask]):
     """Generates greedily from prompt and image, and judges each text."""
 
-    sees: ClassVar[bool] = True
+    has_images: ClassVar[bool] = True
     has_answers: ClassVar[bool] = True
 
     def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
@@ -50,29 +51,22 @@ class VqaRunner(TaskRunner[VqaTask]):
             raise SpecError(f"{where}: a problem has {IMAGE} in its text, as if of another image")
         check_image(problem.image or b"", where)
 
-    def given(self, tokenizer: Any, problems: Sequence[Problem]) -> list[list[Given]]:
+    def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
         """Without the tokens that stand for an image, of which its size decides."""
-        asked = image_prompts(self.task, problems, tokenizer, self.key)
-        return [
-            [Given(encode(tokenizer.tokenizer, one), self.task.max_new_tokens)] for one in asked
-        ]
+        asked = image_prompts(self.task, problems, reader, self.key)
+        return [[Given(reader.encode(one), self.task.max_new_tokens)] for one in asked]
 
-    def run(
-        self, model: Any, tokenizer: Any, problems: Sequence[Problem], batch_size: int
-    ) -> list[Answer]:
-        from evomerge_optuna.engines.generation import generate_about
-
-        texts = generate_about(
-            model,
-            tokenizer,
-            image_prompts(self.task, problems, tokenizer, self.key),
-            [problem.image or b"" for problem in problems],
-            self.task.max_new_tokens,
-            batch_size,
-            stop=self.task.stop,
-            thinking=self.task.thinking,
-        )
-        return judged(self.name, self.task, problems, texts)
+    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Answer]:
+        """See `TaskRunner`; a model that takes no images is asked the question alone."""
+        task, takes_images = self.task, engine.reader.takes_images
+        asked = image_prompts(task, problems, engine.reader, self.key)
+        how = Greedy(task.max_new_tokens, task.stop, task.thinking)
+        if takes_images:
+            images = [problem.image or b"" for problem in problems]
+            texts = engine.generate(asked, how, images)
+        else:
+            texts = engine.generate([one.strip() for one in asked], how)
+        return judged(self.name, task, problems, texts)
 
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)

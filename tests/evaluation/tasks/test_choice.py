@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from evomerge_optuna.engines.continuations import log_likelihoods
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
@@ -17,6 +16,7 @@ from evomerge_optuna.evaluation.tasks.choice import choice_scores, choose
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.spec import ChoiceTask
 from tests.conftest import WORDS, SpecMaker
+from tests.engine import engine_of, log_likelihoods
 
 
 def test_choose() -> None:
@@ -153,7 +153,7 @@ def test_a_choice_task_of_a_spec(make_spec: SpecMaker, tiny: Path, tmp_path: Pat
         objectives=[{"maximize": "c.normalized_accuracy"}],
     )
     model, tokenizer = load_model(tiny / "a", "cpu")
-    evaluation = Evaluator(spec).evaluate(model, tokenizer, "search")
+    evaluation = Evaluator(spec).evaluate(engine_of(model, tokenizer), "search")
     right = []
     for i, word in enumerate(WORDS):
         pairs = [(word, f" {option}") for option in options]

@@ -15,17 +15,18 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from evomerge_optuna.engines import batching
-from evomerge_optuna.engines.generation import generate_about
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.models.loading import load_checkpoint
+from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import VqaTask
 from tests.conftest import WORDS, SpecMaker
+from tests.engine import engine_of, generate_about
 from tests.vision import SIZE, save_tiny_llava
 
 COLOURS = ["red", "blue", "black"]
@@ -180,9 +181,10 @@ def test_prompts() -> None:
 
     plain = task(Path("d"), prompt="Q: <image> {question}")
     problem = Problem("Q: <image> 何？", "1")
-    assert image_prompts(plain, [problem], Template(), "t") == ["Q: <|picture|> 何？"]
+    reader = Reader(None, processor=Template())
+    assert image_prompts(plain, [problem], reader, "t") == ["Q: <|picture|> 何？"]
     chat = task(Path("d"), chat=True, system="短く")
-    (found,) = image_prompts(chat, [problem], Template(), "t")
+    (found,) = image_prompts(chat, [problem], reader, "t")
     assert json.loads(found) == [
         {"role": "system", "content": "短く"},
         {
@@ -196,9 +198,9 @@ def test_prompts() -> None:
     ]
     Template.chat_template = ""
     with pytest.raises(SpecError, match=r"t\.chat: the processor has no chat template; leave"):
-        image_prompts(chat, [problem], Template(), "t")
+        image_prompts(chat, [problem], reader, "t")
     with pytest.raises(SpecError, match="names no placeholder of images; write chat: true"):
-        image_prompts(plain, [problem], object(), "t")
+        image_prompts(plain, [problem], Reader(None, processor=object()), "t")
 
 
 @pytest.fixture
@@ -217,15 +219,11 @@ def spec(make_spec: SpecMaker, files: Path) -> Callable[..., Any]:
 
 
 def test_scores(llava: Path, spec: Callable[..., Any]) -> None:
-    model, tokenizer, processor = load_checkpoint(llava, "cpu")
-    found = Evaluator(spec("rouge_l", scorer="rouge_l")).evaluate(
-        model, tokenizer, "search", processor=processor
-    )
+    engine = engine_of(*load_checkpoint(llava, "cpu"))
+    found = Evaluator(spec("rouge_l", scorer="rouge_l")).evaluate(engine, "search")
     texts = [row["text"] for row in found.rows()]
     assert found.scores["eyes.rouge_l"].n == 3 and found.marks() == {}
-    again = Evaluator(spec("accuracy", scorer="contains", language="ja")).evaluate(
-        model, tokenizer, "search", processor=processor
-    )
+    again = Evaluator(spec("accuracy", scorer="contains", language="ja")).evaluate(engine, "search")
     assert [row["text"] for row in again.rows()] == texts
     assert set(again.scores) == {"eyes.accuracy", "eyes.match_accuracy", "eyes.language_share"}
     assert again.marks() == {"eyes": "000"}

@@ -1,0 +1,178 @@
+"""What every engine does: it holds a model and answers for it.
+
+`engines/__init__.py` says which engines there are.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from evomerge_optuna.engines.stops import Text
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.spec import Cut, EvaluationSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """How prompts are continued: always by the most likely next token, up to the first of its ends.
+
+    Attributes:
+        max_new_tokens: at most, of each continuation.
+        stop: strings before which a continuation ends.
+        thinking: what ends a model's thinking, as `</think>`; None: the tokenizer tells it.
+        too_long: how a prompt is cut that the model has no positions for; None: it is refused.
+            A prompt with an image is never cut.
+    """
+
+    max_new_tokens: int
+    stop: Sequence[str] = ()
+    thinking: str | None = None
+    too_long: Cut | None = None
+
+
+@dataclass(frozen=True)
+class RawModel:
+    """A model of transformers itself, in evaluation mode on its device.
+
+    Attributes:
+        batch_size: how many prompts the engine runs at a time.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    batch_size: int
+
+
+class Engine(Protocol):
+    """A model that can be asked. An engine batches by itself, in sizes that fit into its memory.
+
+    All methods raise SpecError where a text is longer than the model has positions for and nothing
+    is to be cut, and torch.OutOfMemoryError, MemoryError or RuntimeError where a single text does
+    not fit into memory.
+    """
+
+    @property
+    def reader(self) -> Reader:
+        """What the model reads with."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[str], how: Greedy, images: Sequence[bytes] | None = None
+    ) -> list[Text | None]:
+        """Greedy continuations of the prompts, without the prompts and without special tokens.
+
+        A text ends with an end of text of the model's generation config, of which all else is
+        ignored, or before the first of the stop strings. What a model thinks before it answers is
+        left out, whatever stop strings it has; None where the thinking has no end.
+
+        Args:
+            images: one for each prompt, the contents of image files; only where the reader takes
+                images, whose placeholder stands in each prompt once.
+        """
+        ...
+
+    def log_likelihoods(
+        self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
+    ) -> list[float]:
+        """For each prompt and continuation the sum of log p(token | tokens before), in nats.
+
+        See `encode_pair` for which tokens are the continuation's.
+        """
+        ...
+
+    def negative_log_likelihoods(
+        self, texts: Sequence[str], too_long: Cut | None = None
+    ) -> list[tuple[float, int]]:
+        """For each text the sum of -log p(token | tokens before), in nats, and the tokens counted.
+
+        A text of one token, which has nothing before it, counts none.
+        """
+        ...
+
+    def costs(self) -> dict[str, float]:
+        """What the model costs to run: `layers`, `parameters` and `flops_per_token`."""
+        ...
+
+    def raw(self, who: str) -> RawModel:
+        """The model itself, for code that is written for transformers.
+
+        Args:
+            who: the task that needs it, by its place in the spec.
+
+        Raises:
+            SpecError: this engine has no such model; see `no_raw_model`.
+        """
+        ...
+
+    def counting(self, on_pass: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block `on_pass` is called before each pass of the model."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the engine alone holds; it cannot be asked any more."""
+
+
+def no_raw_model(engine: str, who: str) -> SpecError:
+    """What an engine without a model of transformers raises in `raw`, naming the task."""
+    return SpecError(
+        f"{who}: this task runs code that needs a model of transformers, which the engine {engine} "
+        "does not have; use the engine transformers, or remove the task"
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe's model, ready to be asked, and what its weights hash to.
+
+    `digest` is SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its
+    models.
+    """
+
+    engine: Engine
+    digest: str
+
+
+class CandidateBuilder(Protocol):
+    """Turns recipes into models that can be asked, one at a time."""
+
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        """Reads what `build` needs of this recipe's models, and of others of its structure.
+
+        Args:
+            layers_of: models whose layers other stacks may have.
+
+        Raises:
+            CandidateError, OSError: as `build`.
+        """
+
+    def build(self, recipe: Recipe) -> Candidate:
+        """The recipe's model; it is valid until the next one is built.
+
+        Raises:
+            CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
+            OSError: a file cannot be read or written.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """What there is to an engine.
+
+    Attributes:
+        candidate_builder: makes what builds the candidates of a study; its second argument is
+            given a line about what is kept in memory, once.
+        load_engine: gives a checkpoint's folder ready to be asked. It raises SpecError where the
+            device is not there or the processor cannot be made, and IncompleteError where a tensor
+            is missing, unknown or of another shape.
+    """
+
+    candidate_builder: Callable[[EvaluationSpec, Callable[[str], None]], CandidateBuilder]
+    load_engine: Callable[[Path, EvaluationSpec], Engine]

@@ -1,0 +1,95 @@
+"""Candidates of the transformers engine: each kind of recipe goes to the merger made for it."""
+
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from evomerge_optuna.engines.base import Candidate
+from evomerge_optuna.engines.transformers import TransformersEngine
+from evomerge_optuna.merging.merged import Merged, MergeMerger
+from evomerge_optuna.models.loading import in_dtype, torch_device
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.spec import EvaluationSpec
+
+if TYPE_CHECKING:
+    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
+    from evomerge_optuna.merging.stacked import StackedMerger
+
+
+class Builder:
+    """Builds candidates; see `CandidateBuilder`. Each merger is made when it is needed.
+
+    Args:
+        spec: names the merger of merge recipes, the device, the batch size, the memory limit, and
+            the dtype in which models run; their digest is that of the recipe's own dtype.
+        say: is given a line about what is kept in memory, once.
+    """
+
+    # Imported where needed: mergekit takes seconds, and a stack may need none of it.
+
+    def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
+        self._spec = spec
+        self._say = say
+        self._host: HostInMemory | None = None
+
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        if isinstance(recipe, StackRecipe):
+            self._stacked.load(recipe, layers_of)
+        else:
+            self._merged.load(recipe)
+        if recipe.vision is not None:
+            self._host_of(recipe.vision)
+
+    def build(self, recipe: Recipe) -> Candidate:
+        if self._host is not None and self._spec.merger == "checkpoint":
+            self._host.release()  # else the last candidate is in memory while this one is loaded
+        merged = self._merge(recipe)
+        if recipe.vision is not None:
+            merged = self._completed(recipe.vision, merged)
+        model = merged.model
+        if self._spec.dtype is not None:
+            model = in_dtype(model, self._spec.dtype)
+        engine = TransformersEngine(model, merged.reader, self._spec.batch_size)
+        return Candidate(engine, merged.digest)
+
+    def _merge(self, recipe: Recipe) -> Merged:
+        if isinstance(recipe, StackRecipe):
+            return self._stacked.merge(recipe)
+        return self._merged.merge(recipe)
+
+    def _completed(self, name: str, merged: Merged) -> Merged:
+        """The whole model of this name with a merged model as its merged part."""
+        from evomerge_optuna.merging.plan import mergekit_errors
+
+        host = self._host_of(name)
+        with mergekit_errors():
+            host.complete(merged.model, merged.tokenizer)
+        digest = host.digest(merged.digest)
+        return Merged(host.model, host.processor.tokenizer, digest, host.processor)
+
+    def _host_of(self, name: str) -> "HostInMemory":
+        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
+
+        if self._host is None or self._host.name != name:
+            self._host = HostInMemory(name, torch_device(self._spec.device))
+        return self._host
+
+    @cached_property
+    def _stacked(self) -> "StackedMerger":
+        from evomerge_optuna.merging.stacked import StackedMerger
+
+        return StackedMerger(self._spec.device, self._make_merger)
+
+    @cached_property
+    def _merged(self) -> MergeMerger:
+        return self._make_merger()
+
+    def _make_merger(self) -> MergeMerger:
+        if self._spec.merger == "checkpoint":
+            from evomerge_optuna.merging.checkpoint import CheckpointMerger
+
+            return CheckpointMerger(self._spec.device)
+        from evomerge_optuna.merging.resident import ResidentMerger
+
+        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)

@@ -1,0 +1,199 @@
+"""The checkpoint of a vision-language model with another text part, as files.
+
+The host is the vision-language model that keeps everything but its text part.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge_optuna.errors import CandidateError, SpecError
+from evomerge_optuna.families.vision_language.text_part import BODY, HEAD, is_text
+from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.models.ends import (
+    GENERATION_CONFIG,
+    TOKEN_ID,
+    end_ids,
+    ends_of,
+    read_json,
+    with_new_ids,
+)
+from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES
+from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def write_whole(host: str, text: Path, text_digest: str, folder: Path) -> str:
+    """Writes a vision-language model with a text checkpoint as its text part.
+
+    Args:
+        host: the model's name, as in a recipe.
+        text_digest: SHA-256 of the text checkpoint's tensors.
+
+    Returns:
+        SHA-256 of the written tensors, see `digest_of_whole`.
+
+    Raises:
+        CandidateError: the tokenizer of the text part has no token for images.
+        OSError: a file cannot be read or written.
+    """
+    try:
+        write_whole_checkpoint(local_folder(host), text, folder)
+    except SpecError as error:
+        raise CandidateError(f"{host}: {error}") from error
+    return digest_of_whole(text_digest, digest_beside_text(folder))
+
+
+def write_whole_checkpoint(host: Path, text: Path, out: Path) -> None:
+    """Writes a vision-language checkpoint: all of `host`, but with the text part `text`.
+
+    Tensors have the names that `host` has for them, so that what loads it loads the result.
+
+    Raises:
+        SpecError: see `write_files_beside_weights`.
+        OSError: a file cannot be read or written.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    names = tensor_names(host)
+    body = next(found[1] for name in names if (found := BODY.fullmatch(name)))
+    head = "language_model." if body == "language_model.model." else ""
+
+    def in_place(name: str) -> str:
+        return head + name if HEAD.fullmatch(name) else body + name.removeprefix("model.")
+
+    def outside(name: str) -> str | None:
+        return None if is_text(name) else name
+
+    write_tensors(out, chain(read_tensors(text, in_place), read_tensors(host, outside)))
+    config = AutoConfig.from_pretrained(text, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
+    write_files_beside_weights(host, config, tokenizer, ends_of(text), out)
+
+
+def digest_beside_text(folder: Path) -> str:
+    """SHA-256 of a vision-language checkpoint's tensors outside of its text part."""
+    return digest_files(folder, lambda name: not is_text(name))
+
+
+def digest_of_whole(text: str, beside_text: str) -> str:
+    """SHA-256 over the digests of both parts."""
+    return hashlib.sha256(f"{text}{beside_text}".encode()).hexdigest()
+
+
+def write_files_beside_weights(
+    host: Path, text: "PretrainedConfig", tokenizer: Any, ends: Sequence[int], out: Path
+) -> None:
+    """Writes what a vision-language checkpoint has beside its weights.
+
+    Args:
+        host: the checkpoint whose processor, chat template and configuration it has.
+        text: the text part's configuration, whose depth, vocabulary and dtype it has.
+        tokenizer: the text part's; where it has the same tokens, that of `host` stays as it is.
+        ends: ids of the tokens that end a text of the text part.
+
+    Raises:
+        SpecError: see `config_of_whole`.
+        OSError: a file cannot be read or written.
+    """
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(host, trust_remote_code=False)
+    config = config_of_whole(host, text, own, tokenizer)
+    (out / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    same = own.get_vocab() == tokenizer.get_vocab()
+    if not same:
+        _with_names_of(own, tokenizer).save_pretrained(out)
+    for name in (*PROCESSOR_FILES, *(TOKENIZER_FILES if same else ())):
+        if (host / name).is_file():
+            shutil.copy(host / name, out)
+    file, settings = host / GENERATION_CONFIG, {}
+    if file.is_file():
+        settings = with_new_ids(read_json(file), own.get_vocab(), tokenizer.get_vocab())
+    known = end_ids(settings or config) or end_ids(config.get("text_config", {}))
+    if (not same and settings) or set(ends) - set(known):
+        if ends:
+            settings["eos_token_id"] = list(dict.fromkeys([*known, *ends]))
+        written = json.dumps(settings, indent=2)
+        (out / GENERATION_CONFIG).write_text(written, encoding="utf-8")
+
+
+def config_of_whole(
+    host: Path, text: "PretrainedConfig", own: Any, tokenizer: Any
+) -> dict[str, Any]:
+    """The config.json of a vision-language model with another text part.
+
+    Args:
+        host: the checkpoint whose configuration it is but for what follows.
+        text: has the depth, the size of the vocabulary and the dtype.
+        own: the tokenizer of `host`.
+        tokenizer: of the text part, in which tokens may have other ids.
+
+    Raises:
+        SpecError: it has no token for images.
+    """
+    from transformers import AutoConfig
+
+    content = read_json(host / "config.json")
+    before, after = own.get_vocab(), tokenizer.get_vocab()
+    if before != after:
+        named = AutoConfig.from_pretrained(host, trust_remote_code=False).to_dict()
+        content = {k: v for k, v in named.items() if TOKEN_ID.fullmatch(k)} | content
+        if missing := missing_tokens(content, own, tokenizer):
+            raise SpecError(f"the merged tokenizer has no {missing[0]}, which stands for images")
+        content = with_new_ids(content, before, after)
+        if "text_config" in content:
+            content["text_config"] = with_new_ids(content["text_config"], before, after)
+    decoder = content.get("text_config", content)
+    described = text.to_dict()
+    per_layer = [
+        name
+        for name, value in described.items()
+        if isinstance(value, list) and len(value) == text.num_hidden_layers and name in decoder
+    ]
+    for name in ("num_hidden_layers", "vocab_size", *per_layer):
+        decoder[name] = described[name]
+    dtype = str(text.dtype).removeprefix("torch.")
+    for part in (content, decoder):
+        if "vocab_size" in part:
+            part["vocab_size"] = text.vocab_size
+        part.pop("torch_dtype", None)  # as earlier versions call it
+        part["dtype"] = dtype
+        part["tie_word_embeddings"] = text.tie_word_embeddings
+    return content
+
+
+def missing_tokens(content: Mapping[str, Any], own: Any, tokenizer: Any) -> list[str]:
+    """Tokens that a vision-language model's config.json names and another tokenizer lacks.
+
+    Those that begin, end and fill up texts do not count.
+
+    Args:
+        own: the model's tokenizer.
+    """
+    after = tokenizer.get_vocab()
+    found = [
+        own.convert_ids_to_tokens(value)
+        for name, value in content.items()
+        if TOKEN_ID.fullmatch(name) and name not in _ENDS and isinstance(value, int)
+    ]
+    return [token for token in found if token is None or token not in after]
+
+
+def _with_names_of(own: Any, tokenizer: Any) -> Any:
+    """The tokenizer with the other's chat template and its names for tokens, as `image_token`."""
+    names = [
+        n for n in own.SPECIAL_TOKENS_ATTRIBUTES if n not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES
+    ]
+    tokenizer._set_model_specific_special_tokens({name: getattr(own, name) for name in names})
+    tokenizer.chat_template = own.chat_template
+    return tokenizer

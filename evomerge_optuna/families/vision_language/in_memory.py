@@ -1,0 +1,129 @@
+"""A vision-language model in memory that takes merged text models as its text part."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from evomerge_optuna.errors import CandidateError, SpecError
+from evomerge_optuna.families.vision_language.checkpoint import (
+    config_of_whole,
+    digest_beside_text,
+    digest_of_whole,
+    write_files_beside_weights,
+)
+from evomerge_optuna.models.catalog import load_processor, local_folder
+from evomerge_optuna.models.ends import ends_of_model
+
+
+class HostInMemory:
+    """A vision-language model that keeps everything but its text part.
+
+    Args:
+        host: the model's name, as in a recipe.
+        device: where it runs.
+
+    Attributes:
+        model: the whole model since the last `complete`.
+        processor: the whole model's processor.
+    """
+
+    def __init__(self, host: str, device: str) -> None:
+        self.name = host
+        self.model: Any = None
+        self.processor: Any = None
+        self._device = device
+        self._folder = local_folder(host)
+        self._digest = digest_beside_text(self._folder)
+        self._own_tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
+        self._generation_config: Any = None
+        self._tokenizer: Any = None  # for which the processor was made
+        self._text: Any = None  # whose parameters the model has
+
+    def complete(self, text: Any, tokenizer: Any) -> None:
+        """Puts a merged text model into the whole model.
+
+        The two share the text model's parameters until the next call.
+
+        Raises:
+            CandidateError: the merged tokenizer has no token for images.
+        """
+        if text is self._text:
+            return  # its parameters have changed in place
+        try:
+            with torch.no_grad():
+                if tokenizer is not self._tokenizer:
+                    self._read_files(text, tokenizer)
+                if self.model is None or self.model.dtype != text.dtype:
+                    self.model = without_layers(self._folder, text.dtype, self._device)
+                content = config_of_whole(self._folder, text.config, self._own_tokenizer, tokenizer)
+                self.model = with_text(self.model, type(self.model.config).from_dict(content), text)
+        except SpecError as error:
+            raise CandidateError(f"{self.name}: {error}") from error
+        self.model.generation_config = self._generation_config
+        self._text = text
+
+    def digest(self, text_digest: str) -> str:
+        """SHA-256 of the whole model's tensors, from that of its text part's."""
+        return digest_of_whole(text_digest, self._digest)
+
+    def release(self) -> None:
+        """Frees the last text model."""
+        self.model = self._text = None
+
+    def _read_files(self, text: Any, tokenizer: Any) -> None:
+        """Reads processor and generation settings as they are once the checkpoint is written."""
+        with tempfile.TemporaryDirectory() as place:
+            ends = ends_of_model(text)
+            write_files_beside_weights(self._folder, text.config, tokenizer, ends, Path(place))
+            self.processor = load_processor(place, self.name)
+            if (Path(place) / "generation_config.json").is_file():
+                self._generation_config = GenerationConfig.from_pretrained(place)
+            else:
+                read = AutoConfig.from_pretrained(place, trust_remote_code=False)
+                self._generation_config = GenerationConfig.from_model_config(read)
+        self._tokenizer = tokenizer
+
+
+def without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
+    """A vision-language model whose decoder has no layers: they would only be replaced."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    text = config.text_config
+    for name, value in text.to_dict().items():
+        if isinstance(value, list) and len(value) == text.num_hidden_layers:
+            setattr(text, name, [])
+    text.num_hidden_layers = 0
+    architecture = getattr(transformers, config.architectures[0])
+    model = architecture.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True)
+    return model.to(device).eval()
+
+
+def with_text(model: Any, config: Any, text: Any) -> Any:
+    """The model, changed: its decoder has the parameters of a causal language model, and its head.
+
+    Args:
+        config: of the whole model, as deep as the text model.
+        text: of the same architecture, or of the plain one that its decoder extends.
+    """
+    before = model.model.language_model
+    config._attn_implementation = model.config._attn_implementation
+    config.text_config._attn_implementation = before.config._attn_implementation
+    with torch.device("meta"):
+        decoder = type(before)(config.text_config).eval()
+    for name, parameter in text.get_submodule("model").named_parameters(remove_duplicate=False):
+        place, _, leaf = name.rpartition(".")
+        decoder.get_submodule(place)._parameters[leaf] = parameter
+    for name, buffer in before.named_buffers():
+        place, _, leaf = name.rpartition(".")
+        decoder.get_submodule(place)._buffers[leaf] = buffer
+    # Gemma 3 has other frequencies for each kind of layer, so that without any it has none.
+    decoder.rotary_emb = type(decoder.rotary_emb)(config.text_config).to(text.device)
+    for layer, step in zip(decoder.layers, text.get_submodule("model").layers, strict=True):
+        layer._forward_pre_hooks = step._forward_pre_hooks  # the scales of a stack
+    model.model.language_model = decoder
+    model.lm_head = text.get_output_embeddings()
+    model.config = model.model.config = config
+    return model

@@ -1,0 +1,61 @@
+"""The table of merge methods; a new method is a new row."""
+
+from dataclasses import replace
+
+from evomerge_optuna.methods.method import Method, Option, Parameter
+
+WEIGHT = Parameter(
+    "weight",
+    "Of each source model and layer group: `[low, high]` is searched, a number is fixed.",
+    low=0.0,
+    high=1.0,
+    alone=(1.0, 0.0),
+)
+DENSITY = Parameter(
+    "density",
+    "The share of each task vector that is kept, in [0, 1].",
+    low=0.1,
+    high=1.0,
+    bounds=(0.0, 1.0),
+    uniform=1.0,
+)
+T = Parameter(
+    "t",
+    "Of slerp: 0 is the base model, 1 the source model.",
+    low=0.0,
+    high=1.0,
+    scope="shared",
+    bounds=(0.0, 1.0),
+    uniform=0.5,
+    alone=(1.0, 1.0),
+)
+
+NORMALIZED = Option("normalize", "Divide by the sum of the weights.", default=True)
+NORMALIZE = replace(NORMALIZED, default=False)
+INT8_MASK = Option("int8_mask", "Compare signs in int8.", default=False)
+RESCALED = Option(
+    "rescale", "Scale what is kept of a task vector to the L1 norm that it had.", default=True
+)
+RESCALE = replace(RESCALED, default=False)
+LAMBDA = Option("lambda", "What the merged task vector is multiplied by.", default=1.0)
+
+_ROWS = (
+    Method("linear", (WEIGHT,), (NORMALIZED,), base="ignored", sources=(2, None)),
+    Method(
+        "task_arithmetic",
+        (WEIGHT,),
+        (NORMALIZE, LAMBDA),
+        without_effect=("density", "rescale", "int8_mask"),
+    ),
+    Method("ties", (WEIGHT, DENSITY), (NORMALIZED, INT8_MASK, RESCALE, LAMBDA)),
+    Method(
+        "dare_linear",
+        (WEIGHT, DENSITY),
+        (NORMALIZE, RESCALED, LAMBDA),
+        without_effect=("int8_mask",),
+    ),
+    Method("dare_ties", (WEIGHT, DENSITY), (NORMALIZE, INT8_MASK, RESCALED, LAMBDA)),
+    Method("slerp", (T,), sources=(1, 1)),
+)
+
+METHODS = {row.name: row for row in _ROWS}

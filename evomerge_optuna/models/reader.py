@@ -1,0 +1,48 @@
+"""What a model reads with: its tokenizer, its positions and, where it takes images, a processor."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evomerge_optuna.models.end_of_text import without_end
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads prompts; known before any weight of it is loaded.
+
+    Attributes:
+        tokenizer: of a model that takes images its processor's.
+        positions: how many tokens the model has positions for; None: no bound is known.
+        processor: makes inputs of text and images; None: the model takes no images.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    positions: int | None = None
+    processor: "ProcessorMixin | None" = None
+
+    @property
+    def takes_images(self) -> bool:
+        return self.processor is not None
+
+    def encode(self, text: str) -> list[int]:
+        """The text's token ids, with what the tokenizer puts before it, once, and no end of text.
+
+        A chat template may have written the first token, which most tokenizers would add again.
+        """
+        bos = self.tokenizer.bos_token
+        begun = bool(bos) and text.startswith(bos)
+        ids: list[int] = without_end(self.tokenizer)(text, add_special_tokens=not begun)[
+            "input_ids"
+        ]
+        return ids
+
+    def has_template_argument(self, name: str) -> bool:
+        """Does a chat template of the model read this variable?"""
+        templates = (
+            getattr(own, "chat_template", None) for own in (self.tokenizer, self.processor)
+        )
+        return any(re.search(rf"\b{re.escape(name)}\b", str(t or "")) for t in templates)
