@@ -32,7 +32,7 @@ from optuna.samplers.nsgaii import BLXAlphaCrossover
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
-from evomerge_optuna.spec.samplers import SamplerSpec
+from evomerge_optuna.spec import SamplerSpec
 
 _POPULATION = 50  # of NSGA-II and NSGA-III unless the spec gives one
 _IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]

@@ -2,11 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
-
-from evomerge_optuna.spec.part import Integer, Strict
+from typing import TYPE_CHECKING, Literal
 
 
 @dataclass(frozen=True)
@@ -50,24 +46,3 @@ if TYPE_CHECKING:
     SamplerName = str
 else:
     SamplerName = Literal[tuple(SAMPLERS)]
-
-
-class SamplerSpec(Strict):
-    """Use CMA-ES for one objective, and NSGA-II or NSGA-III for several. They are Optuna's.
-
-    CMA-ES begins in the middle of the ranges, with a sigma of one sixth of the range. So does the
-    first generation of the other two. Each of them can search a single parameter.
-    """
-
-    name: SamplerName = "cmaes"
-    """The name of the sampler."""
-    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
-    """The seed of the sampler, and of the masks of DARE."""
-    population: Annotated[Integer, Field(ge=2)] | None = None
-    """The number of trials in a generation. The default is 4 + floor(3 ln n) for CMA-ES and 50 for
-    the others."""
-
-    @property
-    def row(self) -> Sampler:
-        """The sampler's row of the table."""
-        return SAMPLERS[self.name]

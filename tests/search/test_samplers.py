@@ -7,7 +7,8 @@ import optuna
 import pytest
 
 from evomerge_optuna.search.samplers import make_sampler
-from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerSpec
+from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
 
 NAMES = ("x", "y", "z")
 
