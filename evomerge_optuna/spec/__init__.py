@@ -13,6 +13,7 @@ from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.study import (
+    HOST_KEY,
     EvaluationSpec,
     JointStudySpec,
     MergeSearchSpec,
@@ -44,6 +45,7 @@ from evomerge_optuna.spec.tasks import (
 __all__ = [
     "COSTS",
     "CUT_OFF",
+    "HOST_KEY",
     "IMAGE",
     "MERGED",
     "SPLITS",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from evomerge_optuna.spec.part import DTypeName, Integer, Number, Strict
 from evomerge_optuna.spec.stack import MERGED, MergedStackSpec, StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
+HOST_KEY = "vision"  # under which users name the host
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
     *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
@@ -266,10 +267,29 @@ class StudySpec(Strict):
         return False
 
     @property
-    def vision_model(self) -> str | None:
-        """The model of `vision`."""
+    def host(self) -> str | None:
+        """The model that keeps everything but the part that is merged; None: all is merged."""
         ids = {key.removeprefix("models."): model for key, model in self.model_ids().items()}
         return None if self.vision is None else ids[self.vision]
+
+    @property
+    def host_key(self) -> str | None:
+        """The host by the key that names it in messages."""
+        host = self.host
+        return next((key for key, model in self.model_ids().items() if model == host), None)
+
+    def with_host(self, key: str) -> Self:
+        """The spec with the model of this key as its host."""
+        return self.model_copy(update={HOST_KEY: key.removeprefix("models.")})
+
+    def with_host_of(self, other: "StudySpec") -> Self:
+        """The spec with the host that another spec names, unless it names one itself."""
+        return self if self.vision else self.model_copy(update={HOST_KEY: other.vision})
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        """Whose vocabulary a merge of models with different vocabularies has; None: not given."""
+        return None
 
     def model_ids(self) -> dict[str, str]:
         """Every model by the key that names it in messages: base_model, models.ALIAS."""
@@ -466,8 +486,12 @@ class StagedStudySpec(_MergedStack):
         return True
 
     @property
-    def vision_model(self) -> str | None:
-        return super().vision_model or (self.merged.vision if self.merged else None)
+    def host(self) -> str | None:
+        return super().host or (self.merged.host if self.merged else None)
+
+    @property
+    def tokenizer_source(self) -> str | None:
+        return self.merged.configuration.get("tokenizer_source") if self.merged else None
 
     def model_ids(self) -> dict[str, str]:
         merged = self.merged.models() if self.merged else []
