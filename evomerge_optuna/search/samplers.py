@@ -13,6 +13,8 @@ child or else copy a parent, draw it between and around two parents.
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,29 +37,53 @@ from evomerge_optuna.study.schema import IDLE_COORDINATE
 if TYPE_CHECKING:
     from cmaes import CMA
 
+_POPULATION = 50  # of NSGA-II and NSGA-III unless the spec gives one
 
-class PositionedCmaEsSampler(OpenCmaEsSampler):
+
+@dataclass(frozen=True)
+class Settings:
+    """What the sampler of one trial is made with.
+
+    Attributes:
+        seed: the spec's.
+        position: of the trial in its study, 0 for the first.
+        population: trials of a generation; None: the sampler's own number.
+        start: where CMA-ES begins; None: in the middle of the ranges.
+        alone: is there one parameter only?
+    """
+
+    seed: int
+    position: int
+    population: int | None
+    start: dict[str, float] | None
+    alone: bool
+
+    @property
+    def stream(self) -> int:
+        """A seed of its own for each position, below 2**31 as cmaes wants it."""
+        sequence = np.random.SeedSequence([self.seed, self.position])
+        return int(sequence.generate_state(1)[0]) % (2**31 - 1)
+
+
+class Positioned:
+    """Marks the samplers that are made with `Settings`, not with a seed alone."""
+
+
+class PositionedCmaEsSampler(Positioned, OpenCmaEsSampler):
     """CMA-ES whose random numbers depend on a trial's position, not on its number.
 
     Optuna adds the trial's number to its seed, and an interrupted trial takes a number though its
     retry repeats it; the position counts both as one.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        position: int,
-        popsize: int | None,
-        start: dict[str, float] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(
-            x0=None if start is None else {**start, IDLE_COORDINATE: 0.5},
-            seed=_stream(seed, position),
-            popsize=popsize,
+            x0=None if settings.start is None else {**settings.start, IDLE_COORDINATE: 0.5},
+            seed=settings.stream,
+            popsize=settings.population,
             warn_independent_sampling=False,
         )
-        self._position = position
+        self._position = settings.position
 
     def sample_relative(
         self,
@@ -95,7 +121,7 @@ else:
     _GASampler = BaseGASampler
 
 
-class _PositionedGA(_GASampler):
+class _PositionedGA(Positioned, _GASampler):
     """What is common to NSGA-II and NSGA-III here.
 
     The first generation is drawn around the middle of the ranges, as that of CMA-ES is; Optuna
@@ -104,18 +130,18 @@ class _PositionedGA(_GASampler):
     leaves them out of.
     """
 
-    def __init__(self, *, seed: int, position: int, population_size: int, alone: bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         lone: dict[str, Any] = {
             "crossover": BLXAlphaCrossover(),
             "crossover_prob": 1.0,
             "mutation_prob": 0.1,
         }
         super().__init__(
-            seed=_stream(seed, position),
-            population_size=population_size,
-            **(lone if alone else {}),
+            seed=settings.stream,
+            population_size=settings.population or _POPULATION,
+            **(lone if settings.alone else {}),
         )
-        self._first_draws = np.random.default_rng([seed, position])
+        self._first_draws = np.random.default_rng([settings.seed, settings.position])
         self._has_parents = False
 
     def sample_relative(
@@ -174,18 +200,15 @@ def make_sampler(
         start: where CMA-ES begins; None: in the middle of the ranges.
         alone: is there one parameter only?
     """
+    settings = Settings(spec.seed, position, spec.population, start, alone)
+    module, _, name = spec.row.kind.partition(":")
+    kind = getattr(import_module(module), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
-        if spec.name == "cmaes":
-            return PositionedCmaEsSampler(
-                seed=spec.seed, position=position, popsize=spec.population, start=start
-            )
-        kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
-        size = spec.population or 50
-        return kind(seed=spec.seed, position=position, population_size=size, alone=alone)
-
-
-def _stream(seed: int, position: int) -> int:
-    """A seed of its own for each position, below 2**31 as cmaes wants it."""
-    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0]) % (2**31 - 1)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        made: BaseSampler = (
+            kind(settings)
+            if issubclass(kind, Positioned)
+            else kind(seed=settings.stream, **spec.row.options)
+        )
+    return made
