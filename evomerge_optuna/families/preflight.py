@@ -33,6 +33,7 @@ from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.tokens import check_ids
+from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
@@ -171,12 +172,10 @@ def _match_images(spec: StudySpec) -> str:
 
 
 def _check_causal(config: "PretrainedConfig", key: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     names = config.architectures or []
     # Where text is one modality of several, the layers are those of a part of the model.
     layers = getattr(config, "num_hidden_layers", None)
-    causal = len(names) == 1 and names[0] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    causal = len(names) == 1 and names[0] in causal_language_models().values()
     if not causal or not isinstance(layers, int) or layers < 1:
         raise SpecError(
             f"{key}: {', '.join(names) or config.model_type} is no causal language model of text "
