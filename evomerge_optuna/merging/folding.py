@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors
@@ -50,7 +50,7 @@ def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
                 found[name] = load_source(name, recipe.dtype, device)
         write_folded(recipe, folder, {name: merged.model for name, merged in found.items()})
         own = recipe.embeddings
-        _copy_tokenizer(places[own] if own in places else text_folder(own), folder)
+        _copy_tokenizer(places[own] if own in places else merged_folder(own), folder)
         ends = stacked_ends(recipe, found)
         if ends.eos_token_id != found[own].model.generation_config.eos_token_id:
             ends.save_pretrained(folder)

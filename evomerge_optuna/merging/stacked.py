@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.merged import Merged, MergeMerger
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.digest import digest_tensors
@@ -94,7 +94,7 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
         NotFiniteError: it has NaN or infinite weights.
         OSError: a file cannot be read.
     """
-    model, tokenizer = load_model(text_folder(name), device)
+    model, tokenizer = load_model(merged_folder(name), device)
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
     # Not model.to, by which rotary frequencies would be rounded, too.
     return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, digest)

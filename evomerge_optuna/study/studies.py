@@ -186,8 +186,7 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     Raises:
         StudyChangedError: naming every other key that differs.
     """
-    if given.vision is None:
-        given = given.model_copy(update={"vision": stored.spec.vision})
+    given = given.with_host_of(stored.spec)
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
     same = {"dtype": stored.spec.evaluation.dtype}
