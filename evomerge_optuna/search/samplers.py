@@ -13,6 +13,8 @@ child or else copy a parent, draw it between and around two parents.
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -32,31 +34,54 @@ from optuna.trial import FrozenTrial, TrialState
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.spec import SamplerSpec
 
+_POPULATION = 50  # of NSGA-II and NSGA-III unless the spec gives one
 _IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]
 
 
-class PositionedCmaEsSampler(CmaEsSampler):
+@dataclass(frozen=True)
+class Settings:
+    """What the sampler of one trial is made with.
+
+    Attributes:
+        seed: the spec's.
+        position: of the trial in its study, 0 for the first.
+        population: trials of a generation; None: the sampler's own number.
+        start: where CMA-ES begins; None: in the middle of the ranges.
+        alone: is there one parameter only?
+    """
+
+    seed: int
+    position: int
+    population: int | None
+    start: dict[str, float] | None
+    alone: bool
+
+    @property
+    def stream(self) -> int:
+        """A seed of its own for each position, below 2**31 as cmaes wants it."""
+        sequence = np.random.SeedSequence([self.seed, self.position])
+        return int(sequence.generate_state(1)[0]) % (2**31 - 1)
+
+
+class Positioned:
+    """Marks the samplers that are made with `Settings`, not with a seed alone."""
+
+
+class PositionedCmaEsSampler(Positioned, CmaEsSampler):
     """CMA-ES whose random numbers depend on a trial's position, not on its number.
 
     Optuna adds the trial's number to its seed, and an interrupted trial takes a number though its
     retry repeats it; the position counts both as one.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        position: int,
-        popsize: int | None,
-        start: dict[str, float] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(
-            x0=start,
-            seed=_stream(seed, position),
-            popsize=popsize,
+            x0=settings.start,
+            seed=settings.stream,
+            popsize=settings.population,
             warn_independent_sampling=False,
         )
-        self._position = position
+        self._position = settings.position
 
     def sample_relative(
         self,
@@ -101,7 +126,7 @@ else:
     _GASampler = BaseGASampler
 
 
-class _PositionedGA(_GASampler):
+class _PositionedGA(Positioned, _GASampler):
     """What is common to NSGA-II and NSGA-III here.
 
     The first generation is drawn around the middle of the ranges, as that of CMA-ES is; Optuna
@@ -110,18 +135,18 @@ class _PositionedGA(_GASampler):
     leaves them out of.
     """
 
-    def __init__(self, *, seed: int, position: int, population_size: int, alone: bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         lone: dict[str, Any] = {
             "crossover": BLXAlphaCrossover(),
             "crossover_prob": 1.0,
             "mutation_prob": 0.1,
         }
         super().__init__(
-            seed=_stream(seed, position),
-            population_size=population_size,
-            **(lone if alone else {}),
+            seed=settings.stream,
+            population_size=settings.population or _POPULATION,
+            **(lone if settings.alone else {}),
         )
-        self._first_draws = np.random.default_rng([seed, position])
+        self._first_draws = np.random.default_rng([settings.seed, settings.position])
         self._has_parents = False
 
     def sample_relative(
@@ -180,16 +205,18 @@ def make_sampler(
         start: where CMA-ES begins; None: in the middle of the ranges.
         alone: is there one parameter only?
     """
+    settings = Settings(spec.seed, position, spec.population, start, alone)
+    module, _, name = spec.row.kind.partition(":")
+    kind = getattr(import_module(module), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
-        if spec.name == "cmaes":
-            return PositionedCmaEsSampler(
-                seed=spec.seed, position=position, popsize=spec.population, start=start
-            )
-        kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
-        size = spec.population or 50
-        return kind(seed=spec.seed, position=position, population_size=size, alone=alone)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        made: BaseSampler = (
+            kind(settings)
+            if issubclass(kind, Positioned)
+            else kind(seed=settings.stream, **spec.row.options)
+        )
+    return made
 
 
 def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
@@ -204,8 +231,3 @@ def _with_idle(trial: FrozenTrial) -> FrozenTrial:
     found = copy.copy(trial)
     found.params = {**trial.params, _IDLE: trial.system_attrs[_IDLE]}
     return found
-
-
-def _stream(seed: int, position: int) -> int:
-    """A seed of its own for each position, below 2**31 as cmaes wants it."""
-    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0]) % (2**31 - 1)

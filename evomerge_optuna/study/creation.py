@@ -171,8 +171,8 @@ def _exists_already(store: Store, name: str) -> StudyExistsError:
 def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
     """Parameters to begin with, by what they are."""
     first = {space.baseline_name: space.baseline()}
-    if spec.sampler.name == "cmaes":
-        return first  # it has no population that others could enter
+    if not spec.sampler.row.learns_from_others:
+        return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 
 
