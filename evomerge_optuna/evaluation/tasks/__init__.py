@@ -26,9 +26,10 @@ from evomerge_optuna.spec import (
 
 __all__ = ["Outcome", "TaskRunner", "Tasks", "runners"]
 
-Tasks = Mapping[str, TaskRunner[Any]]  # by their names in the spec
+AnyRunner = TaskRunner[Any]
+Tasks = Mapping[str, AnyRunner]  # by their names in the spec
 
-_RUNNERS: dict[type[Task], type[TaskRunner[Any]]] = {
+_RUNNERS: dict[type[Task], type[AnyRunner]] = {
     GenerateTask: GenerateRunner,
     ChoiceTask: ChoiceRunner,
     PerplexityTask: PerplexityRunner,
