@@ -90,3 +90,6 @@ class VqaRunner(TaskRunner[VqaTask]):
             )
             for place, row in load_rows(source, where)
         ]
+
+
+RUNNER = VqaRunner
