@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optuna.trial import FrozenTrial
 
@@ -12,7 +11,6 @@ from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import RECIPE_FILE, model_card
 from evomerge_optuna.study.result import as_scored, result_of
@@ -41,6 +39,8 @@ def export(
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: it is not the model that was scored, or the disk is full.
     """
+    # Imported here: mergekit and torch take seconds.
+    from evomerge_optuna.merging.recipe_merger import write_recipe
     from evomerge_optuna.models.saved_form import write_saved_form
     from evomerge_optuna.report.asking import ask_both
 
@@ -72,35 +72,6 @@ def export(
         card = model_card(merge_study, trial, digest, remarks)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
-
-
-def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
-    """Writes a recipe's checkpoint and returns its digest, which is that of the mergers.
-
-    Raises:
-        CandidateError: it cannot be built.
-        OSError: a file cannot be read or written.
-    """
-    if recipe.vision is None:
-        return _write_text(recipe, folder, device)
-    from evomerge_optuna.families.vision_language.checkpoint import write_whole
-    from evomerge_optuna.merging.plan import mergekit_errors
-
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as text:
-        digest = _write_text(recipe, Path(text), device)
-        with mergekit_errors(folder):
-            return write_whole(recipe.vision, Path(text), digest, folder)
-
-
-def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
-    # Imported here: mergekit and torch take seconds.
-    if isinstance(recipe, StackRecipe):
-        from evomerge_optuna.merging.folding import write_stack
-
-        return write_stack(recipe, folder, device)
-    from evomerge_optuna.merging.checkpoint import write_checkpoint
-
-    return write_checkpoint(recipe, folder, device)
 
 
 def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:
