@@ -29,9 +29,10 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.families.preflight import preflight
+from evomerge_optuna.families import check_models
 from evomerge_optuna.home import home
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spaces.of_spec import make_space
@@ -215,7 +216,7 @@ def finish(process: "subprocess.Popen[bytes]", name: str) -> tuple[float, float]
 
 def best_uniform(spec: StudySpec) -> float:
     """The best score on search of merges that give all models the same weight and density."""
-    space = make_space(spec, preflight(spec).layers)
+    space = make_space(spec, check_models(spec, OpenedModels(spec.model_ids())).layers)
     builder, evaluator = candidate_builder(spec.evaluation), Evaluator(spec)
     scores = []
     for weight in UNIFORM_WEIGHTS:

@@ -22,7 +22,7 @@ from evomerge_optuna.errors import EvomergeError
 @json_option
 def study_list(storage: str | None, as_json: bool) -> None:
     """List the studies."""
-    from evomerge_optuna.report.tables import studies_json, studies_table
+    from evomerge_optuna.report.study_list import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
     summaries = list_studies(open_to_read(storage), say=partial(click.echo, err=True))
@@ -183,18 +183,16 @@ def study_compare(
 def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     """Write a trial's model to the new folder OUT."""
     from evomerge_optuna.report.export import export
-    from evomerge_optuna.results.final import FINALISTS, choose_trial, without_dev_score
+    from evomerge_optuna.report.outcome import choice_remark
+    from evomerge_optuna.results.final import choose_trial
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_storage(storage), name)
     chosen = choose_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
-    if trial == "best" and without_dev_score(merge_study):
-        say(
-            f"It is the best on search; study test {name} scores the best {FINALISTS} on dev, "
-            "which then decides",
-        )
+    if remark := choice_remark(merge_study, trial):
+        say(remark)
 
 
 @click.command("figure")

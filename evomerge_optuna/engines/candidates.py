@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from evomerge_optuna.engines.base import Candidate
 from evomerge_optuna.engines.transformers import TransformersEngine
+from evomerge_optuna.families import family_of_host
+from evomerge_optuna.families.base import Host
 from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.loading import in_dtype, torch_device
 from evomerge_optuna.recipes.recipe import Recipe
@@ -13,7 +15,6 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
     from evomerge_optuna.merging.stacked import StackedModels
 
 
@@ -31,22 +32,22 @@ class Builder:
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
-        self._host: HostInMemory | None = None
+        self._host: Host | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         if isinstance(recipe, StackRecipe):
             self._stacked.load(recipe, layers_of)
         else:
             self._merged.load(recipe)
-        if recipe.vision is not None:
-            self._host_of(recipe.vision)
+        if recipe.host is not None:
+            self._host_of(recipe.host)
 
     def build(self, recipe: Recipe) -> Candidate:
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
-        if recipe.vision is not None:
-            merged = self._completed(recipe.vision, merged)
+        if recipe.host is not None:
+            merged = self._completed(recipe.host, merged)
         model = merged.model
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
@@ -68,11 +69,10 @@ class Builder:
         digest = host.digest(merged.digest)
         return Merged(host.model, host.processor.tokenizer, digest, host.processor)
 
-    def _host_of(self, name: str) -> "HostInMemory":
-        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
-
+    def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:
-            self._host = HostInMemory(name, torch_device(self._spec.device))
+            family, device = family_of_host(name), torch_device(self._spec.device)
+            self._host = family.host(name, device)
         return self._host
 
     @cached_property

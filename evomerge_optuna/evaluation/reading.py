@@ -13,8 +13,8 @@ from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import check_chat
 from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
-from evomerge_optuna.families.vision_language.text_part import is_vision_language
-from evomerge_optuna.models.catalog import load_config, load_processor, load_tokenizer
+from evomerge_optuna.families import family_of
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask, Prompted
@@ -40,9 +40,9 @@ def reader_of(key: str, model: str) -> NamedReader:
     Raises:
         SpecError: its configuration, its tokenizer or its processor cannot be read.
     """
-    config, tokenizer = load_config(model, key), load_tokenizer(model, key)
-    processor = load_processor(model, key) if is_vision_language(config) else None
-    return NamedReader(key, model, Reader(tokenizer, positions(config), processor))
+    found = OpenedModel(model, key)
+    processor = family_of(found).processor(found)
+    return NamedReader(key, model, Reader(found.tokenizer, positions(found.config), processor))
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedModel
 
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
 from evomerge_optuna.merging.stack_sources import StackSources, stack_digest, stack_ends
@@ -78,7 +78,7 @@ class FoldedStack:
                     plan_merge(recipe.merges[own]).write_files_beside_weights(Path(merge))
                     _copy_tokenizer(Path(merge), folder)
             else:
-                _copy_tokenizer(text_folder(own), folder)
+                _copy_tokenizer(merged_folder(own), folder)
             ends = stack_ends(recipe, self._sources)
             if ends.eos_token_id != self._models[own].generation_config.eos_token_id:
                 ends.save_pretrained(folder)

@@ -25,12 +25,12 @@ class ModelFacts:
         loaded_in: the dtype that a model's configuration names, by the model's key in the spec; it
             is loaded in that, however it is stored.
         tokens: in the first model's vocabulary, and in the union of all where a merge has that.
-        vision: bytes of the vision tower and projector that every candidate has.
+        kept: bytes of the tensors that are not merged, which every candidate has.
     """
 
     loaded_in: Mapping[str, str | None] = field(default_factory=dict)
     tokens: tuple[int, int] | None = None
-    vision: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def plan_memory(
     copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
     return replace(
         needs,
-        required=needs.required + copied + facts.vision,
-        export=needs.export + facts.vision,
+        required=needs.required + copied + facts.kept,
+        export=needs.export + facts.kept,
     )
 
 

@@ -20,7 +20,7 @@ from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.mergekit_internals import (
     close_model_files,
@@ -173,7 +173,7 @@ def structure(recipe: MergeRecipe) -> str:
 
 def located(recipe: MergeRecipe) -> MergeRecipe:
     """The recipe as mergekit reads it: a local folder for every text part and a union tokenizer."""
-    found = recipe.located(lambda model: str(text_folder(model)))
+    found = recipe.located(lambda model: str(merged_folder(model)))
     if found.configuration.get("tokenizer_source") != "union":
         return found
     base = found.configuration.get("base_model")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evomerge_optuna.families.vision_language.checkpoint import write_whole
+from evomerge_optuna.families import family_of_host
 from evomerge_optuna.merging.folding import StackMerger
 from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.mergekit_merger import MergekitMerger
@@ -68,12 +68,13 @@ def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
         OSError: the machine's fault: a file cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.vision is None:
+    if recipe.host is None:
         return _write(recipe, folder, device)
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as text:
-        digest = _write(recipe, Path(text), device)
+    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as merged:
+        digest = _write(recipe, Path(merged), device)
         with mergekit_errors(folder):
-            return write_whole(recipe.vision, Path(text), digest, folder)
+            family = family_of_host(recipe.host)
+            return family.write_whole(recipe.host, Path(merged), digest, folder)
 
 
 def _write(recipe: Recipe, folder: Path, device: str) -> str:

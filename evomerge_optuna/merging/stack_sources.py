@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.ends import with_united_ends
@@ -83,7 +83,7 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
         NotFiniteError: it has NaN or infinite weights.
         OSError: a file cannot be read.
     """
-    model, tokenizer = load_model(text_folder(name), device)
+    model, tokenizer = load_model(merged_folder(name), device)
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
     # Not model.to, by which rotary frequencies would be rounded, too.
     return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, digest)

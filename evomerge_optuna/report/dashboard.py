@@ -12,12 +12,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FrozenTrial
-from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
-from optuna_dashboard._note import note_ver_key, split_body
 
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.dashboard_notes import save_first_note, save_study_note
 from evomerge_optuna.report.figures import (
     path_figure,
     scores_figure,
@@ -42,20 +41,17 @@ def describe_study(merge_study: MergeStudy) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.target for objective in merge_study.spec.objectives])
-        for name, figure in study_figures(merge_study).items():
-            save_plotly_graph_object(study, figure, graph_object_id=name)
-    save_note(study, study_note(merge_study))
+        if figures := study_figures(merge_study):
+            from optuna_dashboard import save_plotly_graph_object  # imports sklearn: a second
+
+            for name, figure in figures.items():
+                save_plotly_graph_object(study, figure, graph_object_id=name)
+    save_study_note(study, study_note(merge_study))
 
 
 def describe_trial(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> None:
-    """Writes a finished trial's note, once; see `trial_note`.
-
-    As save_note does it, which reads all notes of the study twice: after so many trials as many.
-    """
-    storage, study_id = merge_study.study._storage, merge_study.study._study_id
-    text = split_body(trial_note(merge_study, trial, before), trial._trial_id)
-    for key, part in {**text, note_ver_key(trial._trial_id): 1}.items():
-        storage.set_study_system_attr(study_id, key, part)
+    """Writes a finished trial's note, once; see `trial_note`."""
+    save_first_note(merge_study.study, trial, trial_note(merge_study, trial, before))
 
 
 class PageUpdates:
@@ -138,6 +134,8 @@ def serve(
     Raises:
         EvomergeError: the address cannot be bound.
     """
+    from optuna_dashboard import wsgi
+
     # Optuna caches finished trials for its own studies alone; the page asks for them every 10 s.
     cached = get_storage(store.rdb)
     application = wsgi(cached, artifact_store=store.artifacts)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.report.columns import table_with
 from evomerge_optuna.report.gap import Gap, gaps
 from evomerge_optuna.report.numbers import (
     show_number,
@@ -18,6 +19,7 @@ from evomerge_optuna.report.numbers import (
     show_score_and_n,
     worth_showing,
 )
+from evomerge_optuna.report.study_list import studies_json
 from evomerge_optuna.results.compare import Comparison
 from evomerge_optuna.results.final import (
     FinalScores,
@@ -28,31 +30,10 @@ from evomerge_optuna.results.final import (
 from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.studies import ERROR, MergeStudy, StudySummary, summarize
+from evomerge_optuna.study.studies import ERROR, MergeStudy, summarize
 from evomerge_optuna.study.trials import BASELINE, STOPPED
 
 SHOWN_TRIALS = 5
-
-
-def studies_table(summaries: Sequence[StudySummary]) -> Table:
-    table = _table("study", "stage", "objective", "trials", "best", "started")
-    for s in summaries:
-        table.add_row(
-            escape(s.name),
-            s.stage,
-            s.objective,
-            f"{s.trials}/{s.wanted}",
-            "-" if s.best is None else f"{s.best:.4g}",
-            "-" if s.started is None else f"{s.started:%Y-%m-%d %H:%M}",
-        )
-    return table
-
-
-def studies_json(summaries: Sequence[StudySummary]) -> list[dict[str, Any]]:
-    return [
-        {**asdict(s), "started": None if s.started is None else s.started.isoformat()}
-        for s in summaries
-    ]
 
 
 def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
@@ -60,7 +41,7 @@ def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
     target = spec.objective.target
     by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
     shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
-    table = _table("model", *(_split_title(split, scores) for split, scores in shown.items()))
+    table = table_with("model", *(_split_title(split, scores) for split, scores in shown.items()))
     table.title = f"{escape(spec.study)}: {target} with 95% intervals"
     for row in rows:
         cells = [show_score(scores[row.name], target) for scores in shown.values()]
@@ -87,7 +68,7 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
 
 def evaluation_table(model: str, evaluation: Evaluation) -> Table:
     """Every metric of a model on one split, with 95% intervals."""
-    table = _table("metric", "n", f"score on {evaluation.split}")
+    table = table_with("metric", "n", f"score on {evaluation.split}")
     table.title = escape(model)
     for metric, score in worth_showing(evaluation.scores).items():
         table.add_row(metric, str(score.n), show_score(score, metric))
@@ -110,7 +91,7 @@ def study_table(merge_study: MergeStudy) -> Table:
     spec, front = merge_study.spec, merge_study.front()
     several = len(spec.objectives) > 1
     titles = [o.target if o.is_cost else f"{o.target} (search)" for o in spec.objectives]
-    table = _table("trial", *titles, "sha256")
+    table = table_with("trial", *titles, "sha256")
     middle = knee(merge_study, front).number if several and front else None
     chosen = choice(merge_study) if is_chosen_on_dev(merge_study) else None
 
@@ -189,32 +170,25 @@ def _finite(found: Score | Gap) -> dict[str, Any]:
     }
 
 
-def _table(*columns: str) -> Table:
-    table = Table()
-    for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if index == 0 else "right")
-    return table
-
-
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Test scores, paired tests, and, for several objectives, hypervolumes."""
     target = comparison.target
-    tested = _table("model", f"{target} on test")
+    tested = table_with("model", f"{target} on test")
     tested.title = "Test scores with 95% intervals, as far as study test has made them"
     for row in comparison.tested:
         tested.add_row(escape(row.name), show_score_and_n(row.scores.get(target), target))
-    paired = _table("on the same problems", "only the first right", "only the second", "p")
+    paired = table_with("on the same problems", "only the first right", "only the second", "p")
     paired.title = "Exact binomial test of the problems on which two differ (McNemar)"
     for pair in comparison.paired:
         names = f"{pair.first} / {pair.second}"
         paired.add_row(escape(names), str(pair.only_first), str(pair.only_second), f"{pair.p:.2g}")
-    searched = _table("study", "trials", "minutes", f"best {target} on search")
+    searched = table_with("study", "trials", "minutes", f"best {target} on search")
     for name, progress in comparison.progress.items():
         if progress.best:
             minutes = f"{progress.seconds[-1] / 60:.1f}"
             best = show_number(progress.best[-1], target)
             searched.add_row(escape(name), str(progress.trials[-1]), minutes, best)
-    volumes = _table("study", "hypervolume")
+    volumes = table_with("study", "hypervolume")
     for name, volume in comparison.hypervolumes.items():
         volumes.add_row(escape(name), f"{volume:.4g}")
     return [table for table in (searched, tested, paired, volumes) if table.row_count]

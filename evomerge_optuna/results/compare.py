@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
-from scipy.stats import binomtest
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
@@ -104,6 +103,8 @@ def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
 
 def pair(a: Contender, b: Contender) -> Paired | None:
     """The exact binomial test of two models; None where problems or their scoring differ."""
+    from scipy.stats import binomtest  # takes longer to import than all of Optuna
+
     if (a.problems, a.task) != (b.problems, b.task):
         return None
     if not a.marks or len(a.marks) != len(b.marks):

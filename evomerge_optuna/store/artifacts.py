@@ -5,13 +5,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import optuna
-from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, upload_artifact
 
 from evomerge_optuna.errors import StorageError, UsageError
 from evomerge_optuna.store.urls import has_password, without_user
@@ -32,9 +32,14 @@ class Artifacts:
     Every method raises StorageError where the folder or the service cannot be used.
     """
 
-    def __init__(self, place: str, store: "ArtifactStore") -> None:
+    def __init__(self, place: str, make: "Callable[[], ArtifactStore]") -> None:
         self._place = place
-        self._store = store
+        self._make = make
+
+    @cached_property
+    def _store(self) -> "ArtifactStore":
+        """Made when it is first used: Optuna imports boto3 with it, whatever is stored where."""
+        return self._make()
 
     def __str__(self) -> str:
         return self._place
@@ -71,6 +76,8 @@ class Artifacts:
         self, owner: optuna.Trial | optuna.Study, name: str, content: str, mimetype: str
     ) -> None:
         """Attaches a text file to a running trial or to a study."""
+        from optuna.artifacts import upload_artifact
+
         with (
             _told("the folder of temporary files (TMPDIR)"),
             tempfile.TemporaryDirectory() as folder,
@@ -111,7 +118,13 @@ def open_artifacts(default: Path) -> Artifacts:
     folder = Path(place).expanduser().absolute()
     with _told(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-    return Artifacts(str(folder), FileSystemArtifactStore(folder))
+
+    def make() -> "ArtifactStore":
+        from optuna.artifacts import FileSystemArtifactStore
+
+        return FileSystemArtifactStore(folder)
+
+    return Artifacts(str(folder), make)
 
 
 def _open_bucket(bucket: str) -> Artifacts:
@@ -122,6 +135,8 @@ def _open_bucket(bucket: str) -> Artifacts:
         )
     if not _BUCKET.fullmatch(bucket):  # not shown: it might hold a secret, in the wrong place
         raise UsageError(f"{ARTIFACTS_VARIABLE}: that is no name of a bucket; write s3://BUCKET")
+    from optuna.artifacts import Boto3ArtifactStore
+
     try:
         import boto3
         from botocore.config import Config
@@ -138,7 +153,7 @@ def _open_bucket(bucket: str) -> Artifacts:
                 f"{_S3}{bucket}: AWS_ENDPOINT_URL is no URL; write http://HOST:PORT"
             ) from error
         client.head_bucket(Bucket=bucket)
-    return Artifacts(_S3 + bucket, Boto3ArtifactStore(bucket, client))
+    return Artifacts(_S3 + bucket, lambda: Boto3ArtifactStore(bucket, client))
 
 
 @contextmanager

@@ -4,11 +4,9 @@ test` scores."""
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import StorageError
@@ -65,8 +63,9 @@ def stored_answers(merge_study: MergeStudy, identity: str, split: str) -> Rows |
     start, end = _final_file(split, identity)
     for name, artifact in attached(study._storage.get_study_system_attrs(study._study_id)):
         if name.startswith(start) and name.endswith(end):
-            with suppress(ArtifactNotFound, ValueError):
-                return _read(merge_study, artifact)
+            rows = _read(merge_study, artifact)
+            if rows is not None:
+                return rows
     for trial in merge_study.trials():
         if trial.user_attrs.get(RESULT, {}).get("recipe") == identity:
             found = answers_of_trial(merge_study, trial, split)
@@ -91,8 +90,9 @@ def answers_of_trial(merge_study: MergeStudy, trial: FrozenTrial, split: str) ->
     """
     for name, artifact in attached(trial.system_attrs):
         if name == _TRIAL_FILES.get(split):
-            with suppress(ArtifactNotFound, ValueError):
-                return _read(merge_study, artifact)
+            rows = _read(merge_study, artifact)
+            if rows is not None:
+                return rows
     return None
 
 
@@ -122,9 +122,15 @@ def _final_file(split: str, identity: str) -> tuple[str, str]:
     return f"answers-{split}-", f"-{identity[:12]}.jsonl"
 
 
-def _read(merge_study: MergeStudy, artifact: str) -> Rows:
-    with merge_study.store.artifacts.open_reader(artifact) as file:
-        content = file.read()
+def _read(merge_study: MergeStudy, artifact: str) -> Rows | None:
+    """The rows of an artifact; None where it is not there any more."""
+    from optuna.artifacts.exceptions import ArtifactNotFound  # imports boto3
+
+    try:
+        with merge_study.store.artifacts.open_reader(artifact) as file:
+            content = file.read()
+    except (ArtifactNotFound, ValueError):  # the latter: of a path, not an id
+        return None
     try:
         return [json.loads(line) for line in content.splitlines()]
     except ValueError as error:

@@ -1,6 +1,6 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -12,8 +12,10 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.families.preflight import Architecture, preflight, with_vision
+from evomerge_optuna.families import check_models, family_of, with_host
+from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
+from evomerge_optuna.models.opened import OpenedModel, OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.parameter import ParameterSpace
@@ -60,9 +62,11 @@ def create_study(
     """
     if exists(store, spec.study):
         raise _exists_already(store, spec.study)
-    spec = with_vision(with_merged(store, spec))
+    spec = with_merged(store, spec)
+    models = OpenedModels(spec.model_ids())
+    spec = with_host(spec, models)
     code = fingerprint_code(spec)
-    architecture = preflight(spec)
+    architecture = check_models(spec, models)
     check_image_tasks(spec)
     tasks = runners(spec.tasks)
     _check_languages(spec)
@@ -85,8 +89,8 @@ def create_study(
         say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
-    say(_memory_plan(spec, architecture))
-    for line in _check_weights(spec, space):
+    say(_memory_plan(spec, models, architecture))
+    for line in _check_weights(spec, models, space):
         say(line)
     warm = _warm_starts(store, spec, space)
     identity = new_identity()
@@ -177,8 +181,8 @@ def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, di
 
     A merge of such a model alone has the first model's configuration, and so is another one.
     """
-    if not isinstance(space, ParameterSpace) or space.spec.vision is not None:
-        return {}  # with the vision of another model it has that one's configuration, too
+    if not isinstance(space, ParameterSpace) or space.spec.host is not None:
+        return {}  # in another model it has that one's configuration, too
     merge = space.recipe(space.baseline())
     return {
         f"source {alias}": {
@@ -228,29 +232,32 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
             )
 
 
-def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
+def _memory_plan(
+    spec: StudySpec, models: Mapping[str, OpenedModel], architecture: Architecture
+) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
-    from evomerge_optuna.families.headers import merged_headers, size_not_merged
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
     from evomerge_optuna.models.loading import torch_device
 
-    headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
-    vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
+    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
+    host = None if spec.host_key is None else models[spec.host_key]
     facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
-        vision=sum(size_not_merged(model, key) for model, key in vision.items()),
+        kept=0 if host is None else family_of(host).kept_size(host),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 
 
-def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:
+def _check_weights(
+    spec: StudySpec, models: Mapping[str, OpenedModel], space: SearchSpace
+) -> list[str]:
     """Refuses weights that cannot be merged; what is worth a remark, a line each."""
     from evomerge_optuna.families.weights import check_weights
     from evomerge_optuna.merging.check import check_merge  # imports torch
 
-    check_weights(spec)
+    check_weights(spec, models)
     recipe = space.recipe(space.baseline())  # all others read the same
     merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
     return [line for merge in merges for line in check_merge(merge)]

@@ -8,7 +8,6 @@ from datetime import date, datetime
 from functools import cached_property
 
 import optuna
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import (
@@ -187,8 +186,7 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     Raises:
         StudyChangedError: naming every other key that differs.
     """
-    if given.vision is None:
-        given = given.model_copy(update={"vision": stored.spec.vision})
+    given = given.with_host_of(stored.spec)
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
     same = {"dtype": stored.spec.evaluation.dtype}
@@ -276,6 +274,8 @@ def delete_study(store: Store, name: str) -> None:
         StudyBusyError: a process works on it.
         StorageError: an artifact cannot be removed; the study is still there.
     """
+    from optuna.artifacts.exceptions import ArtifactNotFound  # imports boto3
+
     with hold(store.locks, name):
         try:
             study = optuna.load_study(study_name=name, storage=store.rdb)

@@ -15,7 +15,6 @@ from huggingface_hub.utils import (
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.headers import merged_headers
 from evomerge_optuna.machine import Machine
 from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
@@ -23,6 +22,7 @@ from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StudySpec, parse_spec
+from tests.checked import merged_headers
 from tests.conftest import LAYERS, SpecMaker
 
 GB = 10**9
@@ -182,7 +182,7 @@ def test_dtypes_that_differ_by_tensor(of_7b: Any) -> None:
 def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
     spec, headers = of_7b()
     plain = plan_memory(spec, headers, False)
-    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), vision=GB))
+    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), kept=GB))
     assert found.export == plain.export + 2 * 2 * 1000 * 4096 + GB
     assert found.required > plain.required + GB
 

@@ -254,7 +254,7 @@ def test_problems_meet_whatever_their_order(content: dict[str, Any]) -> None:
 
 
 def test_an_evaluator_remarks(content: dict[str, Any], tiny: Path) -> None:
-    from evomerge_optuna.families.loading import load_checkpoint
+    from evomerge_optuna.families import load_checkpoint
 
     content["tasks"]["words_on"]["stop"] = ["word"]
     model, tokenizer, _ = load_checkpoint(tiny / "a", "cpu", None)

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import load_config, local_folder
-from evomerge_optuna.models.ends import (
-    read_json,
-)
+from evomerge_optuna.models.catalog import load_config
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.shards import read_tensors, write_tensors
 
@@ -73,15 +70,12 @@ def text_config(config: "PretrainedConfig", key: str) -> "PretrainedConfig":
     return CONFIG_MAPPING[kind].from_dict(content)
 
 
-def text_folder(model: str) -> Path:
-    """A folder with a model's text part; a text model's own. Written once and kept.
+def text_folder(folder: Path) -> Path:
+    """The folder with the text part of a vision-language checkpoint, written once and kept.
 
     Raises:
-        SpecError: see `text_config`, or the model cannot be had.
+        SpecError: see `text_config`.
     """
-    folder = local_folder(model)
-    if read_json(folder / "config.json").get("model_type") not in VISION_MODELS:
-        return folder
     found = fingerprint(folder)
     whole = f"{found.config}{found.weights}{found.tokenizer}"
     key = hashlib.sha256(whole.encode()).hexdigest()[:32]
