@@ -23,7 +23,8 @@ from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
