@@ -75,17 +75,13 @@ class HarnessTask:
         return self.aggregate is lm_eval.api.metrics.mean
 
     @property
-<<<<<<< HEAD
     def better(self) -> Better | None:
         """Which values of the metric are better, where the task declares it."""
         is_high: bool | None = self._task.higher_is_better().get(self._spec.metric)
         return None if is_high is None else "high" if is_high else "low"
 
     @property
-    def aggregate(self) -> Callable[[list[Any]], Any]:
-=======
     def aggregate(self) -> Aggregation:
->>>>>>> main
         """Makes the metric of the documents' values."""
         found: Aggregation = self._task.aggregation()[self._spec.metric]
         return found

@@ -4,15 +4,9 @@ import math
 from dataclasses import dataclass
 
 from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
-<<<<<<< HEAD
 from evomerge_optuna.report.numbers import show_number
-from evomerge_optuna.results.final import FinalScores
-from evomerge_optuna.spec import Metric, Objective
-=======
-from evomerge_optuna.report.numbers import is_share, show_number
 from evomerge_optuna.results.final_scores import FinalScores
-from evomerge_optuna.spec import Objective
->>>>>>> main
+from evomerge_optuna.spec import Metric, Objective
 
 _UNLIKELY = 0.05
 

@@ -13,15 +13,9 @@ from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
-<<<<<<< HEAD
-from evomerge_optuna.results.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
-from evomerge_optuna.results.front import knee
-from evomerge_optuna.spec import SPLITS, StudySpec
-=======
 from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS
->>>>>>> main
+from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import BASELINE, ERROR, RECIPE, STOPPED

@@ -46,14 +46,9 @@ def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
 
 
 def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
-<<<<<<< HEAD
-    """The scores of all contestants; the last one's gap between search and the other splits."""
+    """The scores of all models; the last one's gap between search and the other splits."""
     objective = spec.objective
     gap = gaps(objective, spec.metric(objective.target), rows[-1]) if rows else []
-=======
-    """The scores of all models; the last one's gap between search and the other splits."""
-    gap = gaps(spec.objective, rows[-1]) if rows else []
->>>>>>> main
     return {
         "study": spec.study,
         "objective": objective.target,

@@ -74,16 +74,12 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
     def is_mean(self) -> bool:
         return self._harness.is_mean
 
-<<<<<<< HEAD
     def better(self, metric: Metric) -> Better | None:
         if metric.name != self.task.metric:
             return metric.better
         return self._harness.better or metric.better
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
-=======
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
->>>>>>> main
         text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
         return Problem(text, content=self._harness.question(row) or text)
 
