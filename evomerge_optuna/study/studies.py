@@ -1,6 +1,7 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
 import difflib
+import shlex
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -60,7 +61,13 @@ class MergeStudy:
 
     @property
     def name(self) -> str:
+        """The database's name of it, which may have been changed in the dashboard."""
         return self.study.study_name
+
+    @property
+    def quoted_name(self) -> str:
+        """Its name as an argument in a shell."""
+        return shlex.quote(self.name)
 
     def read(self) -> Trials:
         """All trials as they are now; the methods below read them for one question each."""
