@@ -13,6 +13,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
@@ -219,17 +220,15 @@ def test_every_command_knows_its_new_name(trial: str, older: Path) -> None:
     assert "merge" not in optuna.get_all_study_names(study.store.rdb)
 
 
-def test_no_trial_is_taken_of_another_study_under_its_old_name(
+def test_no_trial_begins_in_another_study_under_its_old_name(
     make_spec: SpecMaker, home: Path
 ) -> None:
     study = create_study(open_store(), make_spec())
     run_trials(study, 1)
-    foreign = create_trial(value=1.0)  # so that samplers are shown the other trials alone
-    study.study.add_trial(foreign)
-    study.study.enqueue_trial({"a.weight.g0": 1.0})
+    study.study.add_trial(create_trial(value=1.0))  # so that samplers are shown the others alone
     trials = study.read()
     rename(study)
     other = create_study(open_store(), make_spec())
-    with pytest.raises(KeyError):
+    with pytest.raises((KeyError, StorageInternalError)):
         start_waiting_trial(study, trials)
     assert [t.state for t in other.study.get_trials()] == [TrialState.WAITING]
