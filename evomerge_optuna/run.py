@@ -12,13 +12,8 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.models.catalog import train, trained_here
-from evomerge_optuna.opening import (
-    allow_code_of,
-    check_unchanged,
-    make_or_continue,
-    open_with_models,
-)
 from evomerge_optuna.quiet import be_quiet, is_quiet
+from evomerge_optuna.ready import ready_study
 from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
 from evomerge_optuna.report.outcome import outcome_line, run_command
 from evomerge_optuna.search.loop import run_trials
@@ -28,8 +23,9 @@ from evomerge_optuna.store.faults import patience, persistently
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.renamed import following, identify, open_identified
-from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import ERROR, RESULT
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]
@@ -102,13 +98,7 @@ def run_study(
             wanted trials are done and none has a score.
     """
     _check_limits(trials=trials, workers=workers, timeout=timeout, grace=grace)
-    if isinstance(study, StudySpec):
-        opened = make_or_continue(store, study, face.say, face.train_zoo)
-    else:
-        opened = open_with_models(store, study, face.train_zoo)
-    if allow_code:
-        allow_code_of(opened.spec)
-    check_unchanged(opened, face.say)
+    opened = ready_study(store, study, face.say, face.train_zoo, allow_code)
     wanted = trials or opened.spec.trials
     run = _run_here if workers == 1 else partial(_run_with_workers, workers=workers)
     try:

@@ -146,17 +146,13 @@ class OpenedModel:
         from transformers import AutoTokenizer
 
         place, revision = self.source.tokenizer_location(self.name)
-        # Else the tokenizer's class reads the configuration again.
+        # Which transformers would read again to find the tokenizer's class.
         beside = (place, revision) == self.source.location(self.name)
+        known = self.__dict__.get("config") if beside else None
         try:
             return AutoTokenizer.from_pretrained(
-                place,
-                revision=revision,
-                trust_remote_code=False,
-                config=self.config if beside else None,
+                place, revision=revision, trust_remote_code=False, config=known
             )
-        except SpecError as error:
-            return error
         except Exception as error:
             return SpecError(
                 f"{self.key}: the tokenizer of {self.name} cannot be read: {first_line(error)}; "

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import (
     BaseGASampler,
     BaseSampler,
-    CmaEsSampler,
     NSGAIIISampler,
     NSGAIISampler,
 )
@@ -33,9 +31,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler
+from evomerge_optuna.study.schema import IDLE_COORDINATE
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 _POPULATION = 50  # of NSGA-II and NSGA-III unless the spec gives one
-_IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Positioned:
     """Marks the samplers that are made with `Settings`, not with a seed alone."""
 
 
-class PositionedCmaEsSampler(Positioned, CmaEsSampler):
+class PositionedCmaEsSampler(Positioned, OpenCmaEsSampler):
     """CMA-ES whose random numbers depend on a trial's position, not on its number.
 
     Optuna adds the trial's number to its seed, and an interrupted trial takes a number though its
@@ -76,7 +78,7 @@ class PositionedCmaEsSampler(Positioned, CmaEsSampler):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
-            x0=settings.start,
+            x0=None if settings.start is None else {**settings.start, IDLE_COORDINATE: 0.5},
             seed=settings.stream,
             popsize=settings.population,
             warn_independent_sampling=False,
@@ -93,31 +95,24 @@ class PositionedCmaEsSampler(Positioned, CmaEsSampler):
         positioned.number = self._position
         if len(search_space) != 1:
             return super().sample_relative(study, positioned, search_space)
-        if self._x0 is not None:
-            self._x0 = {**self._x0, _IDLE: 0.5}
-        plane = {**search_space, _IDLE: FloatDistribution(0, 1)}
+        plane = {**search_space, IDLE_COORDINATE: FloatDistribution(0, 1)}
         drawn = super().sample_relative(study, positioned, plane)
-        if _IDLE in drawn:
-            study._storage.set_trial_system_attr(trial._trial_id, _IDLE, drawn.pop(_IDLE))
+        if IDLE_COORDINATE in drawn:
+            idle = drawn.pop(IDLE_COORDINATE)
+            self.set_attribute(study, trial, IDLE_COORDINATE, idle)
         return drawn
 
-    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
-        """The trials of a generation, with the second coordinate of a lone parameter."""
-        return [_with_idle(trial) for trial in super()._get_solution_trials(trials, generation)]
+    def as_drawn(self, trial: FrozenTrial) -> FrozenTrial:
+        """With the second coordinate of a lone parameter."""
+        if IDLE_COORDINATE not in trial.system_attrs:
+            return trial
+        found = copy.copy(trial)
+        found.params = {**trial.params, IDLE_COORDINATE: trial.system_attrs[IDLE_COORDINATE]}
+        return found
 
-    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        """The state of the latest generation; Optuna takes that of the latest trial.
-
-        Among many workers the repeat of an old trial may be the latest. Nor does Optuna look what
-        it unpickles, though who may write to the database could write anything.
-        """
-        first = f"{self._attr_key_optimizer}:0"
-        carriers = [t.system_attrs for t in completed_trials if first in t.system_attrs]
-        if not carriers:
-            return None
-        latest = max(carriers, key=itemgetter(self._attr_key_generation))
-        parts = {k: v for k, v in latest.items() if k.startswith(self._attr_key_optimizer)}
-        return restore(self._concat_optimizer_attrs(parts))
+    def restore(self, state: str) -> "CMA":
+        """Not as Optuna does it: who may write to the database could write any pickle."""
+        return restore(state)
 
 
 if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
@@ -217,17 +212,3 @@ def make_sampler(
             else kind(seed=settings.stream, **spec.row.options)
         )
     return made
-
-
-def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """The system attributes in which a sampler keeps its state and a trial's generation."""
-    kept = trial.system_attrs.items()
-    return {k: v for k, v in kept if k.startswith("cma:") or k.endswith(":generation")}
-
-
-def _with_idle(trial: FrozenTrial) -> FrozenTrial:
-    if _IDLE not in trial.system_attrs:
-        return trial
-    found = copy.copy(trial)
-    found.params = {**trial.params, _IDLE: trial.system_attrs[_IDLE]}
-    return found

@@ -20,8 +20,6 @@ from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import SPLITS, StudySpec
 
-PROMPTS = "prompts"  # study attribute
-
 
 def prompts_of(
     spec: StudySpec, space: SearchSpace, tasks: Tasks, models: OpenedModels, day: date | None

@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 from evomerge_optuna.errors import StudyChangedError
 from evomerge_optuna.evaluation.data import fingerprint_data
-from evomerge_optuna.evaluation.tasks import Tasks, runners
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.spec import LMEvalTask, StudySpec
 from evomerge_optuna.study.foreign import named
-from evomerge_optuna.study.prompts import PROMPTS, prompts_of
-from evomerge_optuna.study.studies import DATA, FINGERPRINTS, VERSIONS, MergeStudy
+from evomerge_optuna.study.prompts import prompts_of
+from evomerge_optuna.study.schema import DATA, FINGERPRINTS, PROMPTS, VERSIONS
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.versions import engine_versions
 
 
@@ -28,10 +29,10 @@ def check_unchanged(merge_study: MergeStudy, say: Callable[[str], None]) -> None
     """
     merge_study.tasks = runners(merge_study.spec.tasks)
     models = OpenedModels(merge_study.spec.model_ids())
-    check_files_unchanged(merge_study, models)
+    _check_files(merge_study, models)
     if foreign := named(merge_study.read().foreign):
         say(foreign)
-    check_prompts_unchanged(merge_study, models)
+    _check_prompts(merge_study, models)
     if changed := changed_versions(merge_study):
         say(
             f"Warning: other versions than when the study was created ({', '.join(changed)}); "
@@ -39,7 +40,7 @@ def check_unchanged(merge_study: MergeStudy, say: Callable[[str], None]) -> None
         )
 
 
-def check_files_unchanged(stored: MergeStudy, models: OpenedModels) -> None:
+def _check_files(stored: MergeStudy, models: OpenedModels) -> None:
     """Checks the files of the study's models, its problems and the code that it runs.
 
     Raises:
@@ -53,7 +54,7 @@ def check_files_unchanged(stored: MergeStudy, models: OpenedModels) -> None:
         if before[key][part] != now[key][part]
     ]
     data_before = stored.study.user_attrs[DATA]
-    data_now = data_fingerprints(stored.spec, stored.tasks)
+    data_now = fingerprint_code(stored.spec) | fingerprint_data(stored.tasks)
     changed += [
         f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
         for split in data_before
@@ -66,7 +67,7 @@ def check_files_unchanged(stored: MergeStudy, models: OpenedModels) -> None:
         )
 
 
-def check_prompts_unchanged(stored: MergeStudy, models: OpenedModels) -> None:
+def _check_prompts(stored: MergeStudy, models: OpenedModels) -> None:
     """Checks what the models are given; call it once the files are known to be the same.
 
     Raises:
@@ -100,16 +101,6 @@ def changed_versions(stored: MergeStudy) -> list[str]:
 def model_fingerprints(models: OpenedModels) -> dict[str, dict[str, str]]:
     """Hashes of every model's files, by its key in the spec."""
     return {key: asdict(model.fingerprint) for key, model in models.items()}
-
-
-def data_fingerprints(spec: StudySpec, tasks: Tasks) -> dict[str, str]:
-    """Hashes of every split's problems, and of the code that tasks run, by its place in the spec.
-
-    Raises:
-        SpecError: a split cannot be loaded, or code cannot be imported or is not allowed.
-    """
-    code = fingerprint_code(spec)
-    return fingerprint_data(tasks) | code
 
 
 def versions_of(spec: StudySpec) -> dict[str, str]:

@@ -146,6 +146,9 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         )
 
 
+RUNNER = ChoiceRunner
+
+
 def _shown(texts: tuple[str, ...]) -> str:
     return one_line(str(texts), 200)
 

@@ -85,6 +85,9 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
         return answered_text(row)
 
 
+RUNNER = GenerateRunner
+
+
 def answers(row: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
     """The right answers in a row of the data, of which there is one at least.
 

@@ -138,6 +138,9 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         ]
 
 
+RUNNER = LMEvalRunner
+
+
 def _score(values: list[Any], aggregate: Callable[[list[Any]], Any], is_mean: bool) -> Score:
     if not is_mean:
         return bootstrapped(values, lambda items: float(aggregate(list(items))))

@@ -46,6 +46,9 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
         return {"perplexity": perplexity(outcomes, f"{self.key}.data.{split}")}
 
 
+RUNNER = PerplexityRunner
+
+
 def perplexity(texts: Sequence[Likelihood], where: str) -> Score:
     """exp of the mean over texts of the negative log-likelihood per token; see PerplexityTask.
 

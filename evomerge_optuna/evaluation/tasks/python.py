@@ -46,3 +46,6 @@ class PythonRunner(TaskRunner[PythonTask]):
 
     def answered(self, row: dict[str, Any]) -> Answered:
         return Answered(row["row"], None, None, None, None, verdict_of(None, row["score"]))
+
+
+RUNNER = PythonRunner

@@ -83,3 +83,6 @@ class VqaRunner(TaskRunner[VqaTask]):
         for place, row in rows:
             row[self.task.image] = image_bytes(column(self.task.image, row, place), folder, place)
         return [self.problem(row, source.answer, place) for place, row in rows]
+
+
+RUNNER = VqaRunner
