@@ -22,8 +22,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.merging.check import check_merge
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import plan_merge
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.architectures import STACKABLE
 from evomerge_optuna.models.loading import complete_model
@@ -184,9 +185,9 @@ def check_merged(a: Path, b: Path, folder: Path) -> None:
     """Fails unless candidate and export of a merge of two models are their average."""
     recipe, wanted = a_merge(a, b), average(a, b)
     check_merge(recipe)
-    merged = ResidentMerger("cpu").merge(recipe)
+    merged = ModelInPlace(ResidentMerger("cpu")).merge(recipe)
     _assert_same(merged.model.state_dict(), wanted)
-    assert write_checkpoint(recipe, folder, "cpu") == merged.digest
+    assert write_recipe(recipe, folder, "cpu") == merged.digest
     write_saved_form(folder)
     write_older_form(folder)
     _assert_same(complete_model(AutoModelForCausalLM, folder).state_dict(), wanted)

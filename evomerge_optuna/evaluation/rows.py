@@ -1,17 +1,21 @@
 """Rows of a data set, each with its place: of a local file, the hub or the zoo."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS
-from evomerge_optuna.evaluation.tables import ENDINGS, Row, kind_of, read_table
+from evomerge_optuna.evaluation.problem import Row
+from evomerge_optuna.evaluation.tables import ENDINGS, kind_of, read_table
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import DataSource
 from evomerge_optuna.zoo.data import ZOO_DATA, ZOO_SPLITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def load_rows(source: DataSource, where: str) -> list[tuple[str, Row]]:
@@ -41,7 +45,7 @@ def _numbered(rows: Iterable[Row], source: DataSource, where: str) -> list[tuple
     return [(f"{where}: {source.path}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
-def _of_the_zoo(source: DataSource, where: str) -> list[Row]:
+def _of_the_zoo(source: DataSource, where: str) -> Sequence[Row]:
     if source.split not in ZOO_SPLITS:
         raise SpecError(f"{where}: {source.path} has the splits {', '.join(ZOO_SPLITS)}")
     return ZOO_DATA[source.path](source.split)
@@ -107,7 +111,7 @@ def _part(
     return [row for part in parts for row in splits[part.splitname][part.from_ : part.to]]
 
 
-def _undecoded(data: Any) -> Any:
+def _undecoded(data: "Dataset") -> "Dataset":
     """The data with the files of its images as they are stored."""
     import datasets
 
@@ -117,7 +121,7 @@ def _undecoded(data: Any) -> Any:
     return data
 
 
-def _load(source: DataSource, where: str) -> Any:
+def _load(source: DataSource, where: str) -> "Dataset":
     if os.path.isfile(source.path):
         raise SpecError(
             f"{where}: {source.path} has no ending of a file of data; name it as it is: "

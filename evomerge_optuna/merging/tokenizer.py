@@ -93,6 +93,5 @@ def _made(recipe: Recipe) -> "tuple[PreTrainedTokenizerBase, PretrainedConfig]":
     assert isinstance(merge, MergeRecipe)
     with TemporaryDirectory() as folder, mergekit_errors():
         plan = plan_merge(merge)
-        plan.write_tokenizer(Path(folder))
-        plan.config.save_pretrained(folder)
+        plan.write_files_beside_weights(Path(folder))
         return OpenedModel(folder, "merge").tokenizer, plan.config

@@ -13,7 +13,8 @@ from evomerge_optuna.spec import Task
 
 __all__ = ["Outcome", "TaskRunner", "Tasks", "runner_of", "runners"]
 
-Tasks = Mapping[str, TaskRunner[Any]]  # by their names in the spec
+AnyRunner = TaskRunner[Any]
+Tasks = Mapping[str, AnyRunner]  # by their names in the spec
 
 
 def runners(tasks: Mapping[str, Task]) -> Tasks:
@@ -21,7 +22,7 @@ def runners(tasks: Mapping[str, Task]) -> Tasks:
     return {name: runner_of(task.type)(name, task) for name, task in tasks.items()}
 
 
-def runner_of(kind: str) -> type[TaskRunner[Any]]:
+def runner_of(kind: str) -> type[AnyRunner]:
     """What runs the tasks of a type."""
-    found: type[TaskRunner[Any]] = import_module(f"{__name__}.{kind}").RUNNER
+    found: type[AnyRunner] = import_module(f"{__name__}.{kind}").RUNNER
     return found
