@@ -61,7 +61,8 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         print_result(study_table(shown))
         if rows := stored_final_scores(shown, best):
             print_result(final_table(shown.spec, rows))
-            print_line(gap_text(shown.spec.objective, rows[-1]))
+            objective = shown.spec.objective
+            print_line(gap_text(objective, shown.spec.metric(objective.target), rows[-1]))
 
 
 @click.command("test")
@@ -94,7 +95,7 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     spec = merge_study.spec
     print_result(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
-        print_line(gap_text(spec.objective, rows[-1]))
+        print_line(gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
             "Look at the study: evomerge-optuna dashboard\n"

@@ -18,7 +18,7 @@ from evomerge_optuna.results.final_scores import (
     stored_scores,
 )
 from evomerge_optuna.results.progress import Progress, progress_of
-from evomerge_optuna.spec import Task
+from evomerge_optuna.spec import Metric, Task
 from evomerge_optuna.study.schema import DATA
 from evomerge_optuna.study.studies import MergeStudy
 
@@ -53,6 +53,7 @@ class Comparison:
     """What `study compare` tells of studies with the same first objective."""
 
     target: str
+    metric: Metric
     progress: dict[str, Progress]
     tested: tuple[ScoredModel, ...]
     paired: tuple[Paired, ...]
@@ -80,6 +81,7 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
     others = [(s.name, t) for s in studies for c in _others(s) if (t := _tested(s, c))]
     return Comparison(
         target=target,
+        metric=studies[0].spec.metric(target),
         progress={study.name: progress_of(study) for study in studies},
         tested=(*_once(others), *best),
         paired=tuple(

@@ -15,6 +15,7 @@ from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.study.directions import unusual_directions
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
@@ -46,7 +47,9 @@ def check_space(space: SearchSpace) -> None:
         )
 
 
-def description(architecture: Architecture, space: SearchSpace) -> Iterator[str]:
+def description(
+    spec: StudySpec, tasks: Tasks, architecture: Architecture, space: SearchSpace
+) -> Iterator[str]:
     """What the models are and what is searched, and what the user should know of both."""
     layers = " + ".join(map(str, sorted({*architecture.layers.values()})))
     searched = len(space.ranges())
@@ -55,6 +58,7 @@ def description(architecture: Architecture, space: SearchSpace) -> Iterator[str]
         f"{searched} {'parameter' if searched == 1 else 'parameters'} to search"
     )
     yield from architecture.remarks
+    yield from unusual_directions(spec, tasks)
     if searched > _MANY:
         yield f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}"
 

@@ -65,7 +65,7 @@ def create_study(
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
     check_space(space)
-    for line in description(architecture, space):
+    for line in description(spec, tasks, architecture, space):
         say(line)
     say(memory_plan(spec, models, architecture))
     for line in check_all_weights(spec, models, space):
