@@ -47,7 +47,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
+    shown = open_study(open_to_read(storage), name).as_read()
     if as_json:
         print_result(study_json(shown))
         return
@@ -89,7 +89,7 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
-    chosen = find_trial(merge_study, trial)
+    chosen = find_trial(merge_study.as_read(), trial)
     rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
@@ -138,7 +138,7 @@ def study_answers(
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
+    shown = open_study(open_to_read(storage), name).as_read()
     chosen = [find_trial(shown, trial) for trial in trials]
     asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
     if wrong:
@@ -191,7 +191,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
+    merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
@@ -209,7 +209,7 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
+    merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")

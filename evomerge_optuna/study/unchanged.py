@@ -46,14 +46,14 @@ def _check_files(stored: MergeStudy, models: OpenedModels) -> None:
     Raises:
         StudyChangedError: naming every model and data split that differs.
     """
-    before, now = stored.study.user_attrs[FINGERPRINTS], model_fingerprints(models)
+    before, now = stored.attributes()[FINGERPRINTS], model_fingerprints(models)
     changed = [
         f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
         for key, model in stored.spec.model_ids().items()
         for part in before[key]
         if before[key][part] != now[key][part]
     ]
-    data_before = stored.study.user_attrs[DATA]
+    data_before = stored.attributes()[DATA]
     data_now = fingerprint_code(stored.spec) | fingerprint_data(stored.tasks)
     changed += [
         f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
@@ -73,7 +73,7 @@ def _check_prompts(stored: MergeStudy, models: OpenedModels) -> None:
     Raises:
         StudyChangedError: naming every split that is read otherwise.
     """
-    before = stored.study.user_attrs.get(PROMPTS)
+    before = stored.attributes().get(PROMPTS)
     if before is None:
         return  # of an earlier version
     now = prompts_of(stored.spec, stored.space, stored.tasks, models, stored.day)
@@ -93,7 +93,7 @@ def _check_prompts(stored: MergeStudy, models: OpenedModels) -> None:
 
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], versions_of(stored.spec)
+    before, now = stored.attributes()[VERSIONS], versions_of(stored.spec)
     known = [name for name in now if name in before]
     return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
 
