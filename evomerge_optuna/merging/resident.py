@@ -13,7 +13,8 @@ import transformers
 from mergekit.graph import Executor, Task
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
-from evomerge_optuna.merging.kernels import GeneralKernel, Inputs, Kernel, Shared, choose_kernel
+from evomerge_optuna.merging.kernel import Inputs, Kernel, Shared
+from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel
 from evomerge_optuna.merging.memory import Budget, Scratch, size_of
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.plan import (
