@@ -1,23 +1,16 @@
 """The Python interface: what `study create`, `study run` and `study export` do, for scripts."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.models.catalog import train, trained_here
-from evomerge_optuna.opening import (
-    allow_code_of,
-    check_unchanged,
-    make_or_continue,
-    make_study,
-    open_with_models,
-)
-from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.opening import make_study
 from evomerge_optuna.report.export import export as export_trial
-from evomerge_optuna.results.final import choose_trial
-from evomerge_optuna.run import run_here, run_with_workers
+from evomerge_optuna.report.outcome import choice_remark
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.run import Face, say_nothing, train_zoo
+from evomerge_optuna.run import run_study as run
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.store.faults import database_errors
 from evomerge_optuna.store.open import open_store
@@ -26,12 +19,8 @@ from evomerge_optuna.study.studies import MergeStudy, open_study
 Spec = StudySpec | Mapping[str, Any] | str | os.PathLike[str]
 
 
-def _ignore(_: str) -> None:
-    pass
-
-
 def create_study(
-    spec: Spec, storage: str | None = None, *, say: Callable[[str], None] = _ignore
+    spec: Spec, storage: str | None = None, *, say: Callable[[str], None] = say_nothing
 ) -> MergeStudy:
     """Checks a spec, its models and its data, and stores the study without running it.
 
@@ -50,9 +39,9 @@ def create_study(
         StudyExistsError: a study of this name exists.
         StorageError: the database cannot be used.
     """
-    store = open_store(storage)
+    parsed, store = _parsed(spec), open_store(storage)
     with database_errors(store.url):
-        return make_study(store, _parsed(spec), say, _train_zoo)
+        return make_study(store, parsed, say, train_zoo)
 
 
 def run_study(
@@ -62,8 +51,9 @@ def run_study(
     trials: int | None = None,
     timeout: float | None = None,
     workers: int = 1,
+    grace: float = 0.0,
     allow_code: bool = False,
-    say: Callable[[str], None] = _ignore,
+    say: Callable[[str], None] = say_nothing,
 ) -> MergeStudy:
     """Runs a study to its end: one that is stored, by its name, or the one of a spec.
 
@@ -76,6 +66,7 @@ def run_study(
         timeout: seconds, after which no further trial is begun.
         workers: processes; of more than one the script is imported again by each, so call this
             under `if __name__ == "__main__":`.
+        grace: seconds that the running trials have to finish after SIGTERM.
         allow_code: run the code that a stored study's python tasks name; a spec's is allowed.
         say: told in a line what happens, as `print`.
 
@@ -86,22 +77,23 @@ def run_study(
         SpecError, StorageError: as `create_study`.
         StudyChangedError: the spec or a file is not what the study was begun with.
         Interrupted: by Ctrl-C or SIGTERM; every finished trial is kept.
-        EvomergeError: the database or the machine failed, or every candidate fails alike.
+        EvomergeError: the database or the machine failed, every candidate fails alike, or none
+            of all wanted trials has a score.
     """
+    is_name = isinstance(study, str) and not is_spec_file(study)
+    name_or_spec = str(study) if is_name else _parsed(study)
     store = open_store(storage)
     with database_errors(store.url):
-        if isinstance(study, str) and not is_spec_file(study):
-            opened = open_with_models(store, study, _train_zoo)
-        else:
-            opened = make_or_continue(store, _parsed(study), say, _train_zoo)
-        if allow_code:
-            allow_code_of(opened.spec)
-        check_unchanged(opened, say)
-        run = run_here if workers == 1 else partial(run_with_workers, workers=workers)
-        wanted = trials or opened.spec.trials
-        run(opened, wanted, timeout=timeout, grace=0.0, show=lambda: None, say=say)
-        describe_study(opened)
-    return opened
+        return run(
+            store,
+            name_or_spec,
+            trials=trials,
+            workers=workers,
+            timeout=timeout,
+            grace=grace,
+            allow_code=allow_code,
+            face=Face(say),
+        )
 
 
 def export(
@@ -110,6 +102,7 @@ def export(
     storage: str | None = None,
     *,
     trial: int | str = "best",
+    say: Callable[[str], None] = say_nothing,
 ) -> str:
     """Writes a trial's model to a new folder: weights, tokenizer, recipe and model card.
 
@@ -118,6 +111,7 @@ def export(
         folder: the new folder.
         storage: see `create_study`.
         trial: a number, `best` or, of several objectives, `knee`.
+        say: prints one line, as `print`; it is called with what was checked.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
@@ -128,8 +122,11 @@ def export(
     """
     store = open_store(storage)
     with database_errors(store.url):
-        opened = open_study(store, study)
-        return export_trial(opened, choose_trial(opened, str(trial)), Path(folder))
+        opened, which = open_study(store, study), str(trial)
+        digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
+        if remark := choice_remark(opened, which):
+            say(remark)
+        return digest
 
 
 def _parsed(spec: Spec) -> StudySpec:
@@ -138,8 +135,3 @@ def _parsed(spec: Spec) -> StudySpec:
     if isinstance(spec, Mapping):
         return spec_at(Path.cwd(), dict(spec))
     return load_spec(Path(spec))
-
-
-def _train_zoo(models: Iterable[str]) -> None:
-    for model in trained_here(models):
-        train(model)

@@ -1,28 +1,148 @@
-"""A study as `study run` runs it: in this process or in several, its page kept current."""
+"""One run of a study, for the command line and for scripts: made or opened, run, its page kept."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
+from evomerge_optuna.models.catalog import train, trained_here
+from evomerge_optuna.opening import (
+    allow_code_of,
+    check_unchanged,
+    make_or_continue,
+    open_with_models,
+)
 from evomerge_optuna.quiet import be_quiet, is_quiet
-from evomerge_optuna.report.dashboard import PageUpdates, describe_trial
+from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
+from evomerge_optuna.report.outcome import outcome_line, run_command
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.processes import run_processes
+from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.faults import patience, persistently
 from evomerge_optuna.store.open import open_store
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.renamed import following, identify, open_identified
-from evomerge_optuna.study.result import RESULT, result_of
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import ERROR, RESULT
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]
 
 
-def run_here(
+def say_nothing(_: str) -> None:
+    """For callers that want no lines."""
+
+
+def train_zoo(models: Iterable[str]) -> None:
+    """Trains the models among these that are trained here, and shows no progress."""
+    for model in trained_here(models):
+        train(model)
+
+
+@contextmanager
+def _no_progress(merge_study: MergeStudy, wanted: int) -> Iterator[Callable[[], None]]:
+    yield lambda: None
+
+
+@dataclass(frozen=True)
+class Face:
+    """How a run is shown to whoever began it. By default, nothing is shown.
+
+    Attributes:
+        say: prints one line.
+        progress: shows how far the study is while its block runs; is given the study and the
+            number of trials wanted, and yields a function that updates what is shown.
+        train_zoo: trains the models of the zoo among those it is given.
+        command: the command that continues the study, for messages.
+    """
+
+    say: Say = say_nothing
+    progress: Callable[[MergeStudy, int], AbstractContextManager[Callable[[], None]]] = _no_progress
+    train_zoo: Callable[[Iterable[str]], object] = train_zoo
+    command: Callable[[MergeStudy], str] = run_command
+
+
+SILENT = Face()
+
+
+def run_study(
+    store: Store,
+    study: StudySpec | str,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    timeout: float | None = None,
+    grace: float = 0.0,
+    allow_code: bool = False,
+    face: Face = Face(),
+) -> MergeStudy:
+    """Runs a study until it has as many finished trials as wanted.
+
+    Args:
+        study: a spec, whose study is created unless it exists, or the name of a stored study.
+        trials: the total wanted, with those already run; the spec's unless given.
+        workers: processes on this machine.
+        timeout: seconds, after which no further trial begins.
+        grace: seconds that the running trials have to finish after SIGTERM.
+        allow_code: run the code that a stored study's python tasks name.
+
+    Returns:
+        The study.
+
+    Raises:
+        UsageError: a limit, the spec or the name is wrong, or files have changed.
+        Interrupted: by Ctrl-C or SIGTERM; every finished trial is kept.
+        EvomergeError: the database or the machine failed, every candidate fails alike, or all
+            wanted trials are done and none has a score.
+    """
+    _check_limits(trials=trials, workers=workers, timeout=timeout, grace=grace)
+    if isinstance(study, StudySpec):
+        opened = make_or_continue(store, study, face.say, face.train_zoo)
+    else:
+        opened = open_with_models(store, study, face.train_zoo)
+    if allow_code:
+        allow_code_of(opened.spec)
+    check_unchanged(opened, face.say)
+    wanted = trials or opened.spec.trials
+    run = _run_here if workers == 1 else partial(_run_with_workers, workers=workers)
+    try:
+        with face.progress(opened, wanted) as show:
+            run(opened, wanted, timeout=timeout, grace=grace, show=show, say=face.say)
+    except Interrupted as error:
+        raise Interrupted(
+            f"stopped after {opened.finished()} trials; all are kept. Go on: {face.command(opened)}"
+        ) from error
+    describe_study(opened)
+    ended = opened.read()
+    _require_a_score(opened.name, ended, wanted)
+    face.say(outcome_line(opened.name, ended, wanted, face.command(opened)))
+    return opened
+
+
+def _check_limits(**limits: float | None) -> None:
+    least = {"trials": 1, "workers": 1, "timeout": 0, "grace": 0}
+    for name, given in limits.items():
+        if given is not None and not given >= least[name]:
+            raise UsageError(f"{name}: should be {least[name]} or more, not {given}")
+
+
+def _require_a_score(name: str, trials: Trials, wanted: int) -> None:
+    errors = [t.user_attrs[ERROR] for t in trials.counted if ERROR in t.user_attrs]
+    if trials.finished >= wanted and len(errors) == trials.finished:
+        raise EvomergeError(
+            f"{name}: none of {trials.finished} candidates could be scored; "
+            f"the last one: {errors[-1]}"
+        )
+
+
+def _run_here(
     merge_study: MergeStudy,
     trials: int,
     *,
@@ -62,7 +182,7 @@ def pace(trial: FrozenTrial, left: int) -> str:
     return f"the first trial took {seconds:.1f} s; {left} more take up to {about}"
 
 
-def run_with_workers(
+def _run_with_workers(
     merge_study: MergeStudy,
     trials: int,
     *,

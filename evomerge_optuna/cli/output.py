@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evomerge_optuna.study.studies import MergeStudy
-    from evomerge_optuna.study.trials import Trials
 
 
 @cache
@@ -73,6 +72,8 @@ def progress_line(merge_study: "MergeStudy", wanted: int) -> Iterator[Callable[[
         TimeRemainingColumn,
     )
 
+    from evomerge_optuna.report.outcome import best_so_far
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -89,18 +90,11 @@ def progress_line(merge_study: "MergeStudy", wanted: int) -> Iterator[Callable[[
                 task,
                 description=merge_study.name,
                 completed=trials.finished,
-                best=best_line(trials),
+                best=best_so_far(trials),
             )
 
         show()
         yield show
-
-
-def best_line(trials: "Trials") -> str:
-    best = trials.best
-    if best is None:
-        return "no score yet"
-    return f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
 
 
 def print_line(line: str) -> None:

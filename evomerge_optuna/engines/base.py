@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge_optuna.engines.stops import Text
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import Cut, EvaluationSpec
@@ -106,7 +107,7 @@ class Engine(Protocol):
             who: the task that needs it, by its place in the spec.
 
         Raises:
-            SpecError: this engine has no such model; the message names the task.
+            SpecError: this engine has no such model; see `no_raw_model`.
         """
         ...
 
@@ -116,6 +117,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Gives back what the engine alone holds; it cannot be asked any more."""
+
+
+def no_raw_model(engine: str, who: str) -> SpecError:
+    """What an engine without a model of transformers raises in `raw`, naming the task."""
+    return SpecError(
+        f"{who}: this task runs code that needs a model of transformers, which the engine {engine} "
+        "does not have; use the engine transformers, or remove the task"
+    )
 
 
 @dataclass(frozen=True)

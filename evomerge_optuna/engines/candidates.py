@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from evomerge_optuna.engines.base import Candidate
 from evomerge_optuna.engines.transformers import TransformersEngine
-from evomerge_optuna.merging.merged import Merged, MergeMerger
+from evomerge_optuna.families import family_of_host
+from evomerge_optuna.families.base import Host
+from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.loading import in_dtype, torch_device
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.families.vision_language.in_memory import HostInMemory
-    from evomerge_optuna.merging.stacked import StackedMerger
+    from evomerge_optuna.merging.stacked import StackedModels
 
 
 class Builder:
@@ -31,22 +32,22 @@ class Builder:
     def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
         self._spec = spec
         self._say = say
-        self._host: HostInMemory | None = None
+        self._host: Host | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         if isinstance(recipe, StackRecipe):
             self._stacked.load(recipe, layers_of)
         else:
             self._merged.load(recipe)
-        if recipe.vision is not None:
-            self._host_of(recipe.vision)
+        if recipe.host is not None:
+            self._host_of(recipe.host)
 
     def build(self, recipe: Recipe) -> Candidate:
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
-        if recipe.vision is not None:
-            merged = self._completed(recipe.vision, merged)
+        if recipe.host is not None:
+            merged = self._completed(recipe.host, merged)
         model = merged.model
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
@@ -68,28 +69,30 @@ class Builder:
         digest = host.digest(merged.digest)
         return Merged(host.model, host.processor.tokenizer, digest, host.processor)
 
-    def _host_of(self, name: str) -> "HostInMemory":
-        from evomerge_optuna.families.vision_language.in_memory import HostInMemory
-
+    def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:
-            self._host = HostInMemory(name, torch_device(self._spec.device))
+            family, device = family_of_host(name), torch_device(self._spec.device)
+            self._host = family.host(name, device)
         return self._host
 
     @cached_property
-    def _stacked(self) -> "StackedMerger":
-        from evomerge_optuna.merging.stacked import StackedMerger
+    def _stacked(self) -> "StackedModels":
+        from evomerge_optuna.merging.stack_sources import StackSources
+        from evomerge_optuna.merging.stacked import StackedModels
 
-        return StackedMerger(self._spec.device, self._make_merger)
+        return StackedModels(StackSources(self._spec.device, self._model_maker))
 
     @cached_property
-    def _merged(self) -> MergeMerger:
-        return self._make_merger()
+    def _merged(self) -> ModelMaker:
+        return self._model_maker()
 
-    def _make_merger(self) -> MergeMerger:
+    def _model_maker(self) -> ModelMaker:
         if self._spec.merger == "checkpoint":
-            from evomerge_optuna.merging.checkpoint import CheckpointMerger
+            from evomerge_optuna.merging.checkpoint import ModelFromFiles
 
-            return CheckpointMerger(self._spec.device)
+            return ModelFromFiles(self._spec.device)
+        from evomerge_optuna.merging.in_place import ModelInPlace
         from evomerge_optuna.merging.resident import ResidentMerger
 
-        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+        merger = ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+        return ModelInPlace(merger)

@@ -19,7 +19,7 @@ from evomerge_optuna.engines.images import open_image
 from evomerge_optuna.engines.lengths import fitted, room
 from evomerge_optuna.engines.library import generate_by_library
 from evomerge_optuna.engines.stops import Text
-from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.end_of_text import processor_without_end
 from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.positions import positions

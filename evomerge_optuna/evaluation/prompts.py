@@ -97,12 +97,12 @@ def check_image_tasks(spec: StudySpec) -> None:
     for name, task in spec.tasks.items():
         if not isinstance(task, VqaTask):
             continue
-        if spec.vision_model is None:
+        if spec.host is None:
             raise SpecError(
                 f"tasks.{name}: a vqa task has images, and none of the models takes any; name a "
                 "vision-language model among them"
             )
-        processor = load_processor(spec.vision_model, f"tasks.{name}")
+        processor = load_processor(spec.host, f"tasks.{name}")
         reader = Reader(processor.tokenizer, processor=processor)
         image_prompts(task, [Problem(IMAGE)], reader, f"tasks.{name}")
 

@@ -5,16 +5,15 @@ import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import check_chat
-from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
-from evomerge_optuna.families.vision_language.text_part import is_vision_language
-from evomerge_optuna.models.catalog import load_config, load_processor, load_tokenizer
+from evomerge_optuna.evaluation.tasks import AnyRunner, Tasks
+from evomerge_optuna.families import family_of
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask, Prompted
@@ -40,9 +39,9 @@ def reader_of(key: str, model: str) -> NamedReader:
     Raises:
         SpecError: its configuration, its tokenizer or its processor cannot be read.
     """
-    config, tokenizer = load_config(model, key), load_tokenizer(model, key)
-    processor = load_processor(model, key) if is_vision_language(config) else None
-    return NamedReader(key, model, Reader(tokenizer, positions(config), processor))
+    found = OpenedModel(model, key)
+    processor = family_of(found).processor(found)
+    return NamedReader(key, model, Reader(found.tokenizer, positions(found.config), processor))
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:
@@ -87,7 +86,7 @@ def read_prompts(
     return found
 
 
-def _read(runner: TaskRunner[Any], reader: NamedReader, split: str, place: str) -> str:
+def _read(runner: AnyRunner, reader: NamedReader, split: str, place: str) -> str:
     problems = runner.problems(split)
     given = runner.given(reader.reader, problems)
     _check_lengths(runner, reader, problems, given, place)
@@ -104,7 +103,7 @@ def _identity(named: NamedReader) -> Hashable:
     return hashlib.sha256(backend.to_str().encode()).digest(), *words, reader.positions
 
 
-def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> None:
+def _check_template(runner: AnyRunner, readers: Sequence[NamedReader]) -> None:
     """Tries the chat template of every model; of a task with images a processor has it."""
     if isinstance(runner.task, Prompted | LMEvalTask):
         for reader in readers:
@@ -112,7 +111,7 @@ def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> 
 
 
 def _check_lengths(
-    runner: TaskRunner[Any],
+    runner: AnyRunner,
     reader: NamedReader,
     problems: Sequence[Problem],
     given: Sequence[Sequence[Given]],

@@ -9,7 +9,7 @@ from mergekit.io.tasks import LoadTensor
 from mergekit.tokenizer import PermutedVocabulary
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors, plan_merge
 from evomerge_optuna.models.ends import end_tokens
 from evomerge_optuna.models.headers import headers_in
@@ -29,7 +29,7 @@ def check_merge(recipe: MergeRecipe) -> list[str]:
     Raises:
         SpecError: naming the model and the tensor.
     """
-    names = {str(text_folder(model)): model for model in recipe.models()}
+    names = {str(merged_folder(model)): model for model in recipe.models()}
     with mergekit_errors():
         plan = plan_merge(recipe)
     files = {

@@ -33,12 +33,12 @@ class ModelFacts:
         loaded_in: the dtype that a model's configuration names, by the model's key in the spec; the
             model is loaded in that, however it is stored.
         tokens: in the first model's vocabulary, and in the union of all where a merge has that.
-        vision: bytes of the vision tower and projector that every candidate has.
+        kept: bytes of the tensors that are not merged, which every candidate has.
     """
 
     loaded_in: Mapping[str, str | None] = field(default_factory=dict)
     tokens: tuple[int, int] | None = None
-    vision: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def plan_memory(
     copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
     return replace(
         plan,
-        required=plan.required + copied + facts.vision,
-        export=plan.export + facts.vision,
+        required=plan.required + copied + facts.kept,
+        export=plan.export + facts.kept,
     )
 
 

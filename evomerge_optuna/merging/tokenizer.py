@@ -7,14 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.vision_language.checkpoint import write_files_beside_weights
-from evomerge_optuna.families.vision_language.text_part import text_config
-from evomerge_optuna.models.catalog import (
-    load_config,
-    load_processor,
-    load_tokenizer,
-    local_folder,
-)
+from evomerge_optuna.families import family_of_host
+from evomerge_optuna.models.catalog import load_config, load_tokenizer
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -24,7 +18,7 @@ _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
 def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
-    """The tokenizer and the configuration of a recipe's model, and its processor if it sees.
+    """The tokenizer and the configuration of a recipe's model, and its processor if it has one.
 
     Raises:
         SpecError: a model's files cannot be read.
@@ -35,12 +29,10 @@ def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
         tokenizer, config = _made(recipe)
     else:
         tokenizer, config = load_tokenizer(model, model), load_config(model, model)
-    if recipe.vision is None:
+    if recipe.host is None:
         return tokenizer, config, None
-    with TemporaryDirectory() as folder:  # as it is in memory
-        text = text_config(config, model or recipe.vision)
-        write_files_beside_weights(local_folder(recipe.vision), text, tokenizer, [], Path(folder))
-        processor = load_processor(folder, recipe.vision)
+    family = family_of_host(recipe.host)
+    processor = family.processor_of_whole(recipe.host, config, tokenizer)
     return processor.tokenizer, config, processor
 
 
@@ -84,6 +76,5 @@ def _made(recipe: Recipe) -> tuple[Any, Any]:
     assert isinstance(merge, MergeRecipe)
     with TemporaryDirectory() as folder, mergekit_errors():
         plan = plan_merge(merge)
-        plan.write_tokenizer(Path(folder))
-        plan.config.save_pretrained(folder)
+        plan.write_files_beside_weights(Path(folder))
         return load_tokenizer(folder, "merge"), plan.config

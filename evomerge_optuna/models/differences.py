@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
+from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -109,16 +109,20 @@ def check_same_in_a_stack(configs: Mapping[str, "PretrainedConfig"]) -> None:
 
 
 def told_of_configuration(
-    spec: StudySpec, configs: Mapping[str, "PretrainedConfig"]
+    spec: StudySpec, configs: Mapping[str, "PretrainedConfig"], whose: str
 ) -> tuple[str, ...]:
-    """Which configuration candidates have, and by which rule; nothing where all are alike."""
+    """A warning where the models' configurations differ, line by line.
+
+    Args:
+        whose: names the configuration that candidates have.
+    """
     found = differences(configs)
     if spec.any_depth:  # what is listed for each layer follows the layers
         found = [one for one in found if not isinstance(next(iter(one.values.values())), list)]
     if not found:
         return ()
     return (
-        f"Warning: the models' configurations differ; candidates have {_whose(spec, configs)}",
+        f"Warning: the models' configurations differ; candidates have {whose}",
         *(f"  {difference}" for difference in found),
     )
 
@@ -134,19 +138,6 @@ def with_another_configuration(configs: Mapping[str, "PretrainedConfig"]) -> tup
             for found in differences({first: configs[first], key: configs[key]})
         )
     )
-
-
-def _whose(spec: StudySpec, configs: Mapping[str, "PretrainedConfig"]) -> str:
-    """Whose configuration candidates have, why, and how to choose it."""
-    first = next(iter(configs))
-    if spec.vision is not None:
-        alias = spec.vision if spec.vision in configs else f"models.{spec.vision}"
-        return f"that of {alias}, whose vision they keep"
-    if isinstance(spec, MergeSearchSpec) and spec.base_model:
-        return f"that of {first}, as mergekit's merges do (name another base_model to choose)"
-    if isinstance(spec, StagedStudySpec):
-        return f"that of the merge of study '{spec.from_study}', which is its base model's"
-    return f"that of {first}, the first model (name another one first to choose)"
 
 
 def _known(config: "PretrainedConfig") -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import is_on_hub, source_of
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import weight_files
@@ -40,25 +39,19 @@ class Header:
         return prod(self.shape)
 
 
-def stored_headers(model: str, key: str) -> dict[str, Header] | None:
-    """Every tensor of a model's files by name; None where the hub has them and does not list them.
-
-    No weight is downloaded. A model with an adapter has the tensors of its base model.
+def headers_on_hub(repository: str, revision: str | None, model: str) -> dict[str, Header] | None:
+    """Every tensor of a repository's files by name; None where the hub does not list them.
 
     Args:
-        key: the model's place in the spec, named in errors.
+        model: the model's place in the spec and its name, for messages.
 
     Raises:
-        SpecError: a file cannot be read, or a tensor on the hub is quantized; `check_files` looks
-            for quantized tensors in a local model.
+        SpecError: a tensor is quantized.
     """
-    name, revision = source_of(model)
-    if not is_on_hub(model.partition("+")[0]):
-        return headers_in(Path(name), f"{key} ({model})")
     from huggingface_hub import get_safetensors_metadata
 
     try:
-        files = get_safetensors_metadata(name, revision=revision).files_metadata.values()
+        files = get_safetensors_metadata(repository, revision=revision).files_metadata.values()
     except Exception:  # no connection, no permission, no such file: seen when it is downloaded
         return None
     found = {
@@ -66,7 +59,7 @@ def stored_headers(model: str, key: str) -> dict[str, Header] | None:
         for file in files
         for tensor, info in file.tensors.items()
     }
-    check_types({tensor: header.dtype for tensor, header in found.items()}, f"{key} ({model})")
+    check_types({tensor: header.dtype for tensor, header in found.items()}, model)
     return found
 
 

@@ -14,6 +14,8 @@ from evomerge_optuna.models.sources.hub import not_on_hub
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
+    from evomerge_optuna.models.headers import Header
+
 
 class OpenedModel:
     """A model by its name. What is asked of it is read when it is first asked for, and kept.
@@ -93,6 +95,22 @@ class OpenedModel:
                 f"{self.key}: the processor of {self.name} cannot be read: {first_line(error)}; "
                 "name a model with its processor files, such as preprocessor_config.json"
             ) from error
+
+    @cached_property
+    def headers(self) -> "Mapping[str, Header] | None":
+        """Every tensor of its files by name; None where the hub has them and does not list them.
+
+        No weight is downloaded. A model with an adapter has the tensors of its base model.
+
+        Raises:
+            SpecError: a file cannot be read, or a tensor on the hub is quantized.
+        """
+        from evomerge_optuna.models.headers import headers_in, headers_on_hub
+
+        place, revision = self.source.location(self.name)
+        if self.is_on_hub:
+            return headers_on_hub(place, revision, f"{self.key} ({self.name})")
+        return headers_in(Path(place), f"{self.key} ({self.name})")
 
     @cached_property
     def folder(self) -> Path:

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 # Only where a text has some longest length does pydantic refuse lone surrogates in it.
 READ_ONLY = ConfigDict(extra="forbid", frozen=True, str_max_length=1_000_000)
+
+# The model that keeps everything but the merged part. It is stored by the name that it had when
+# vision-language models were the only ones with such a part.
+Host = Annotated[str | None, Field(alias="vision")]
 
 
 class Identified(BaseModel):
     """An immutable description that is equal to another when their canonical JSON is."""
 
-    model_config = READ_ONLY
+    model_config = READ_ONLY | ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

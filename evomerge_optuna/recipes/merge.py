@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from evomerge_optuna.plain_yaml import to_yaml
-from evomerge_optuna.recipes.identity import Identified
+from evomerge_optuna.recipes.identity import Host, Identified
 
 _DEEPEST = 50  # mergekit needs 8; pydantic writes some 250
 
@@ -35,9 +35,8 @@ class MergeRecipe(Identified):
 
     Models are named as in the spec (hub id, path, `zoo:NAME`), so that a recipe holds on every
     machine. The configuration is kept in mergekit's own JSON form; mergekit validates it when it
-    merges. Two recipes are equal when their canonical JSON is. With `vision` the configuration is
-    about text parts, and the merge is that of the vision-language model of this name, whose vision
-    tower and projector it keeps.
+    merges. Two recipes are equal when their canonical JSON is. With a `host` the configuration is
+    about one part of the models, and the merged part is put into the model of this name.
 
     Example:
         >>> recipe = MergeRecipe(
@@ -53,7 +52,7 @@ class MergeRecipe(Identified):
 
     configuration: Annotated[dict[str, Any], AfterValidator(_as_json)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    vision: str | None = None
+    host: Host = None
 
     def models(self) -> list[str]:
         """Every model the configuration names, in order of appearance."""
@@ -68,13 +67,13 @@ class MergeRecipe(Identified):
 
     def located(self, locate: Callable[[str], str]) -> "MergeRecipe":
         """The same recipe with every model's name replaced by `locate(name)`."""
-        vision = None if self.vision is None else locate(self.vision)
-        located = {"configuration": _map_models(self.configuration, locate), "vision": vision}
+        host = None if self.host is None else locate(self.host)
+        located = {"configuration": _map_models(self.configuration, locate), "host": host}
         return self.model_copy(update=located)
 
-    def text_part(self) -> "MergeRecipe":
-        """The same merge, of text parts alone."""
-        return self.model_copy(update={"vision": None})
+    def without_host(self) -> "MergeRecipe":
+        """The same merge without the host: the merged part alone."""
+        return self.model_copy(update={"host": None})
 
     def to_yaml(self) -> str:
         """The configuration as a mergekit YAML file; see `how_to_repeat`."""

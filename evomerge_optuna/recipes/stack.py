@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from evomerge_optuna.plain_yaml import to_yaml
-from evomerge_optuna.recipes.identity import READ_ONLY, Identified
+from evomerge_optuna.recipes.identity import READ_ONLY, Host, Identified
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
@@ -25,8 +25,8 @@ class StackRecipe(Identified):
 
     Embeddings, tokenizer and configuration are those of one model, final norm and head of one, too.
     Models are named as in the spec; any layer may be passed any number of times. A model may itself
-    be a merge: `merges` has its recipe by the name that the steps call it. With `vision` the layers
-    are those of text parts, and the stack is in the vision-language model of this name.
+    be a merge: `merges` has its recipe by the name that the steps call it. With a `host` the layers
+    are of one part of the models, and the stack is put into the model of this name.
 
     Example:
         >>> recipe = StackRecipe(
@@ -43,7 +43,7 @@ class StackRecipe(Identified):
     head: str
     dtype: str | None = None
     merges: dict[str, MergeRecipe] = Field(default_factory=dict)
-    vision: str | None = None
+    host: Host = None
 
     def models(self) -> list[str]:
         """Every model that is part of it, the embeddings' first."""
@@ -59,7 +59,7 @@ class StackRecipe(Identified):
                 "steps": tuple(steps),
                 "head": locate(self.head),
                 "merges": {},
-                "vision": None if self.vision is None else locate(self.vision),
+                "host": None if self.host is None else locate(self.host),
             }
         )
 

@@ -6,16 +6,18 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.families import family_of_host
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
-from evomerge_optuna.results.final import FinalScores, stored_final_scores
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
+from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
 
@@ -36,7 +38,7 @@ def model_card(
 
 # {spec.study}, trial {trial.number}
 
-Made of {_listed(spec)} ({spec.method}){_vision(spec)}, found by
+Made of {_listed(spec)} ({spec.method}){_kept(spec)}, found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
 of the study `{spec.study}` ({objectives(spec)}).
 
@@ -67,7 +69,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
     command, *others = recipe.how_to_repeat(RECIPE_FILE)
-    what = "writes the same tensors" if recipe.vision is None else "writes the same text part"
+    what = f"writes the {family_of_host(recipe.host).merged_part}"
     if remarks:
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
@@ -82,7 +84,7 @@ def front_matter(spec: StudySpec) -> dict[str, Any]:
         "base_model_relation": "merge",
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
         "library_name": "transformers",
-        "pipeline_tag": "text-generation" if spec.vision_model is None else "image-text-to-text",
+        "pipeline_tag": family_of_host(spec.host).pipeline_tag,
         "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
     }
 
@@ -123,12 +125,12 @@ def _day(merge_study: MergeStudy) -> str:
     return f"Where a chat template tells the day, it told {merge_study.day}.\n"
 
 
-def _vision(spec: StudySpec) -> str:
-    if spec.vision_model is None:
+def _kept(spec: StudySpec) -> str:
+    """What the merge keeps of its host."""
+    if spec.host is None:
         return ""
-    return (
-        f";\nits vision tower and projector are those of {_shown(spec.vision_model)}, bit for bit"
-    )
+    kept = family_of_host(spec.host).kept_part
+    return f";\nits {kept} are those of {_shown(spec.host)}, bit for bit"
 
 
 def _listed(spec: StudySpec) -> str:

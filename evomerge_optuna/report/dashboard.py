@@ -25,9 +25,11 @@ from evomerge_optuna.report.figures import (
     weights_figure,
 )
 from evomerge_optuna.report.notes import study_note, trial_note
-from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
+from evomerge_optuna.results.chosen_trial import chosen_trial
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.store.optuna_internals import study_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import Trials
@@ -71,7 +73,7 @@ class PageUpdates:
 
 def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
     """The figures of a study by name; those that there is something to show in."""
-    best, spec = choice(merge_study), merge_study.spec
+    best, spec = chosen_trial(merge_study), merge_study.spec
     if best is None:
         return {}
     figures = {"time": time_figure(merge_study.trials())}
@@ -153,7 +155,7 @@ def _read_all(storage: BaseStorage) -> None:
     """Reads all trials ahead of the first page, the latest study first."""
     with suppress(Exception):  # the page itself will tell
         for study in reversed(storage.get_all_studies()):
-            storage.get_all_trials(study._study_id, deepcopy=False)
+            storage.get_all_trials(study_id(study), deepcopy=False)
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):

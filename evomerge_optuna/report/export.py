@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import CandidateError, ExportError
+from evomerge_optuna.families import family_of_host, merged_folder
 from evomerge_optuna.models.adapters import split_adapter
 from evomerge_optuna.models.catalog import local_folder, mergekit_name
-from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import RECIPE_FILE, model_card
 from evomerge_optuna.study.result import as_scored, result_of
@@ -41,7 +39,8 @@ def export(
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: it is not the model that was scored, or the disk is full.
     """
-    from evomerge_optuna.models.saved_form import write_saved_form
+    # Imported here: mergekit and torch take seconds.
+    from evomerge_optuna.merging.recipe_merger import write_recipe
     from evomerge_optuna.report.asking import ask_both
 
     recipe = recipe_of(trial)
@@ -58,9 +57,7 @@ def export(
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of processor still the same?"
             )
-        if recipe.vision is None:  # else the tensors have the names of the host's files
-            write_saved_form(temporary)
-        write_older_form(temporary)
+        family_of_host(recipe.host).write_for_others(temporary)
         say(ask_both(merge_study, trial, temporary))
         remarks: list[str] = []
         if isinstance(recipe, StackRecipe):
@@ -72,35 +69,6 @@ def export(
         card = model_card(merge_study, trial, digest, remarks)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
-
-
-def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
-    """Writes a recipe's checkpoint and returns its digest, which is that of the mergers.
-
-    Raises:
-        CandidateError: it cannot be built.
-        OSError: a file cannot be read or written.
-    """
-    if recipe.vision is None:
-        return _write_text(recipe, folder, device)
-    from evomerge_optuna.families.vision_language.checkpoint import write_whole
-    from evomerge_optuna.merging.plan import mergekit_errors
-
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as text:
-        digest = _write_text(recipe, Path(text), device)
-        with mergekit_errors(folder):
-            return write_whole(recipe.vision, Path(text), digest, folder)
-
-
-def _write_text(recipe: Recipe, folder: Path, device: str) -> str:
-    # Imported here: mergekit and torch take seconds.
-    if isinstance(recipe, StackRecipe):
-        from evomerge_optuna.merging.folding import write_stack
-
-        return write_stack(recipe, folder, device)
-    from evomerge_optuna.merging.checkpoint import write_checkpoint
-
-    return write_checkpoint(recipe, folder, device)
 
 
 def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:
@@ -134,9 +102,9 @@ def mergekit_yaml(recipe: MergeRecipe, remarks: Sequence[str] = ()) -> str:
     Args:
         remarks: see `why_mergekit_differs`.
     """
-    what = "The same tensors again:" if recipe.vision is None else "The text part again:"
+    what = f"The {family_of_host(recipe.host).merged_part} again:"
     lines = ["The same recipe:" if remarks else what, *recipe.how_to_repeat(RECIPE_FILE), *remarks]
-    locate = mergekit_name if recipe.vision is None else _text_part
+    locate = mergekit_name if recipe.host is None else _merged_part
     return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
 
 
@@ -144,8 +112,6 @@ def _base_folder(model: str) -> Path:
     return local_folder(split_adapter(model)[0])
 
 
-def _text_part(model: str) -> str:
-    from evomerge_optuna.families.vision_language.text_part import text_folder
-
-    text = text_folder(model)
-    return mergekit_name(model) if text == local_folder(model) else str(text)
+def _merged_part(model: str) -> str:
+    part = merged_folder(model)
+    return mergekit_name(model) if part == local_folder(model) else str(part)

@@ -64,5 +64,5 @@ class JointSpace(SearchSpace):
 
     def recipe(self, values: dict[str, float]) -> StackRecipe:
         """The recipe of these parameter values."""
-        merges = {MERGED: self.merge.recipe(values).text_part()}
+        merges = {MERGED: self.merge.recipe(values).without_host()}
         return replace(self.stack, merges=merges).recipe(values)

@@ -26,11 +26,11 @@ def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
     if isinstance(spec, ParameterStudySpec):
         return ParameterSpace.of(spec, depth)
     if isinstance(spec, StackStudySpec):
-        return StackSpace(spec.stack, spec.models, depths, spec.dtype, vision=spec.vision_model)
+        return StackSpace(spec.stack, spec.models, depths, spec.dtype, host=spec.host)
     if isinstance(spec, JointStudySpec):
-        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype, vision=spec.vision_model)
+        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype, host=spec.host)
         return JointSpace(ParameterSpace.of(spec, depth), stack)
     if isinstance(spec, StagedStudySpec) and spec.merged is not None:
-        merges = {MERGED: spec.merged.text_part()}
-        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, merges, spec.vision_model)
+        merges = {MERGED: spec.merged.without_host()}
+        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, merges, spec.host)
     raise UsageError(f"study '{spec.study}' of stage {spec.stage} has no search space")

@@ -123,7 +123,7 @@ class ParameterSpace(SearchSpace):
         return MergeRecipe(
             configuration=configuration,
             seed=self.spec.sampler.seed,
-            vision=self.spec.vision_model,
+            host=self.spec.host,
         )
 
     def values(self, searched: dict[str, float]) -> dict[str, float]:

@@ -43,7 +43,7 @@ class StackSpace(SearchSpace):
     depths: dict[str, int]  # layers of each model, by alias
     dtype: str | None = None  # in which the models run, where not in their own
     merges: dict[str, MergeRecipe] = field(default_factory=dict)  # of models that are merges
-    vision: str | None = None  # the model whose vision tower and projector are kept
+    host: str | None = None  # the model that keeps everything but the stacked part
     baseline_name = "identity path"
     fewer = "stack.scale: network has 21 for all scales"
 
@@ -138,7 +138,7 @@ class StackSpace(SearchSpace):
             head=head,
             dtype=self.dtype,
             merges=self.merges,
-            vision=self.vision,
+            host=self.host,
         )
 
     def _path(self, indicators: list[float]) -> list[tuple[int, Slot]]:

@@ -1,6 +1,7 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
 from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
+from evomerge_optuna.spec.evaluation import EvaluationSpec
 from evomerge_optuna.spec.files import (
     differences,
     is_spec_file,
@@ -11,18 +12,16 @@ from evomerge_optuna.spec.files import (
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
+from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
 from evomerge_optuna.spec.stack import MERGED, StackSpec
-from evomerge_optuna.spec.study import (
-    EvaluationSpec,
+from evomerge_optuna.spec.stages import (
     JointStudySpec,
     MergeSearchSpec,
     ParameterStudySpec,
-    RacingSpec,
-    SamplerSpec,
     StackStudySpec,
     StagedStudySpec,
-    StudySpec,
 )
+from evomerge_optuna.spec.study import HOST_KEY, StudySpec
 from evomerge_optuna.spec.tasks import (
     CUT_OFF,
     IMAGE,
@@ -44,6 +43,7 @@ from evomerge_optuna.spec.tasks import (
 __all__ = [
     "COSTS",
     "CUT_OFF",
+    "HOST_KEY",
     "IMAGE",
     "MERGED",
     "SPLITS",

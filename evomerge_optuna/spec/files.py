@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import explain, one_line, value
-from evomerge_optuna.spec.study import (
+from evomerge_optuna.spec.stages import (
     JointStudySpec,
     ParameterStudySpec,
     StackStudySpec,
     StagedStudySpec,
-    StudySpec,
 )
+from evomerge_optuna.spec.study import StudySpec
 
 _STAGES: dict[Any, type[StudySpec]] = {
     "ps": ParameterStudySpec,

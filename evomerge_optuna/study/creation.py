@@ -1,6 +1,6 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -12,8 +12,10 @@ from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.families.preflight import Architecture, preflight, with_vision
+from evomerge_optuna.families import check_models, family_of, with_host
+from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
+from evomerge_optuna.models.opened import OpenedModel, OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.parameter import ParameterSpace
@@ -21,18 +23,22 @@ from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
-from evomerge_optuna.study.prompts import PROMPTS, prompts_of
+from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
-from evomerge_optuna.study.studies import (
+from evomerge_optuna.study.schema import (
+    BASELINE,
     DATA,
     DAY,
     FINGERPRINTS,
     IDENTITY,
     LAYERS,
+    PROMPTS,
     RECIPE,
     SPEC,
     START,
     VERSIONS,
+)
+from evomerge_optuna.study.studies import (
     MergeStudy,
     exists,
     model_fingerprints,
@@ -41,7 +47,6 @@ from evomerge_optuna.study.studies import (
     store_spec,
     versions_of,
 )
-from evomerge_optuna.study.trials import BASELINE
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
@@ -60,9 +65,11 @@ def create_study(
     """
     if exists(store, spec.study):
         raise _exists_already(store, spec.study)
-    spec = with_vision(with_merged(store, spec))
+    spec = with_merged(store, spec)
+    models = OpenedModels(spec.model_ids())
+    spec = with_host(spec, models)
     code = fingerprint_code(spec)
-    architecture = preflight(spec)
+    architecture = check_models(spec, models)
     check_image_tasks(spec)
     tasks = runners(spec.tasks)
     _check_languages(spec)
@@ -85,8 +92,8 @@ def create_study(
         say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
-    say(_memory_plan(spec, architecture))
-    for line in _check_weights(spec, space):
+    say(_memory_plan(spec, models, architecture))
+    for line in _check_weights(spec, models, space):
         say(line)
     warm = _warm_starts(store, spec, space)
     identity = new_identity()
@@ -167,8 +174,8 @@ def _exists_already(store: Store, name: str) -> StudyExistsError:
 def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
     """Parameters to begin with, by what they are."""
     first = {space.baseline_name: space.baseline()}
-    if spec.sampler.name == "cmaes":
-        return first  # it has no population that others could enter
+    if not spec.sampler.row.learns_from_others:
+        return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 
 
@@ -177,8 +184,8 @@ def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, di
 
     A merge of such a model alone has the first model's configuration, and so is another one.
     """
-    if not isinstance(space, ParameterSpace) or space.spec.vision is not None:
-        return {}  # with the vision of another model it has that one's configuration, too
+    if not isinstance(space, ParameterSpace) or space.spec.host is not None:
+        return {}  # in another model it has that one's configuration, too
     merge = space.recipe(space.baseline())
     return {
         f"source {alias}": {
@@ -228,29 +235,32 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
             )
 
 
-def _memory_plan(spec: StudySpec, architecture: Architecture) -> str:
+def _memory_plan(
+    spec: StudySpec, models: Mapping[str, OpenedModel], architecture: Architecture
+) -> str:
     """What the study needs; refuses what cannot fit into this machine."""
-    from evomerge_optuna.families.headers import merged_headers, size_not_merged
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
     from evomerge_optuna.models.loading import torch_device
 
-    headers = {key: merged_headers(model, key) for key, model in spec.model_ids().items()}
-    vision = {model: key for key, model in spec.model_ids().items() if model == spec.vision_model}
+    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
+    host = None if spec.host_key is None else models[spec.host_key]
     facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
-        vision=sum(size_not_merged(model, key) for model, key in vision.items()),
+        kept=0 if host is None else family_of(host).kept_size(host),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 
 
-def _check_weights(spec: StudySpec, space: SearchSpace) -> list[str]:
+def _check_weights(
+    spec: StudySpec, models: Mapping[str, OpenedModel], space: SearchSpace
+) -> list[str]:
     """Refuses weights that cannot be merged; what is worth a remark, a line each."""
     from evomerge_optuna.families.weights import check_weights
     from evomerge_optuna.merging.check import check_merge  # imports torch
 
-    check_weights(spec)
+    check_weights(spec, models)
     recipe = space.recipe(space.baseline())  # all others read the same
     merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
     return [line for merge in merges for line in check_merge(merge)]

@@ -9,10 +9,16 @@ from transformers import AutoConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.weights import check_weights
+from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.spec import StudySpec
 from tests.conftest import SpecMaker, save_tiny_model
 
 NORM = "model.layers.1.input_layernorm.weight"
 EMBEDDING = "model.embed_tokens.weight"
+
+
+def weights_checked(spec: StudySpec) -> None:
+    check_weights(spec, OpenedModels(spec.model_ids()))
 
 
 def changed_copy(tmp_path: Path, tiny: Path, name: str, tensor: torch.Tensor) -> str:
@@ -28,12 +34,12 @@ def changed_copy(tmp_path: Path, tiny: Path, name: str, tensor: torch.Tensor) ->
 def refusal(make_spec: SpecMaker, tiny: Path, model: str, **merge: str) -> str:
     models = {"a": str(tiny / "a"), "b": model}
     with pytest.raises(SpecError) as error:
-        check_weights(make_spec(models=models, merge={"method": "ties", **merge}))
+        weights_checked(make_spec(models=models, merge={"method": "ties", **merge}))
     return str(error.value)
 
 
 def test_sound_weights(make_spec: SpecMaker) -> None:
-    check_weights(make_spec())
+    weights_checked(make_spec())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -59,7 +65,7 @@ def test_rows_may_differ_only_where_mergekit_matches_vocabularies(
     assert f"tensor {EMBEDDING} has shape [25, 16]" in refusal(make_spec, tiny, model)
     models = {"a": str(tiny / "a"), "b": model}
     save_tiny_model(Path(model), 2, vocab_size=25)
-    check_weights(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
+    weights_checked(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
 
 
 def test_quantized_weights(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:

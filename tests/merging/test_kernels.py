@@ -3,8 +3,6 @@
 Covers merging.kernel and merging.task_vectors, too.
 """
 
-import gc
-
 import pytest
 import torch
 from mergekit import merge_methods
@@ -43,7 +41,6 @@ def work_of_mergekit(row: Method, tensors: list[torch.Tensor]) -> int:
     """Bytes that mergekit's own kernel takes, with its inputs."""
     values = {p.name: p.for_mergekit({q.name: 0.5 for q in row.parameters}) for p in row.parameters}
     base = None if row.base == "ignored" else 0
-    gc.collect()
     with LiveBytes() as live:
         merge_tensors(tensors, row.name, parameters=values, base_index=base)
     return live.peak + sum(tensor.nbytes for tensor in tensors)

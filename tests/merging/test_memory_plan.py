@@ -15,8 +15,8 @@ from huggingface_hub.utils import (
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.headers import merged_headers
 from evomerge_optuna.machine import Machine
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.memory import size_of
 from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
@@ -24,6 +24,7 @@ from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StudySpec, parse_spec
+from tests.checked import merged_headers
 from tests.conftest import LAYERS, WORDS, SpecMaker, save_tiny_model
 
 GB = 10**9
@@ -184,7 +185,7 @@ def test_dtypes_that_differ_by_tensor(of_7b: Any) -> None:
 def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
     spec, headers = of_7b()
     plain = plan_memory(spec, headers, False)
-    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), vision=GB))
+    found = plan_memory(spec, headers, False, ModelFacts(tokens=(32000, 33000), kept=GB))
     assert found.export == plain.export + 2 * 2 * 1000 * 4096 + GB
     assert found.required > plain.required + GB
 
@@ -266,7 +267,7 @@ def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> tuple[int, int]:
     space = make_space(spec, dict.fromkeys(spec.model_ids(), LAYERS))
     values = {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
     merger = ResidentMerger("cpu", memory_limit)
-    merger.merge(space.recipe(values))
+    ModelInPlace(merger).merge(space.recipe(values))
     assert merger._resident is not None
     scratch = size_of(*merger._resident._shared.scratch._buffers.values())
     return merger._resident._budget.used - scratch, scratch

@@ -13,7 +13,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.models import adapted
 from evomerge_optuna.models.catalog import (
     check_exists,
@@ -23,6 +22,7 @@ from evomerge_optuna.models.catalog import (
 )
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.scoring import score_checkpoint
+from tests.checked import checked
 from tests.conftest import SpecMaker, save_tiny_model
 
 ROWS = 19
@@ -158,7 +158,7 @@ def test_whole_embeddings_beside_it(
         len(AutoTokenizer.from_pretrained(folder)) == merged.config.vocab_size == ROWS + 2 * added
     )
     matched = {"method": "ties", **({"tokenizer_source": "union"} if added else {})}
-    preflight(make_spec(base_model=str(bases / base), models={"x": model}, merge=matched))
+    checked(make_spec(base_model=str(bases / base), models={"x": model}, merge=matched))
 
 
 def test_added_tokens_that_are_not_saved(
@@ -169,7 +169,7 @@ def test_added_tokens_that_are_not_saved(
     message = f"the tokenizer of {model} has the token '<one>' with id 19, but the model's emb"
     spec = make_spec(base_model=str(bases / "untied"), models={"x": model})
     for key, ask in (
-        ("models.x", lambda: preflight(spec)),
+        ("models.x", lambda: checked(spec)),
         ("MODEL", lambda: score_checkpoint(model, spec, "test")),
     ):
         with pytest.raises(SpecError) as error:
@@ -187,7 +187,7 @@ def test_half_of_the_added_rows(
     with pytest.raises(
         SpecError, match=r"^models\.x: .* if it added tokens, merge it where it was"
     ):
-        preflight(make_spec(base_model=str(bases / "untied"), models={"x": model}))
+        checked(make_spec(base_model=str(bases / "untied"), models={"x": model}))
 
 
 def test_the_tokenizer_beside_it(bases: Path, tmp_path: Path, home: Path) -> None:
@@ -246,7 +246,7 @@ def test_an_adapter_of_a_quantized_model(
     model = f"{base}+{tmp_path / 'x'}"
     check_exists(model, "models.x")
     for ask in (
-        lambda: preflight(make_spec(base_model=str(bases / "tied"), models={"x": model})),
+        lambda: checked(make_spec(base_model=str(bases / "tied"), models={"x": model})),
         lambda: local_folder(model),
     ):
         with pytest.raises(SpecError, match=r"config\.json says bitsandbytes; quantized weights"):

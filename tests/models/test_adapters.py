@@ -11,9 +11,9 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.preflight import preflight
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import merge_options
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.catalog import (
     check_exists,
@@ -28,6 +28,7 @@ from evomerge_optuna.models.catalog import (
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.scoring import score_checkpoint
+from tests.checked import checked
 from tests.conftest import SpecMaker, save_adapter, save_tiny_model
 
 
@@ -61,8 +62,8 @@ def test_the_same_bits_as_mergekit_and_in_memory(
     bfloat16: Path, tmp_path: Path, home: Path
 ) -> None:
     recipe = a_recipe(bfloat16)
-    written = write_checkpoint(recipe, tmp_path / "ours", "cpu")
-    assert ResidentMerger("cpu").merge(recipe).digest == written
+    written = write_recipe(recipe, tmp_path / "ours", "cpu")
+    assert ModelInPlace(ResidentMerger("cpu")).merge(recipe).digest == written
     options = merge_options(recipe).model_copy(update={"lora_merge_cache": str(tmp_path / "cache")})
     command, remark = recipe.how_to_repeat("mergekit_config.yml")
     assert "--lora-merge-cache CACHE" in command and "run it again" in remark
@@ -109,7 +110,7 @@ def test_a_study_and_an_evaluation_take_it(make_spec: SpecMaker, tiny: Path, hom
     save_adapter(home / "x", tiny / "base", 0)
     model = f"{tiny}/base+{home}/x"
     spec = make_spec(models={"a": str(tiny / "a"), "x": model})
-    assert preflight(spec).layers["models.x"] == 4
+    assert checked(spec).layers["models.x"] == 4
     base, adapted = (score_checkpoint(m, spec, "test") for m in (f"{tiny}/base", model))
     assert base.scores["words.perplexity"] != adapted.scores["words.perplexity"]
 
@@ -177,7 +178,7 @@ def test_an_adapter_that_cannot_be_merged(
     adapter = Path(shutil.copytree(bfloat16 / "x", tmp_path / "x"))
     change(adapter)
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models={"a": f"{tiny}/base+{adapter}", "b": str(tiny / "b")}))
+        checked(make_spec(models={"a": f"{tiny}/base+{adapter}", "b": str(tiny / "b")}))
     assert str(error.value).startswith(message.format(x=adapter))
 
 
@@ -187,7 +188,7 @@ def test_an_adapter_of_another_base_model(
     wide = save_tiny_model(tmp_path / "wide", 9, hidden_size=32)
     model = f"{tiny}/base+{save_adapter(tmp_path / 'x', wide, 0)}"
     with pytest.raises(SpecError, match=r"shape .*, but this base model takes .*; name the model"):
-        preflight(make_spec(models={"a": model}))
+        checked(make_spec(models={"a": model}))
     with pytest.raises(SpecError, match="but this base model takes"):
         score_checkpoint(model, make_spec(), "test")
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.preflight import preflight
+from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.differences import (
     check_same_in_a_stack,
     differences,
@@ -25,6 +25,7 @@ from evomerge_optuna.models.differences import (
     with_another_configuration,
 )
 from evomerge_optuna.spec import StudySpec, parse_spec
+from tests.checked import checked
 from tests.conftest import SpecMaker
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 300}
@@ -114,7 +115,7 @@ def with_config(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> Callable[..
 
 
 def test_whose_configuration_is_said(with_config: Callable[..., Any]) -> None:
-    first, key = preflight(with_config(rope_parameters=rope(1e6))).remarks
+    first, key = checked(with_config(rope_parameters=rope(1e6))).remarks
     assert first == (
         "Warning: the models' configurations differ; candidates have that of base_model, as "
         "mergekit's merges do (name another base_model to choose)"
@@ -123,7 +124,7 @@ def test_whose_configuration_is_said(with_config: Callable[..., Any]) -> None:
         "  rope_parameters.rope_theta: base_model 10000.0, models.a 10000.0, models.b 1000000.0"
     )
     merge = {"base_model": None, "merge": {"method": "linear"}}
-    first, _ = preflight(with_config(merge, rms_norm_eps=1e-3)).remarks
+    first, _ = checked(with_config(merge, rms_norm_eps=1e-3)).remarks
     assert "that of models.a, the first model (name another one first to choose)" in first
 
 
@@ -132,17 +133,19 @@ def test_with_the_vision_of_a_model_it_is_that_one(make_spec: SpecMaker) -> None
         key: MistralConfig(**SMALL, rms_norm_eps=eps)
         for key, eps in (("base_model", 1e-6), ("models.b", 1e-5))
     }
-    first, _ = told_of_configuration(make_spec(vision="b"), configs)
+    spec = make_spec(vision="b")
+    whose = VisionLanguage().whose_configuration(spec, "base_model")
+    first, _ = told_of_configuration(spec, configs, whose)
     assert first.endswith("candidates have that of models.b, whose vision they keep")
 
 
 def test_nothing_is_said_of_like_models(make_spec: SpecMaker) -> None:
-    found = preflight(make_spec())
+    found = checked(make_spec())
     assert found.remarks == () and found.others == ()
 
 
 def test_longest_texts_are_told_apart(with_config: Callable[..., Any]) -> None:
-    found = preflight(with_config(max_position_embeddings=99))
+    found = checked(with_config(max_position_embeddings=99))
     assert found.remarks[1].endswith("99 (no computation depends on it but how long texts may be)")
     assert found.others == ()
 
@@ -151,7 +154,7 @@ def test_another_activation_is_another_network(with_config: Callable[..., Any]) 
     with pytest.raises(
         SpecError, match=r"^models\.b: hidden_act is relu .*, but silu in that of b"
     ):
-        preflight(with_config(hidden_act="relu"))
+        checked(with_config(hidden_act="relu"))
 
 
 def a_stack(spec_content: Callable[..., dict[str, Any]], **parts: Any) -> StudySpec:
@@ -164,7 +167,7 @@ def test_a_stack_has_one_configuration(
 ) -> None:
     models = with_config(rms_norm_eps=1e-3).models
     with pytest.raises(SpecError, match=r"^models\.b: rms_norm_eps is 0\.001 .* a stack has one"):
-        preflight(a_stack(spec_content, models=models))
+        checked(a_stack(spec_content, models=models))
 
 
 def test_layers_of_a_stack_keep_what_is_listed_for_each(
@@ -175,5 +178,5 @@ def test_layers_of_a_stack_keep_what_is_listed_for_each(
         kind: Qwen2Config(**SMALL, layer_types=[kind, kind]) for kind in kinds
     }
     assert differences(configs)
-    assert told_of_configuration(a_stack(spec_content), configs) == ()
+    assert told_of_configuration(a_stack(spec_content), configs, "one") == ()
     check_same_in_a_stack(configs)

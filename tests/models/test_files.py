@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.models.shards import INDEX
+from tests.checked import checked
 from tests.conftest import SpecMaker
 
 PROJECTION = "model.layers.0.self_attn.q_proj"
@@ -30,13 +30,13 @@ def sharded(tiny: Path, tmp_path: Path) -> Path:
 
 def refusal(make_spec: SpecMaker, tiny: Path, model: Path) -> str:
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(model)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(model)}))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_shards_and_their_index(make_spec: SpecMaker, tiny: Path, sharded: Path) -> None:
-    preflight(make_spec(models={"a": str(tiny / "a"), "b": str(sharded)}))
+    checked(make_spec(models={"a": str(tiny / "a"), "b": str(sharded)}))
 
 
 def test_an_index_beside_a_single_file(make_spec: SpecMaker, tiny: Path, sharded: Path) -> None:
@@ -52,7 +52,7 @@ def test_an_index_of_the_single_file(make_spec: SpecMaker, tiny: Path, tmp_path:
     names = load_file(folder / "model.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
     (folder / INDEX).write_text(json.dumps(index))
-    preflight(make_spec(models={"a": str(tiny / "a"), "b": str(folder)}))
+    checked(make_spec(models={"a": str(tiny / "a"), "b": str(folder)}))
 
 
 def test_an_index_that_names_what_is_not_there(
@@ -118,7 +118,7 @@ def test_integers_that_are_buffers(make_spec: SpecMaker, tiny: Path, tmp_path: P
     whole = load_file(tiny / "b" / "model.safetensors")[f"{PROJECTION}.weight"]
     mask = torch.ones(1, 1, 4, 4, dtype=torch.uint8)
     model = with_tensors(tiny, tmp_path / "masked", weight=whole, bias=mask)
-    preflight(make_spec(models={"a": str(tiny / "a"), "b": str(model)}))
+    checked(make_spec(models={"a": str(tiny / "a"), "b": str(model)}))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
-from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search import objective
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
@@ -22,8 +22,8 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import BASELINE
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
-from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker
 from tests.engine import engine_of, merged_of
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.families.loading import load_checkpoint
-from evomerge_optuna.families.vision_language.text_part import text_folder
+from evomerge_optuna.families import load_checkpoint, merged_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec, parse_spec
@@ -69,7 +69,7 @@ def test_searched_scored_and_exported(
 ) -> None:
     merge_study = run(vision_spec(**STAGES[stage]))
     assert merge_study.spec.vision == "vl"
-    chosen = choose_trial(merge_study, "2")
+    chosen = find_trial(merge_study, "2")
     rows = {row.name: row.scores for row in FinalScorer(merge_study).final_scores(chosen)}
     evaluator = Evaluator(merge_study.spec)
     alone = evaluator.evaluate(engine_of(*load_checkpoint(vlm, "cpu")), "test")
@@ -91,7 +91,7 @@ def test_searched_scored_and_exported(
     if stage == "ps":
         written = (out / RECIPE_FILE).read_text()
         assert written.startswith("# The text part again:")
-        assert f"model: {text_folder(str(vlm))}" in written
+        assert f"model: {merged_folder(str(vlm))}" in written
         assert score_checkpoint(str(vlm), merge_study.spec, "test").scores == alone.scores
     card = (out / "README.md").read_text()
     assert "pipeline_tag: image-text-to-text" in card
@@ -107,8 +107,8 @@ def test_a_stack_of_the_best_merge(vision_spec: MakeSpec, tmp_path: Path, vlm: P
             models={"ja": first.spec.models["ja"]}, stack=STACK,
         )
     )  # fmt: skip
-    assert staged.spec.vision_model == str(vlm)
-    best = choose_trial(staged, "0")
+    assert staged.spec.host == str(vlm)
+    best = find_trial(staged, "0")
     assert best.values[0] == first.best().values[0]  # type: ignore[union-attr]
     export(staged, best, tmp_path / "out")
     AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
@@ -119,7 +119,7 @@ def test_resumed_by_a_spec_that_leaves_the_vision_open(vision_spec: MakeSpec, vl
     stored = open_study(merge_study.store, merge_study.name)
     assert stored.spec.vision == "vl"
     assert continue_with(stored, vision_spec()).spec == stored.spec
-    assert stored.space.recipe(stored.space.baseline()).vision == str(vlm)
+    assert stored.space.recipe(stored.space.baseline()).host == str(vlm)
 
 
 def test_which_vision(vision_spec: MakeSpec, tiny: Path, vlm: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_which_vision(vision_spec: MakeSpec, tiny: Path, vlm: Path, tmp_path: Pa
     assert [row.name for row in rows.final_scores(found.trials()[0])] == [
         *("base_model", "vl", "ja", "uniform merge", "trial 0")
     ]
-    assert create_study(open_store(), named).spec.vision_model == str(vlm)
+    assert create_study(open_store(), named).spec.host == str(vlm)
 
 
 def test_refused(vision_spec: MakeSpec, tiny: Path, vlm: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import CandidateError, SpecError
@@ -24,10 +25,11 @@ from evomerge_optuna.models.ends import (
     with_new_ids,
 )
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -125,6 +127,15 @@ def write_files_beside_weights(
             settings["eos_token_id"] = list(dict.fromkeys([*known, *ends]))
         written = json.dumps(settings, indent=2)
         (out / GENERATION_CONFIG).write_text(written, encoding="utf-8")
+
+
+def processor_of_whole(
+    host: Path, text: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> "ProcessorMixin":
+    """The processor that `write_files_beside_weights` would write."""
+    with TemporaryDirectory() as folder:
+        write_files_beside_weights(host, text, tokenizer, [], Path(folder))
+        return OpenedModel(folder, str(host)).processor
 
 
 def config_of_whole(

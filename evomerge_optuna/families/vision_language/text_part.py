@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import load_config, local_folder
-from evomerge_optuna.models.ends import (
-    read_json,
-)
+from evomerge_optuna.models.catalog import load_config
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.shards import read_tensors, write_tensors
+from evomerge_optuna.models.transformers_internals import causal_language_models
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,7 +47,6 @@ def text_config(config: "PretrainedConfig", key: str) -> "PretrainedConfig":
         SpecError: naming `key`, the model's place in the spec: the decoder is of another kind.
     """
     from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if not is_vision_language(config):
         return config
@@ -66,22 +63,19 @@ def text_config(config: "PretrainedConfig", key: str) -> "PretrainedConfig":
         content["rope_parameters"] = rope | {"rope_type": "default"}
     content |= {
         "model_type": kind,
-        "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]],
+        "architectures": [causal_language_models()[kind]],
         "tie_word_embeddings": config.tie_word_embeddings,
         "dtype": config.dtype or config.text_config.dtype,
     }
     return CONFIG_MAPPING[kind].from_dict(content)
 
 
-def text_folder(model: str) -> Path:
-    """A folder with a model's text part; a text model's own. Written once and kept.
+def text_folder(folder: Path) -> Path:
+    """The folder with the text part of a vision-language checkpoint, written once and kept.
 
     Raises:
-        SpecError: see `text_config`, or the model cannot be had.
+        SpecError: see `text_config`.
     """
-    folder = local_folder(model)
-    if read_json(folder / "config.json").get("model_type") not in VISION_MODELS:
-        return folder
     found = fingerprint(folder)
     whole = f"{found.config}{found.weights}{found.tokenizer}"
     key = hashlib.sha256(whole.encode()).hexdigest()[:32]

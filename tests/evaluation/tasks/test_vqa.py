@@ -21,7 +21,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import VqaTask

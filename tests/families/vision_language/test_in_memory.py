@@ -18,19 +18,19 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.families.vision_language.checkpoint import (
     config_of_whole,
     write_whole_checkpoint,
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
-from evomerge_optuna.families.vision_language.text_part import text_folder
 from evomerge_optuna.merging.merged import Merged
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
 from tests.engine import merged_of
@@ -70,11 +70,11 @@ def recipe_of(
         "dtype": "float32",
         **parts,
     }
-    return MergeRecipe(configuration=configuration, seed=seed, vision=str(root / "vlm"))
+    return MergeRecipe(configuration=configuration, seed=seed, host=str(root / "vlm"))
 
 
 def mergekit_on_text_parts(recipe: MergeRecipe, folder: Path) -> dict[str, torch.Tensor]:
-    plain = recipe.located(lambda model: str(text_folder(model)))
+    plain = recipe.located(lambda model: str(merged_folder(model)))
     options = MergeOptions(random_seed=recipe.seed, write_model_card=False, quiet=True)
     run_merge(MergeConfiguration.model_validate(plain.configuration), str(folder), options)
     return read_tensors(folder)
@@ -150,7 +150,7 @@ def test_merging_again_is_in_place(home: Path, models: Path) -> None:
         place = merged.model.model.language_model.layers[0].mlp.up_proj.weight.data_ptr()
         assert (
             place
-            == builder._merged._resident.tensors[  # type: ignore[attr-defined]
+            == builder._merged._tensors[  # type: ignore[attr-defined]
                 "model.layers.0.mlp.up_proj.weight"
             ].data_ptr()
         )
@@ -164,7 +164,7 @@ def test_written_candidates_are_in_memory_one_at_a_time(
     home: Path, models: Path, monkeypatch: pytest.MonkeyPatch, vision: bool
 ) -> None:
     recipe = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
-    recipe = recipe if vision else recipe.text_part()
+    recipe = recipe if vision else recipe.without_host()
     builder = Builder(EvaluationSpec(merger="checkpoint"))
     last = weakref.ref(merged_of(builder.build(recipe)).model.lm_head.weight)
     alive = []
@@ -220,7 +220,7 @@ def test_a_stack(home: Path, models: Path, tmp_path: Path) -> None:
     vlm, twin = str(models / "vlm"), str(models / "twin")
     steps = [Step(model=vlm, layer=n) for n in range(LAYERS)]
     steps += [Step(model=twin, layer=1, scale=0.8), Step(model=vlm, layer=3, scale=-1.1)]
-    recipe = StackRecipe(embeddings=vlm, steps=tuple(steps), head=twin, vision=vlm)
+    recipe = StackRecipe(embeddings=vlm, steps=tuple(steps), head=twin, host=vlm)
     builder = Builder(EvaluationSpec())
     merged = merged_of(builder.build(recipe))
     out = tmp_path / "out"

@@ -12,14 +12,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.loading import load_checkpoint
+from evomerge_optuna.families import load_checkpoint, merged_folder
 from evomerge_optuna.families.vision_language.checkpoint import write_whole_checkpoint
 from evomerge_optuna.families.vision_language.text_part import (
     DECODERS,
     VISION_MODELS,
     is_text,
     text_config,
-    text_folder,
 )
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_model
@@ -100,7 +99,7 @@ def save_random(folder: Path, kind: str, tied: bool, **parts: Any) -> Any:
 def test_the_text_part_is_a_plain_model(home: Path, tmp_path: Path, kind: str, tied: bool) -> None:
     folder = tmp_path / "whole"
     whole = save_random(folder, kind, tied)
-    text = text_folder(str(folder))
+    text = merged_folder(str(folder))
     plain, _ = load_model(text, "cpu")
     ids = torch.arange(3, 9)[None]
     with torch.inference_mode():
@@ -114,8 +113,8 @@ def test_the_text_part_is_a_plain_model(home: Path, tmp_path: Path, kind: str, t
     assert costs[1]["parameters"] == whole.num_parameters()
     assert plain.config.architectures[0] == type(plain).__name__
     assert AutoConfig.from_pretrained(text).dtype == torch.float32
-    assert text_folder(str(folder)) == text  # written once
-    assert text_folder(str(text)) == text  # a text model is its own text part
+    assert merged_folder(str(folder)) == text  # written once
+    assert merged_folder(str(text)) == text  # a text model is its own text part
 
     (tmp_path / "again").mkdir()
     write_whole_checkpoint(folder, text, tmp_path / "again")
@@ -132,14 +131,14 @@ def test_every_decoder(home: Path, tmp_path: Path, decoder: str) -> None:
     whole = save_random(
         tmp_path / "whole", "llava", tied=False, text_config={"model_type": decoder, **_TEXT}
     )
-    plain, _ = load_model(text_folder(str(tmp_path / "whole")), "cpu")
+    plain, _ = load_model(merged_folder(str(tmp_path / "whole")), "cpu")
     assert plain.config.model_type == decoder
     ids = torch.arange(3, 9)[None]
     with torch.inference_mode():
         assert torch.equal(plain(input_ids=ids).logits, whole(input_ids=ids).logits)
     (tmp_path / "again").mkdir()
     write_whole_checkpoint(
-        tmp_path / "whole", text_folder(str(tmp_path / "whole")), tmp_path / "again"
+        tmp_path / "whole", merged_folder(str(tmp_path / "whole")), tmp_path / "again"
     )
     before, after = read_tensors(tmp_path / "whole"), read_tensors(tmp_path / "again")
     assert before.keys() == after.keys()
@@ -154,7 +153,7 @@ def test_names_as_in_memory(home: Path, tmp_path: Path) -> None:
     in_memory = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(in_memory, folder / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "again").mkdir()
-    write_whole_checkpoint(folder, text_folder(str(folder)), tmp_path / "again")
+    write_whole_checkpoint(folder, merged_folder(str(folder)), tmp_path / "again")
     assert read_tensors(tmp_path / "again").keys() == in_memory.keys()
     assert "model.language_model.norm.weight" in in_memory
 
@@ -167,7 +166,7 @@ def test_many_files(home: Path, tmp_path: Path) -> None:
         file.unlink()
     write_tensors(tmp_path / "whole", sorted(tensors.items()), most=1)
     assert len(list((tmp_path / "whole").glob("*.safetensors"))) == len(tensors)
-    loaded, _ = load_model(text_folder(str(tmp_path / "whole")), "cpu")
+    loaded, _ = load_model(merged_folder(str(tmp_path / "whole")), "cpu")
     ids = torch.arange(3, 9)[None]
     assert torch.equal(loaded(input_ids=ids).logits, whole(input_ids=ids).logits)
     kept = tensors_of(tmp_path / "whole", lambda n: None if is_text(n) else n)
@@ -188,7 +187,7 @@ def test_what_is_loaded(home: Path, tmp_path: Path) -> None:
     model, tokenizer, processor = load_checkpoint(vlm, "cpu")
     assert isinstance(model, transformers.LlavaForConditionalGeneration)
     assert processor.tokenizer is tokenizer
-    model, tokenizer, processor = load_checkpoint(text_folder(str(vlm)), "cpu")
+    model, tokenizer, processor = load_checkpoint(merged_folder(str(vlm)), "cpu")
     assert isinstance(model, transformers.LlamaForCausalLM)
     assert processor is None
 

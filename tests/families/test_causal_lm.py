@@ -7,13 +7,13 @@ import pytest
 from transformers import BertConfig, LlamaConfig, MllamaConfig, T5Config
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.preflight import preflight
 from evomerge_optuna.families.vision_language.text_part import VISION_MODELS
+from tests.checked import checked
 from tests.conftest import LAYERS, SpecMaker, save_tiny_model
 
 
 def test_models_that_fit(make_spec: SpecMaker) -> None:
-    found = preflight(make_spec())
+    found = checked(make_spec())
     assert found.name == "LlamaForCausalLM"
     assert found.layers == dict.fromkeys(("base_model", "models.a", "models.b"), LAYERS)
     assert found.parameters > 0
@@ -40,7 +40,7 @@ def test_a_model_of_another_shape(
     for file in other.glob("*.safetensors"):
         file.write_bytes(b"never read")
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
     assert str(error.value).startswith(message)
 
 
@@ -51,7 +51,7 @@ def test_another_tokenizer_of_the_same_size(
     file = other / "tokenizer.json"
     file.write_text(file.read_text().replace('"word3"', '"wort3"'))
     with pytest.raises(SpecError, match="first difference: 'word3'"):
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
 
 
 def test_a_vocabulary_that_mergekit_is_told_to_match(
@@ -59,7 +59,7 @@ def test_a_vocabulary_that_mergekit_is_told_to_match(
 ) -> None:
     other = save_tiny_model(tmp_path / "other", 9, vocab_size=40)
     models = {"a": str(tiny / "a"), "b": str(other)}
-    preflight(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
+    checked(make_spec(models=models, merge={"method": "ties", "tokenizer_source": "base"}))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_vocabulary_that_mergekit_is_told_to_match(
 )
 def test_a_missing_model(make_spec: SpecMaker, tiny: Path, model: str, message: str) -> None:
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": model}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": model}))
     assert str(error.value).startswith(message)
 
 
@@ -80,21 +80,21 @@ def test_a_model_that_no_hub_gives(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SpecError, match=r"^models\.b: 'nobody/nothing' is not a local folder"):
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": "nobody/nothing"}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": "nobody/nothing"}))
 
 
 def test_pickled_weights_are_refused(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other", 9)
     (other / "model.safetensors").rename(other / "pytorch_model.bin")
     with pytest.raises(SpecError, match="pickled ones are refused"):
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
 
 
 def test_a_corrupt_config(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other", 9)
     (other / "config.json").write_text('{"model_type": "lla')
     with pytest.raises(SpecError, match="its configuration cannot be read") as error:
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
     assert "\n" not in str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_what_is_no_causal_language_model(
     config.architectures = architecture and [architecture]
     config.save_pretrained(other)
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
     assert str(error.value) == (
         f"models.b: {architecture or 'llama'} is no causal language model of text alone; "
         "only such models can be merged, and vision-language models of type "
@@ -129,13 +129,13 @@ def test_a_config_that_gives_no_model(make_spec: SpecMaker, tiny: Path, tmp_path
     file = other / "config.json"
     file.write_text(file.read_text().replace('"silu"', '"slu"'))
     with pytest.raises(SpecError, match=r"^models\.b: its configuration gives no model: .*slu"):
-        preflight(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
+        checked(make_spec(models={"a": str(tiny / "a"), "b": str(other)}))
 
 
 def test_a_device_that_is_not_there(make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SpecError, match=r"^evaluation\.device: .*; write cpu or auto$"):
-        preflight(make_spec(evaluation={"device": "cuda"}))
+        checked(make_spec(evaluation={"device": "cuda"}))
 
 
 def test_only_the_first_model_needs_a_tokenizer(
@@ -145,19 +145,19 @@ def test_only_the_first_model_needs_a_tokenizer(
     for file in bare.glob("tokenizer*"):
         file.unlink()
     models = {"a": str(tiny / "a"), "bare": str(bare)}
-    preflight(make_spec(models=models))
+    checked(make_spec(models=models))
     with pytest.raises(SpecError, match=r"^base_model: the tokenizer of .* cannot be read"):
-        preflight(make_spec(base_model=str(bare), models={"a": str(tiny / "a")}))
+        checked(make_spec(base_model=str(bare), models={"a": str(tiny / "a")}))
     turned = dict(reversed(models.items()))
     with pytest.raises(SpecError, match=r"^models\.bare: the tokenizer of .* cannot be read"):
-        preflight(make_spec(base_model=None, models=turned, merge={"method": "linear"}))
+        checked(make_spec(base_model=None, models=turned, merge={"method": "linear"}))
 
 
 def test_a_tokenizer_that_cannot_pad(make_spec: SpecMaker, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other", 9)
     (other / "tokenizer_config.json").unlink()
     with pytest.raises(SpecError, match=r"^base_model: .* has neither a padding nor an end-of"):
-        preflight(make_spec(base_model=str(other)))
+        checked(make_spec(base_model=str(other)))
 
 
 def test_ids_beyond_the_embedding(make_spec: SpecMaker, tiny: Path, tmp_path: Path) -> None:
@@ -165,25 +165,25 @@ def test_ids_beyond_the_embedding(make_spec: SpecMaker, tiny: Path, tmp_path: Pa
     matched = {"method": "ties", "tokenizer_source": "union"}
     models = {"a": str(tiny / "a"), "b": str(other)}
     with pytest.raises(SpecError) as error:
-        preflight(make_spec(models=models, merge=matched))
+        checked(make_spec(models=models, merge=matched))
     assert str(error.value).startswith(
         f"models.b: the tokenizer of {other} has the token 'word15' with id 18, but the model's "
         "embedding has 18 rows; resize it (model.resize_token_embeddings(19))"
     )
     with pytest.raises(SpecError, match=r"^base_model: the tokenizer .* with id 18"):
-        preflight(make_spec(base_model=str(other)))
+        checked(make_spec(base_model=str(other)))
 
 
 def test_rows_beyond_the_tokenizer(make_spec: SpecMaker, tmp_path: Path) -> None:
     base, a = (save_tiny_model(tmp_path / n, 9, vocab_size=32) for n in ("base", "a"))
-    preflight(make_spec(base_model=str(base), models={"a": str(a)}))
+    checked(make_spec(base_model=str(base), models={"a": str(a)}))
 
 
 def test_groups_that_match_nothing(make_spec: SpecMaker) -> None:
     with pytest.raises(SpecError, match="no tensor's name contains 'attn2'"):
-        preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn2"]}))
+        checked(make_spec(merge={"method": "ties", "layer_groups": ["attn2"]}))
     with pytest.raises(SpecError, match="'self_attn' matches is taken by an earlier filter"):
-        preflight(make_spec(merge={"method": "ties", "layer_groups": ["attn", "self_attn"]}))
-    preflight(make_spec(merge={"method": "ties", "layer_groups": ["q_proj", "self_attn"]}))
+        checked(make_spec(merge={"method": "ties", "layer_groups": ["attn", "self_attn"]}))
+    checked(make_spec(merge={"method": "ties", "layer_groups": ["q_proj", "self_attn"]}))
     with pytest.raises(SpecError, match="5 is more than the models' 4 layers"):
-        preflight(make_spec(merge={"method": "ties", "layer_group_size": 5}))
+        checked(make_spec(merge={"method": "ties", "layer_group_size": 5}))

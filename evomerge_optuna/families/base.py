@@ -1,0 +1,213 @@
+"""What a family of models is: the kind of model that a study merges."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from evomerge_optuna.models.headers import Header
+from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.spec import StudySpec
+
+if TYPE_CHECKING:
+    from transformers import (
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
+
+Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase", "ProcessorMixin | None"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a study needs to know of its models, which all share it.
+
+    Attributes:
+        name: the class of the merged model.
+        layers: how many layers each model has, by the model's key in the spec.
+        parameters: how many numbers are merged, of the first model.
+        remarks: lines for the user where the models' configurations differ.
+        others: keys of the models that answer differently with the merge's configuration.
+        dtypes: the dtype that each model's configuration names, by the model's key.
+        tokens: the size of the first model's vocabulary and of the union of all vocabularies;
+            None: the merge has no union.
+    """
+
+    name: str
+    layers: dict[str, int]
+    parameters: int
+    remarks: tuple[str, ...]
+    others: tuple[str, ...]
+    dtypes: dict[str, str | None]
+    tokens: tuple[int, int] | None
+
+
+class Host(Protocol):
+    """A model in memory that keeps everything but the part that is merged.
+
+    Attributes:
+        name: the host's name.
+        model: the host with the last merged part.
+        processor: makes the inputs of the model.
+    """
+
+    name: str
+    model: "PreTrainedModel"
+    processor: "ProcessorMixin"
+
+    def complete(self, merged: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Puts a merged part into the host. Both share its parameters until the next call.
+
+        Raises:
+            CandidateError: the merged part does not fit.
+        """
+
+    def digest(self, merged: str) -> str:
+        """SHA-256 of the whole model's tensors, from the digest of the merged part."""
+        ...
+
+    def release(self) -> None:
+        """Frees the last merged part."""
+
+
+class Family(ABC):
+    """A kind of model. Each family is one row of the table in `families`.
+
+    A study belongs to the family of its host, the model that keeps everything but the merged part;
+    a study without a host merges whole causal language models.
+
+    Attributes:
+        name: what users and messages call it.
+        kinds: the `model_type` of the configurations of such models.
+        merged_part: what is merged of such models, for sentences.
+        kept_part: what a host keeps, for sentences; empty where everything is merged.
+        pipeline_tag: what such a model does, as the hub calls it.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+    merged_part: ClassVar[str]
+    kept_part: ClassVar[str] = ""
+    pipeline_tag: ClassVar[str]
+
+    # One model.
+
+    @abstractmethod
+    def merged_folder(self, folder: Path) -> Path:
+        """The folder with the part of a model that is merged; `folder` where that is all of it.
+
+        Raises:
+            SpecError: the part cannot be taken out.
+        """
+
+    @abstractmethod
+    def merged_headers(self, model: OpenedModel) -> Mapping[str, Header]:
+        """Every tensor of a model that is merged, by name; no weight is read or downloaded.
+
+        Raises:
+            SpecError: a file cannot be read.
+        """
+
+    def kept_size(self, model: OpenedModel) -> int:
+        """Bytes of a model's tensors that are not merged, which a host keeps.
+
+        Raises:
+            SpecError: a file cannot be read.
+        """
+        return 0
+
+    @abstractmethod
+    def check_complete(self, model: OpenedModel) -> None:
+        """Checks that the model's class finds every tensor, and knows every tensor there is.
+
+        Raises:
+            IncompleteError: naming the tensor.
+        """
+
+    @abstractmethod
+    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
+        """What makes inputs of text and images; None: such a model takes text alone.
+
+        Raises:
+            SpecError: its files cannot be read.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
+        """A checkpoint's model, ready to run, its tokenizer, and its processor if it has one.
+
+        Args:
+            device: "auto", "cpu" or "cuda".
+            dtype: in which it is to run; None: its own.
+
+        Raises:
+            SpecError: the device is not there, or the processor's files cannot be read.
+            IncompleteError: a tensor is missing, unknown or of another shape.
+        """
+
+    # A study.
+
+    @abstractmethod
+    def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
+        """Checks that the models can be merged with the first one; no weight is read.
+
+        Args:
+            models: by their keys in the spec.
+
+        Raises:
+            SpecError: naming the model's key, what differs, and the cure.
+        """
+
+    # A merge.
+
+    def host(self, name: str, device: str) -> Host:
+        """The host of this name, in memory.
+
+        Args:
+            device: where it runs, "cpu" or "cuda".
+        """
+        raise NotImplementedError(f"a {self.name} is merged whole")
+
+    def processor_of_whole(
+        self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+    ) -> "ProcessorMixin":
+        """The processor of a host with a merged part, before any weight is read.
+
+        Args:
+            host: the host's name.
+            config: of a model whose configuration the merged part has.
+            tokenizer: of the merged part.
+
+        Raises:
+            SpecError: the tokenizer does not fit the host.
+        """
+        raise NotImplementedError(f"a {self.name} is merged whole")
+
+    def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
+        """Writes the checkpoint of a host with a merged part.
+
+        Args:
+            host: the host's name.
+            merged: the merged part's checkpoint.
+            digest: SHA-256 of the merged part's tensors.
+            folder: exists and is empty.
+
+        Returns:
+            SHA-256 of the whole model's tensors.
+
+        Raises:
+            CandidateError: the merged part does not fit.
+            OSError: a file cannot be read or written.
+        """
+        raise NotImplementedError(f"a {self.name} is merged whole")
+
+    @abstractmethod
+    def write_for_others(self, folder: Path) -> None:
+        """Changes a written checkpoint, where needed, so that other programs read it.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """

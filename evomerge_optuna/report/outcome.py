@@ -1,0 +1,55 @@
+"""How far a study is, in one line: as it runs, and at the end of a run."""
+
+import shlex
+
+from evomerge_optuna.evaluation.user_code import code_of
+from evomerge_optuna.results.chosen_trial import FINALISTS, without_dev_score
+from evomerge_optuna.study.schema import ERROR
+from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import Trials
+
+
+def run_command(merge_study: MergeStudy, *options: str) -> str:
+    """The command that runs a stored study; it has to allow the code that the spec names."""
+    code = ["--allow-code"] if code_of(merge_study.spec) else []
+    return shlex.join(["evomerge-optuna", "study", "run", merge_study.name, *options, *code])
+
+
+def best_so_far(trials: Trials) -> str:
+    """The best score of the first objective, and its trial."""
+    best = trials.best
+    if best is None:
+        return "no score yet"
+    return f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
+
+
+def outcome_line(study: str, trials: Trials, wanted: int, command: str) -> str:
+    """What a run came to.
+
+    Args:
+        study: its name.
+        wanted: trials in all.
+        command: the one that continues the study.
+    """
+    failed = sum(ERROR in trial.user_attrs for trial in trials.counted)
+    parts = [f"{study}: {trials.finished} trials", best_so_far(trials)]
+    if failed:
+        name = shlex.quote(study)
+        parts.append(f"{failed} failed (evomerge-optuna study show {name} --json)")
+    if trials.finished < wanted:
+        parts.append(f"time is up; go on: {command}")
+    return "; ".join(parts)
+
+
+def choice_remark(merge_study: MergeStudy, which: str) -> str:
+    """What `study test` may change about the choice of the best trial; '' if nothing.
+
+    Args:
+        which: trial was asked for, as in `--trial`.
+    """
+    if which != "best" or not without_dev_score(merge_study):
+        return ""
+    return (
+        f"It is the best on search; study test {merge_study.name} scores the best {FINALISTS} on "
+        "dev, which then decides"
+    )

@@ -1,0 +1,57 @@
+"""How a study searches: the sampler, and when a candidate is stopped early."""
+
+import math
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from evomerge_optuna.spec.part import Integer, Number, Strict
+from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
+
+
+class SamplerSpec(Strict):
+    """Use CMA-ES for one objective, and NSGA-II or NSGA-III for several. They are Optuna's.
+
+    CMA-ES begins in the middle of the ranges, with a sigma of one sixth of the range. So does the
+    first generation of the other two. Each of them can search a single parameter.
+    """
+
+    name: SamplerName = "cmaes"
+    """The name of the sampler."""
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
+    """The seed of the sampler, and of the masks of DARE."""
+    population: Annotated[Integer, Field(ge=2)] | None = None
+    """The number of trials in a generation. The default is 4 + floor(3 ln n) for CMA-ES and 50 for
+    the others."""
+
+    @property
+    def row(self) -> Sampler:
+        """The sampler's row of the table."""
+        return SAMPLERS[self.name]
+
+
+class RacingSpec(Strict):
+    """A candidate is scored block by block, and stopped once it is surely worse than the best.
+
+    That is what Optuna's `WilcoxonPruner` finds of the blocks' scores at `p_threshold`.
+    """
+
+    blocks: Annotated[Integer, Field(ge=2)] = 10
+    """How many blocks the problems of the search split are scored in."""
+    p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """A candidate is stopped once the signed-rank test's p is below it."""
+
+    @property
+    def undecided(self) -> int:
+        """So many blocks say too little to stop a candidate, were they all lost."""
+        # The signed-rank test of n blocks gives no smaller p than 0.5**n, that of n losses.
+        return math.floor(-math.log2(self.p_threshold))
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> "RacingSpec":
+        if self.undecided >= self.blocks - 1:
+            raise ValueError(
+                f"blocks: {self.blocks} are too few to be sure of anything before the last one at "
+                f"p_threshold {self.p_threshold:g}; write more"
+            )
+        return self

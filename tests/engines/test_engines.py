@@ -1,0 +1,130 @@
+"""The seam: an engine that is no model of torch takes the place of the one that is.
+
+Covers engines.base, too.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evomerge_optuna import engines
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.user_code import allow
+from evomerge_optuna.report.notes import trial_note
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
+from evomerge_optuna.scoring import score_checkpoint
+from evomerge_optuna.search.loop import run_trials
+from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.result import result_of
+from tests.conftest import WORDS, SpecMaker
+from tests.engines.dictionary import DictionaryEngine, engine_kind
+
+ANSWERS = {f"{word} and": WORDS[n + 1] for n, word in enumerate(WORDS[:6])}
+
+
+@pytest.fixture
+def spec(make_spec: SpecMaker, tmp_path: Path) -> StudySpec:
+    """A generate, a choice and a perplexity task over the same six questions."""
+    data: dict[str, object] = {}
+    for split, chosen in {"search": WORDS[:4], "test": WORDS[4:6]}.items():
+        rows = [
+            {"question": f"{word} and", "answer": ANSWERS[f"{word} and"], "other": "word0"}
+            for word in chosen
+        ]
+        file = tmp_path / f"{split}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data[split] = {"path": str(file)}
+    return make_spec(
+        tasks={
+            "say": {"type": "generate", "data": data, "scorer": "exact", "max_new_tokens": 4},
+            "choose": {
+                "type": "choice",
+                "data": data,
+                "prompt": "{question}",
+                "options": ["{answer}", "{other}"],
+            },
+            "read": {"type": "perplexity", "data": data, "text": "{question}{answer}"},
+        },
+        objectives=[{"maximize": "say.accuracy"}],
+        trials=6,
+    )
+
+
+@pytest.fixture(autouse=True)
+def dictionary(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> DictionaryEngine:
+    """The registered engine answers from a dictionary; one of them."""
+    kind = engine_kind(ANSWERS, tiny / "a")
+    monkeypatch.setitem(engines.ENGINES, "transformers", lambda: kind)
+    engine = kind.load_engine(tiny, None)  # type: ignore[arg-type]
+    assert isinstance(engine, DictionaryEngine)
+    return engine
+
+
+def test_tasks_ask_it(spec: StudySpec, tiny: Path) -> None:
+    found = score_checkpoint(str(tiny / "a"), spec, "search").scores
+    assert found["say.accuracy"].value == 1
+    assert found["choose.accuracy"].value == 1
+    assert found["read.perplexity"].value == pytest.approx(2.71828**1, rel=1e-3)
+
+
+def test_a_study_asks_it(spec: StudySpec, home: Path) -> None:
+    """Candidates are put into one engine, one after the other; final scores come from it, too."""
+    study = create_study(open_store(), spec)
+    run_trials(study, 6)
+    for trial in study.trials():
+        knows = int(result_of(trial).recipe, 16) % 2
+        assert trial.values == [float(knows)]
+        assert result_of(trial).costs == {
+            "layers": 1, "parameters": 6 if knows else 0, "flops_per_token": 0,
+        }  # fmt: skip
+    best = find_trial(study, "best")
+    rows = FinalScorer(study).final_scores(best)
+    assert {row.scores["test"]["say.accuracy"].value for row in rows[:2]} == {1.0}  # the sources
+    assert "| 100.0% (" in trial_note(study, best, study.read())
+
+
+@pytest.mark.parametrize("kind", ["python", "lm_eval"])
+def test_a_task_that_needs_a_model_of_torch_is_refused_by_its_name(
+    make_spec: SpecMaker,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dictionary: DictionaryEngine,
+    kind: str,
+) -> None:
+    (tmp_path / "own.py").write_text("def score(model, tokenizer, rows): return [0.0] * len(rows)")
+    (tmp_path / "next.yaml").write_text(
+        "task: next_word\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: '{tiny}/search.jsonl'}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\n"
+        "doc_to_choice: [word0, word1]\ndoc_to_target: 0\nmetric_list: [{metric: acc}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    allow(["own:score", str(tmp_path)])
+    task = {
+        "python": {
+            "data": {"search": {"path": str(tiny / "search.jsonl")}},
+            "function": "own:score",
+        },
+        "lm_eval": {"data": {"search": "[:4]"}, "task": "next_word", "include_path": str(tmp_path)},
+    }[kind]
+    metric = {"python": "score", "lm_eval": "acc"}[kind]
+    spec = make_spec(
+        tasks={"mine": {"type": kind, **task}}, objectives=[{"maximize": f"mine.{metric}"}]
+    )
+    with pytest.raises(SpecError, match=r"^tasks\.mine: this task .* which the engine dictionary"):
+        Evaluator(spec).evaluate(dictionary, "search")
+
+
+def test_what_engines_have_in_common_needs_no_torch() -> None:
+    modules = ("engines", "engines.base", "engines.encoding", "engines.endings", "models.reader")
+    imports = "; ".join(f"import evomerge_optuna.{name}" for name in modules)
+    code = f"{imports}; import sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
