@@ -42,11 +42,12 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_json,
         study_table,
     )
-    from evomerge_optuna.results.final import choice, stored_final_scores
+    from evomerge_optuna.results.chosen_trial import chosen_trial
+    from evomerge_optuna.results.final_scores import stored_final_scores
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
+    shown = open_study(open_to_read(storage), name).as_read()
     if as_json:
         print_result(study_json(shown))
         return
@@ -55,12 +56,13 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
     print_line(named(shown.read().foreign))
-    best = choice(shown)
+    best = chosen_trial(shown)
     if best is not None:
         print_result(study_table(shown))
         if rows := stored_final_scores(shown, best):
             print_result(final_table(shown.spec, rows))
-            print_line(gap_text(shown.spec.objective, rows[-1]))
+            objective = shown.spec.objective
+            print_line(gap_text(objective, shown.spec.metric(objective.target), rows[-1]))
 
 
 @click.command("test")
@@ -71,12 +73,14 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @json_option
 def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
-    from evomerge_optuna.opening import allow_code_of, check_unchanged
+    from evomerge_optuna.ready import allow_code_of
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
-    from evomerge_optuna.results.final import FinalScorer, choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
+    from evomerge_optuna.results.final_scorer import FinalScorer
     from evomerge_optuna.study.studies import open_study
+    from evomerge_optuna.study.unchanged import check_unchanged
 
     merge_study = open_study(open_storage(storage), name)
     if allow_code:
@@ -85,13 +89,13 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
-    chosen = choose_trial(merge_study, trial)
+    chosen = find_trial(merge_study.as_read(), trial)
     rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
     print_result(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
-        print_line(gap_text(spec.objective, rows[-1]))
+        print_line(gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
             "Look at the study: evomerge-optuna dashboard\n"
@@ -131,11 +135,11 @@ def study_answers(
     Stored are those of each trial that was the best when it ended, and all that study test scores.
     """
     from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
-    chosen = [choose_trial(shown, trial) for trial in trials]
+    shown = open_study(open_to_read(storage), name).as_read()
+    chosen = [find_trial(shown, trial) for trial in trials]
     asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
     if wrong:
         asked = [problem for problem in asked if problem.is_wrong(f"trial {chosen[0].number}")]
@@ -184,11 +188,11 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     """Write a trial's model to the new folder OUT."""
     from evomerge_optuna.report.export import export
     from evomerge_optuna.report.outcome import choice_remark
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
-    chosen = choose_trial(merge_study, trial)
+    merge_study = open_study(open_storage(storage), name).as_read()
+    chosen = find_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
     if remark := choice_remark(merge_study, trial):
@@ -202,10 +206,10 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 def study_figure(name: str, trial: str, storage: str | None) -> None:
     """Attach the figure of a trial's layer path to the study."""
     from evomerge_optuna.report.dashboard import attach_path
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
-    chosen = choose_trial(merge_study, trial)
+    merge_study = open_study(open_storage(storage), name).as_read()
+    chosen = find_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")

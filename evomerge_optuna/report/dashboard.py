@@ -25,7 +25,8 @@ from evomerge_optuna.report.figures import (
     weights_figure,
 )
 from evomerge_optuna.report.notes import study_note, trial_note
-from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
+from evomerge_optuna.results.chosen_trial import chosen_trial
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.store.optuna_internals import study_id
@@ -38,7 +39,7 @@ _TOP = 20  # trials in the figures of spread
 
 def describe_study(merge_study: MergeStudy) -> None:
     """Names the objectives; writes the study's note and puts its figures into its page."""
-    study = merge_study.study
+    study, merge_study = merge_study.study, merge_study.as_read()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.target for objective in merge_study.spec.objectives])
@@ -72,7 +73,7 @@ class PageUpdates:
 
 def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
     """The figures of a study by name; those that there is something to show in."""
-    best, spec = choice(merge_study), merge_study.spec
+    best, spec = chosen_trial(merge_study), merge_study.spec
     if best is None:
         return {}
     figures = {"time": time_figure(merge_study.trials())}

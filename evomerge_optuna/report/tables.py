@@ -20,14 +20,9 @@ from evomerge_optuna.report.numbers import (
     worth_showing,
 )
 from evomerge_optuna.report.study_list import studies_json
+from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
 from evomerge_optuna.results.compare import Comparison
-from evomerge_optuna.results.final import (
-    FinalScores,
-    choice,
-    is_chosen_on_dev,
-    stored_final_scores,
-)
-from evomerge_optuna.results.front import knee
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import BASELINE, ERROR, RESULT, STOPPED
@@ -37,24 +32,26 @@ SHOWN_TRIALS = 5
 
 
 def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
-    """The objective's metric for each contestant and split, with 95% intervals."""
+    """The objective's metric for each model and split, with 95% intervals."""
     target = spec.objective.target
     by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
     shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
     table = table_with("model", *(_split_title(split, scores) for split, scores in shown.items()))
+    metric = spec.metric(target)
     table.title = f"{escape(spec.study)}: {target} with 95% intervals"
     for row in rows:
-        cells = [show_score(scores[row.name], target) for scores in shown.values()]
+        cells = [show_score(scores[row.name], metric) for scores in shown.values()]
         table.add_row(escape(row.name), *cells)
     return table
 
 
 def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
-    """The scores of all contestants; the last one's gap between search and the other splits."""
-    gap = gaps(spec.objective, rows[-1]) if rows else []
+    """The scores of all models; the last one's gap between search and the other splits."""
+    objective = spec.objective
+    gap = gaps(objective, spec.metric(objective.target), rows[-1]) if rows else []
     return {
         "study": spec.study,
-        "objective": spec.objective.target,
+        "objective": objective.target,
         "scores": {
             row.name: {
                 split: {metric: _finite(score) for metric, score in scores.items()}
@@ -66,12 +63,12 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
     }
 
 
-def evaluation_table(model: str, evaluation: Evaluation) -> Table:
+def evaluation_table(model: str, spec: StudySpec, evaluation: Evaluation) -> Table:
     """Every metric of a model on one split, with 95% intervals."""
     table = table_with("metric", "n", f"score on {evaluation.split}")
     table.title = escape(model)
-    for metric, score in worth_showing(evaluation.scores).items():
-        table.add_row(metric, str(score.n), show_score(score, metric))
+    for target, score in worth_showing(evaluation.scores).items():
+        table.add_row(target, str(score.n), show_score(score, spec.metric(target)))
     return table
 
 
@@ -93,10 +90,10 @@ def study_table(merge_study: MergeStudy) -> Table:
     titles = [o.target if o.is_cost else f"{o.target} (search)" for o in spec.objectives]
     table = table_with("trial", *titles, "sha256")
     middle = knee(merge_study, front).number if several and front else None
-    chosen = choice(merge_study) if is_chosen_on_dev(merge_study) else None
+    chosen = chosen_trial(merge_study) if is_chosen_on_dev(merge_study) else None
 
     def add(trial: FrozenTrial, remark: str) -> None:
-        values = [show_value(trial, objective) for objective in spec.objectives]
+        values = [show_value(spec, trial, objective) for objective in spec.objectives]
         table.add_row(f"{trial.number}{remark}", *values, result_of(trial).sha256[:12])
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
@@ -110,7 +107,7 @@ def study_table(merge_study: MergeStudy) -> Table:
 
 def study_json(merge_study: MergeStudy) -> dict[str, Any]:
     """The study: its spec, its counts, all its trials, and final scores as far as stored."""
-    best = choice(merge_study)
+    best = chosen_trial(merge_study)
     rows = stored_final_scores(merge_study, best) if best else []
     final = final_json(merge_study.spec, rows)
     return {
@@ -154,11 +151,11 @@ def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:
     return f"{split} (n={' to '.join(str(n) for n in sorted({min(counts), max(counts)}))})"
 
 
-def show_value(trial: FrozenTrial, objective: Objective) -> str:
+def show_value(spec: StudySpec, trial: FrozenTrial, objective: Objective) -> str:
     """A score with its interval and the number of problems, or a cost."""
     result = result_of(trial)
     if (score := result.scores.get(objective.target)) is not None:
-        return show_score_and_n(score, objective.target)
+        return show_score_and_n(score, spec.metric(objective.target))
     return f"{result.costs[objective.target]:,g}"
 
 
@@ -176,7 +173,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tested = table_with("model", f"{target} on test")
     tested.title = "Test scores with 95% intervals, as far as study test has made them"
     for row in comparison.tested:
-        tested.add_row(escape(row.name), show_score_and_n(row.scores.get(target), target))
+        tested.add_row(
+            escape(row.name), show_score_and_n(row.scores.get(target), comparison.metric)
+        )
     paired = table_with("on the same problems", "only the first right", "only the second", "p")
     paired.title = "Exact binomial test of the problems on which two differ (McNemar)"
     for pair in comparison.paired:
@@ -186,7 +185,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     for name, progress in comparison.progress.items():
         if progress.best:
             minutes = f"{progress.seconds[-1] / 60:.1f}"
-            best = show_number(progress.best[-1], target)
+            best = show_number(progress.best[-1], comparison.metric)
             searched.add_row(escape(name), str(progress.trials[-1]), minutes, best)
     volumes = table_with("study", "hypervolume")
     for name, volume in comparison.hypervolumes.items():
