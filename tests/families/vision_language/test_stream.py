@@ -1,4 +1,4 @@
-"""A host with another text part, as a stream: the text part's tensors, and all that the host has."""
+"""A host with another text part, as a stream: its tensors, and all else that the host has."""
 
 from collections.abc import Callable
 from pathlib import Path
