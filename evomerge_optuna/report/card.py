@@ -32,7 +32,7 @@ def model_card(
     """
     spec, recipe = merge_study.spec, recipe_of(trial)
     front = to_yaml(front_matter(spec))
-    versions = merge_study.study.user_attrs[VERSIONS]
+    versions = merge_study.attributes()[VERSIONS]
     return f"""---
 {front}---
 
@@ -109,7 +109,7 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
 
 
 def _lineage(merge_study: MergeStudy) -> str:
-    fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    fingerprints = merge_study.attributes()[FINGERPRINTS]
     return table(
         ["role", "model", "weights (sha256)"],
         (
