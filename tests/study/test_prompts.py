@@ -1,4 +1,7 @@
-"""A study's prompts stay what they were at its creation: the day, the tokenizer, the template."""
+"""A study's prompts stay what they were at its creation: the day, the tokenizer, the template.
+
+Covers `ready`, evaluation.day, evaluation.reading and merging.tokenizer, too.
+"""
 
 import json
 from collections.abc import Callable, Iterator
