@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.opening import make_study
+from evomerge_optuna.ready import make_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.report.outcome import choice_remark
 from evomerge_optuna.results.chosen_trial import find_trial
@@ -122,7 +122,7 @@ def export(
     """
     store = open_store(storage)
     with database_errors(store.url):
-        opened, which = open_study(store, study), str(trial)
+        opened, which = open_study(store, study).as_read(), str(trial)
         digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
         if remark := choice_remark(opened, which):
             say(remark)

@@ -1,4 +1,8 @@
-"""Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back."""
+"""Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back.
+
+Covers spec.data, spec.evaluation, spec.files, spec.merge, spec.objectives, spec.part, spec.search,
+spec.stack, spec.stages, spec.study and spec.tasks, too.
+"""
 
 import json
 import os
@@ -446,7 +450,8 @@ def test_a_path_that_cannot_be(tmp_path: Path, spec_content: Content, model: str
 
 def test_metrics_of_a_scorer() -> None:
     def metrics(**parts: Any) -> tuple[str, ...]:
-        return GenerateTask.model_validate({"type": "generate", "data": "x", **parts}).metrics
+        task = GenerateTask.model_validate({"type": "generate", "data": "x", **parts})
+        return tuple(metric.name for metric in task.metrics)
 
     assert metrics() == ("accuracy", "number_accuracy")
     assert metrics(language="ja") == ("accuracy", "number_accuracy", "language_share")

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families import family_of_host
-from evomerge_optuna.models.catalog import load_config, load_tokenizer
+from evomerge_optuna.families import family_of
+from evomerge_optuna.models.opened import OpenedModel, OpenModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def reader_of_recipe(recipe: Recipe) -> Reader:
+def reader_of_recipe(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Reader:
     """What a recipe's model reads with.
+
+    Args:
+        open_model: opens the recipe's models by their names.
 
     Raises:
         SpecError: a model's files cannot be read.
@@ -33,11 +36,12 @@ def reader_of_recipe(recipe: Recipe) -> Reader:
     if model is None:
         tokenizer, config = _made(recipe)
     else:
-        tokenizer, config = load_tokenizer(model, model), load_config(model, model)
+        opened = open_model(model)
+        tokenizer, config = opened.tokenizer, opened.config
     if recipe.host is None:
         return Reader(tokenizer, positions(config))
-    family = family_of_host(recipe.host)
-    processor = family.processor_of_whole(recipe.host, config, tokenizer)
+    host = open_model(recipe.host)
+    processor = family_of(host).processor_of_whole(host, config, tokenizer)
     return Reader(processor.tokenizer, positions(config), processor)
 
 
@@ -49,11 +53,17 @@ def give_chat_template(
         tokenizer.chat_template = merged().chat_template
 
 
-def with_chat_template(source: MergeRecipe, merge: MergeRecipe) -> MergeRecipe:
-    """The recipe of a source model alone, which gets the merge's chat template if it has none."""
+def with_chat_template(
+    source: MergeRecipe, merge: MergeRecipe, open_model: OpenModel = OpenedModel
+) -> MergeRecipe:
+    """The recipe of a source model alone, which gets the merge's chat template if it has none.
+
+    Args:
+        open_model: opens the recipes' models by their names.
+    """
     with suppress(SpecError):  # it has no tokenizer
-        if not reader_of_recipe(source).tokenizer.chat_template:
-            template = reader_of_recipe(merge).tokenizer.chat_template
+        if not reader_of_recipe(source, open_model).tokenizer.chat_template:
+            template = reader_of_recipe(merge, open_model).tokenizer.chat_template
             added = {"chat_template": template} if isinstance(template, str) else {}
             return source.model_copy(update={"configuration": source.configuration | added})
     return source
@@ -84,4 +94,4 @@ def _made(recipe: Recipe) -> "tuple[PreTrainedTokenizerBase, PretrainedConfig]":
     with TemporaryDirectory() as folder, mergekit_errors():
         plan = plan_merge(merge)
         plan.write_files_beside_weights(Path(folder))
-        return load_tokenizer(folder, "merge"), plan.config
+        return OpenedModel(folder, "merge").tokenizer, plan.config

@@ -1,11 +1,12 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
 import difflib
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,31 +17,26 @@ from evomerge_optuna.errors import (
     StudyChangedError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import fingerprint_data
-from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.catalog import model_fingerprint
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.foreign import is_foreign
 from evomerge_optuna.study.schema import (
-    DATA,
     DAY,
-    FINGERPRINTS,
     IDENTITY,
     LAYERS,
     RECIPE,
     SPEC,
     START,
-    VERSIONS,
 )
 from evomerge_optuna.study.trials import Trials, lease_of
-from evomerge_optuna.versions import engine_versions
+
+if TYPE_CHECKING:
+    from evomerge_optuna.evaluation.tasks import Tasks
 
 
 @dataclass(eq=False)
@@ -61,11 +57,27 @@ class MergeStudy:
     def name(self) -> str:
         return self.study.study_name
 
+    @cached_property
+    def tasks(self) -> "Tasks":
+        """What runs its tasks. Problems are loaded once; `check_unchanged` begins anew."""
+        from evomerge_optuna.evaluation.tasks import runners
+
+        return runners(self.spec.tasks)
+
     def read(self) -> Trials:
-        """All trials as they are now; the methods below ask one question each."""
+        """All trials as they are now; the methods below read them for one question each."""
         everything = self.study.get_trials(deepcopy=False)
         foreign = {trial.number for trial in everything if self._is_foreign(trial)}
         return Trials(everything, self.spec.objectives, foreign)
+
+    def attributes(self) -> Mapping[str, Any]:
+        """What is stored with the study itself, by the names of `schema`."""
+        return self.study.user_attrs
+
+    def as_read(self) -> "MergeStudy":
+        """The study as it is now: what is asked of it then is read once, and stays as it was."""
+        parts = (self.store, self.study, self.spec, self.space, self.identity, self._foreign)
+        return _StudyAsRead(*parts)
 
     def _is_foreign(self, trial: FrozenTrial) -> bool:
         if not trial.state.is_finished():
@@ -107,14 +119,26 @@ class MergeStudy:
     @cached_property
     def day(self) -> date | None:
         """When it was created; None: by an earlier version, which did not note it."""
-        given: str | None = self.study.user_attrs.get(DAY)
+        given: str | None = self.attributes().get(DAY)
         return None if given is None else date.fromisoformat(given)
 
     @cached_property
     def start(self) -> dict[str, float] | None:
         """Where CMA-ES begins: the recipe of the first study that warms this one."""
-        given: dict[str, float] | None = self.study.user_attrs.get(START)
+        given: dict[str, float] | None = self.attributes().get(START)
         return given
+
+
+@dataclass(eq=False)
+class _StudyAsRead(MergeStudy):
+    def __post_init__(self) -> None:
+        self._trials, self._attributes = super().read(), super().attributes()
+
+    def read(self) -> Trials:
+        return self._trials
+
+    def attributes(self) -> Mapping[str, Any]:
+        return self._attributes
 
 
 def recipe_of(trial: FrozenTrial) -> Recipe:
@@ -203,40 +227,6 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     return replace(stored, spec=given)
 
 
-def check_files_unchanged(stored: MergeStudy) -> None:
-    """A study is continued only with the model files and the problems it began with.
-
-    Raises:
-        StudyChangedError: naming every model and data split that differs.
-    """
-    before, now = stored.study.user_attrs[FINGERPRINTS], model_fingerprints(stored.spec)
-    changed = [
-        f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
-        for key, model in stored.spec.model_ids().items()
-        for part in before[key]
-        if before[key][part] != now[key][part]
-    ]
-    data_before = stored.study.user_attrs[DATA]
-    data_now = fingerprint_code(stored.spec) | fingerprint_data(runners(stored.spec.tasks))
-    changed += [
-        f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
-        for split in data_before
-        if data_before[split] != data_now[split]
-    ]
-    if changed:
-        raise StudyChangedError(
-            f"study '{stored.name}' was begun with other files ({'; '.join(changed)}); "
-            "put the old ones back, or give the study a new name"
-        )
-
-
-def changed_versions(stored: MergeStudy) -> list[str]:
-    """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], versions_of(stored.spec)
-    known = [name for name in now if name in before]
-    return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
-
-
 def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> list[StudySummary]:
     """All studies of this program in a store, by name.
 
@@ -247,7 +237,7 @@ def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> l
     for name in sorted(optuna.get_all_study_names(store.rdb)):
         if exists(store, name):
             try:
-                found.append(summarize(open_study(store, name)))
+                found.append(summarize(open_study(store, name).as_read()))
             except SpecError as error:
                 say(f"Not shown, for this version cannot read it: {error}")
     return found
@@ -295,16 +285,6 @@ def delete_study(store: Store, name: str) -> None:
                 with suppress(ArtifactNotFound, ValueError):  # the latter: of a path, not an id
                     store.artifacts.remove(key.removeprefix(ARTIFACT))
         optuna.delete_study(study_name=name, storage=store.rdb)
-
-
-def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
-    """Hashes of every model's files, by its key in the spec."""
-    return {key: asdict(model_fingerprint(model)) for key, model in spec.model_ids().items()}
-
-
-def versions_of(spec: StudySpec) -> dict[str, str]:
-    has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
-    return engine_versions("lm-eval") if has_harness else engine_versions()
 
 
 def store_spec(study: optuna.Study, spec: StudySpec) -> None:
