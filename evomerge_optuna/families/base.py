@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import StudySpec
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         ProcessorMixin,
     )
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase", "ProcessorMixin | None"]
+Loaded = tuple["PreTrainedModel", Reader]
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Family(ABC):
 
     @abstractmethod
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        """A checkpoint's model, ready to run, its tokenizer, and its processor if it has one.
+        """A checkpoint's model, ready to run, and what it reads with.
 
         Args:
             device: "auto", "cpu" or "cuda".

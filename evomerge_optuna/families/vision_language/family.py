@@ -22,6 +22,8 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.loading import complete_model, torch_device
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
@@ -76,7 +78,8 @@ class VisionLanguage(CausalLM):
 
         model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
         processor = OpenedModel(str(folder)).processor
-        return model.to(torch_device(device)).eval(), processor.tokenizer, processor
+        reader = Reader(processor.tokenizer, positions(model.config), processor)
+        return model.to(torch_device(device)).eval(), reader
 
     def whose_configuration(self, spec: StudySpec, first: str) -> str:
         if spec.vision is None:  # the merge of another study has it
