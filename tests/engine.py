@@ -1,11 +1,10 @@
 """Engines for tests: a model and its tokenizer asked in one call."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from evomerge_optuna.engines.base import Candidate, Greedy
 from evomerge_optuna.engines.transformers import TransformersEngine
-from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut
@@ -14,15 +13,24 @@ from evomerge_optuna.spec import Cut
 def engine_of(
     model: Any, tokenizer: Any, processor: Any = None, batch_size: int = 64
 ) -> TransformersEngine:
-    """An engine of a loaded model; `engine_of(*load_model(...))`, or of `load_checkpoint`."""
+    """An engine of a loaded model; `engine_of(*load_model(...))`."""
     reader = Reader(tokenizer, positions(model.config), processor)
     return TransformersEngine(model, reader, batch_size)
 
 
-def merged_of(candidate: Candidate) -> Merged:
+class Built(NamedTuple):
+    """The model of a candidate, to look into."""
+
+    model: Any
+    tokenizer: Any
+    digest: str
+    processor: Any
+
+
+def merged_of(candidate: Candidate) -> Built:
     """The model of a candidate, to look into."""
     raw, reader = candidate.engine.raw("a test"), candidate.engine.reader
-    return Merged(raw.model, raw.tokenizer, candidate.digest, reader.processor)
+    return Built(raw.model, raw.tokenizer, candidate.digest, reader.processor)
 
 
 def generate(

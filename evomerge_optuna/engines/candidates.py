@@ -46,28 +46,22 @@ class Builder:
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
+        model, reader, digest = merged.model, merged.reader, merged.digest
         if recipe.host is not None:
-            merged = self._completed(recipe.host, merged)
-        model = merged.model
+            from evomerge_optuna.merging.plan import mergekit_errors
+
+            host = self._host_of(recipe.host)
+            with mergekit_errors():
+                host.complete(model, merged.tokenizer)
+            model, reader, digest = host.model, host.reader, host.digest(digest)
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
-        engine = TransformersEngine(model, merged.reader, self._spec.batch_size)
-        return Candidate(engine, merged.digest)
+        return Candidate(TransformersEngine(model, reader, self._spec.batch_size), digest)
 
     def _merge(self, recipe: Recipe) -> Merged:
         if isinstance(recipe, StackRecipe):
             return self._stacked.merge(recipe)
         return self._merged.merge(recipe)
-
-    def _completed(self, name: str, merged: Merged) -> Merged:
-        """The whole model of this name with a merged model as its merged part."""
-        from evomerge_optuna.merging.plan import mergekit_errors
-
-        host = self._host_of(name)
-        with mergekit_errors():
-            host.complete(merged.model, merged.tokenizer)
-        digest = host.digest(merged.digest)
-        return Merged(host.model, host.processor.tokenizer, digest, host.processor)
 
     def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:

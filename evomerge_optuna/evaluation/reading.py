@@ -15,7 +15,6 @@ from evomerge_optuna.evaluation.prompts import check_chat
 from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask, Prompted
 
@@ -38,11 +37,10 @@ def reader_of(key: str, model: str) -> NamedReader:
     """What a model by itself reads with.
 
     Raises:
-        SpecError: its configuration, its tokenizer or its processor cannot be read.
+        SpecError: its files cannot be read.
     """
     found = OpenedModel(model, key)
-    processor = family_of(found).processor(found)
-    return NamedReader(key, model, Reader(found.tokenizer, positions(found.config), processor))
+    return NamedReader(key, model, family_of(found).reader(found))
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:
@@ -105,7 +103,7 @@ def _identity(named: NamedReader) -> Hashable:
 
 
 def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> None:
-    """Tries the chat template of every model; of a task with images a processor has it."""
+    """Tries the chat template of every model; a task with images tries its own."""
     if isinstance(runner.task, Prompted | LMEvalTask):
         for reader in readers:
             check_chat(runner.task, reader.reader, f"{reader.key}: {reader.model}: {runner.key}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.base import Architecture, Family, Loaded
+from evomerge_optuna.families.base import Architecture, Family
 from evomerge_optuna.families.fit import (
     check_architecture,
     check_dtype,
@@ -26,11 +26,13 @@ from evomerge_optuna.models.files import check_files, check_unquantized
 from evomerge_optuna.models.headers import STORED, Header, parameter_shapes
 from evomerge_optuna.models.loading import complete_model, load_model, torch_device
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class CausalLM(Family):
@@ -65,11 +67,14 @@ class CausalLM(Family):
 
         complete_model(AutoModelForCausalLM, model.folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return None
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config))
 
-    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        return *load_model(folder, device, dtype), None
+    def load(
+        self, folder: Path, device: str, dtype: str | None = None
+    ) -> "tuple[PreTrainedModel, Reader]":
+        model, tokenizer = load_model(folder, device, dtype)
+        return model, Reader(tokenizer, positions(model.config))
 
     def write_for_others(self, folder: Path) -> None:
         from evomerge_optuna.models.older_form import write_older_form

@@ -1,7 +1,7 @@
 """Merge kernels: one tensor of the merged model, with what does not change between trials kept.
 
 Each gives, bit for bit, what mergekit's kernel of the same method gives. mergekit's own is the
-general path; the others work in chunks that stay in the processor's cache.
+general path; the others work in chunks that stay in the CPU's cache.
 """
 
 from collections.abc import Iterator, Sequence

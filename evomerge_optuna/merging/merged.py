@@ -12,19 +12,17 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 class Merged:
     """A model ready to run, its tokenizer, and what its weights hash to.
 
-    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models. A
-    vision-language model has a processor, too, which makes inputs of text and images.
+    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models.
     """
 
     model: Any
     tokenizer: Any
     digest: str
-    processor: Any | None = None
 
     @property
     def reader(self) -> Reader:
         """What the model reads with."""
-        return Reader(self.tokenizer, positions(self.model.config), self.processor)
+        return Reader(self.tokenizer, positions(self.model.config))
 
 
 class MergeMerger(Protocol):

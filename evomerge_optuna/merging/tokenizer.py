@@ -9,6 +9,8 @@ from typing import Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.models.catalog import load_config, load_tokenizer
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -17,8 +19,8 @@ from evomerge_optuna.recipes.stack import StackRecipe
 _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
-    """The tokenizer and the configuration of a recipe's model, and its processor if it has one.
+def reader_of_candidate(recipe: Recipe) -> Reader:
+    """What the model of a recipe reads with.
 
     Raises:
         SpecError: a model's files cannot be read.
@@ -30,10 +32,8 @@ def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
     else:
         tokenizer, config = load_tokenizer(model, model), load_config(model, model)
     if recipe.host is None:
-        return tokenizer, config, None
-    family = family_of_host(recipe.host)
-    processor = family.processor_of_whole(recipe.host, config, tokenizer)
-    return processor.tokenizer, config, processor
+        return Reader(tokenizer, positions(config))
+    return family_of_host(recipe.host).reader_of_whole(recipe.host, config, tokenizer)
 
 
 def give_chat_template(tokenizer: Any, merged: Callable[[], Any]) -> None:
@@ -45,8 +45,8 @@ def give_chat_template(tokenizer: Any, merged: Callable[[], Any]) -> None:
 def with_chat_template(source: MergeRecipe, merge: MergeRecipe) -> MergeRecipe:
     """The recipe of a source model alone, which gets the merge's chat template if it has none."""
     with suppress(SpecError):  # it has no tokenizer
-        if not tokenizer_of(source)[0].chat_template:
-            template = tokenizer_of(merge)[0].chat_template
+        if not reader_of_candidate(source).tokenizer.chat_template:
+            template = reader_of_candidate(merge).tokenizer.chat_template
             added = {"chat_template": template} if isinstance(template, str) else {}
             return source.model_copy(update={"configuration": source.configuration | added})
     return source

@@ -13,7 +13,7 @@ from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.merging.tokenizer import give_chat_template, tokenizer_of
+from evomerge_optuna.merging.tokenizer import give_chat_template, reader_of_candidate
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.results.front import knee
@@ -134,7 +134,7 @@ class FinalScorer:
 
     @cached_property
     def _merged_tokenizer(self) -> Any:
-        return tokenizer_of(self._study.space.recipe(self._study.space.baseline()))[0]
+        return reader_of_candidate(self._study.space.recipe(self._study.space.baseline())).tokenizer
 
     def _engine(self, contestant: Contestant, trial: FrozenTrial) -> Engine:
         """A contestant, ready to be asked; the trial's own must be what it was scored as."""

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_image_tasks
+from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.families import check_models, family_of, with_host
@@ -67,7 +67,7 @@ def create_study(
     spec = with_host(spec, models)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
-    check_image_tasks(spec)
+    check_image_tasks(spec, models)
     tasks = runners(spec.tasks)
     _check_languages(spec)
     check_data(tasks)

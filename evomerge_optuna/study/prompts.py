@@ -11,9 +11,11 @@ from evomerge_optuna.evaluation.reading import (
     reader_of,
 )
 from evomerge_optuna.evaluation.tasks import Tasks, runners
-from evomerge_optuna.merging.tokenizer import give_chat_template, model_of_tokenizer, tokenizer_of
-from evomerge_optuna.models.positions import positions
-from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.merging.tokenizer import (
+    give_chat_template,
+    model_of_tokenizer,
+    reader_of_candidate,
+)
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.studies import MergeStudy, changed_versions
@@ -62,14 +64,13 @@ def check_prompts_unchanged(stored: MergeStudy) -> None:
 def _readers(spec: StudySpec, space: SearchSpace) -> list[NamedReader]:
     """The candidates, which all have one tokenizer, and the sources that `study test` scores."""
     recipe = space.recipe(space.baseline())
-    tokenizer, config, processor = tokenizer_of(recipe)
+    own = reader_of_candidate(recipe)
     model = model_of_tokenizer(recipe)
     keys = {name: key for key, name in spec.model_ids().items()}
     key, name = ("merge", "its tokenizer") if model is None else (keys[model], model)
-    own = Reader(tokenizer, positions(config), processor)
     found = [NamedReader(key, name, own)]
     for source in spec.source_ids().items():
         with suppress(SpecError):  # without a tokenizer of its own it has that of the first model
             found.append(reader_of(*source))
-            give_chat_template(found[-1].reader.tokenizer, lambda: tokenizer)
+            give_chat_template(found[-1].reader.tokenizer, lambda: own.tokenizer)
     return found

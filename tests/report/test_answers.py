@@ -257,7 +257,7 @@ def test_an_evaluator_remarks(content: dict[str, Any], tiny: Path) -> None:
     from evomerge_optuna.families import load_checkpoint
 
     content["tasks"]["words_on"]["stop"] = ["word"]
-    model, tokenizer, _ = load_checkpoint(tiny / "a", "cpu", None)
-    evaluation = Evaluator(parse_spec(content)).evaluate(engine_of(model, tokenizer), "dev")
+    model, reader = load_checkpoint(tiny / "a", "cpu", None)
+    evaluation = Evaluator(parse_spec(content)).evaluate(engine_of(model, reader.tokenizer), "dev")
     assert evaluation.remarks.keys() == {"words_on"}
     assert "the stop string 'word'" in evaluation.remarks["words_on"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.base import Host, Loaded
+from evomerge_optuna.families.base import Host
 from evomerge_optuna.families.causal_lm import CausalLM
 from evomerge_optuna.families.vision_language.checkpoint import (
     missing_tokens,
@@ -22,10 +22,12 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.loading import complete_model, torch_device
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class VisionLanguage(CausalLM):
@@ -67,15 +69,18 @@ class VisionLanguage(CausalLM):
         ):
             complete_model(kind, folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return model.processor
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config), model.processor)
 
-    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
+    def load(
+        self, folder: Path, device: str, dtype: str | None = None
+    ) -> "tuple[PreTrainedModel, Reader]":
         from transformers import AutoModelForImageTextToText
 
         model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
         processor = OpenedModel(str(folder)).processor
-        return model.to(torch_device(device)).eval(), processor.tokenizer, processor
+        reader = Reader(processor.tokenizer, positions(model.config), processor)
+        return model.to(torch_device(device)).eval(), reader
 
     def whose_configuration(self, spec: StudySpec, first: str) -> str:
         if spec.vision is None:  # the merge of another study has it
@@ -112,10 +117,12 @@ class VisionLanguage(CausalLM):
 
         return HostInMemory(name, device)
 
-    def processor_of_whole(
+    def reader_of_whole(
         self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> "ProcessorMixin":
-        return processor_of_whole(OpenedModel(host).folder, text_config(config, host), tokenizer)
+    ) -> Reader:
+        folder, text = OpenedModel(host).folder, text_config(config, host)
+        processor = processor_of_whole(folder, text, tokenizer)
+        return Reader(processor.tokenizer, positions(config), processor)
 
     def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
         return write_whole(host, merged, digest, folder)

@@ -14,19 +14,19 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from evomerge_optuna.engines import batching
+from evomerge_optuna.engines import batching, load_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.scoring import score_checkpoint
-from evomerge_optuna.spec import VqaTask
+from evomerge_optuna.spec import EvaluationSpec, VqaTask
 from tests.conftest import WORDS, SpecMaker
-from tests.engine import engine_of, generate_about
+from tests.engine import generate_about
 from tests.vision import SIZE, save_tiny_llava
 
 COLOURS = ["red", "blue", "black"]
@@ -131,7 +131,8 @@ def test_a_prompt_has_one_image(prompt: str) -> None:
 
 
 def test_a_batch_is_each_prompts_own_answer(llava: Path) -> None:
-    model, _, processor = load_checkpoint(llava, "cpu")
+    model, reader = load_checkpoint(llava, "cpu")
+    processor = reader.processor
     prompts = [f"<image>\n{' '.join(WORDS[: 1 + i % 4])}" for i in range(6)]
     images = [IMAGES[i % 3] for i in range(6)]
     own = AutoModelForImageTextToText.from_pretrained(llava)
@@ -155,7 +156,8 @@ def test_smaller_batches_where_memory_runs_out(
     llava: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_limit", batching._limit)
-    model, _, processor = load_checkpoint(llava, "cpu")
+    model, reader = load_checkpoint(llava, "cpu")
+    processor = reader.processor
     prompts, images = [f"<image>\n{word}" for word in WORDS[:6]], IMAGES * 2
     whole = generate_about(model, processor, prompts, images, 4, batch_size=6)
     sizes: list[int] = []
@@ -219,7 +221,7 @@ def spec(make_spec: SpecMaker, files: Path) -> Callable[..., Any]:
 
 
 def test_scores(llava: Path, spec: Callable[..., Any]) -> None:
-    engine = engine_of(*load_checkpoint(llava, "cpu"))
+    engine = load_engine(llava, EvaluationSpec(device="cpu"))
     found = Evaluator(spec("rouge_l", scorer="rouge_l")).evaluate(engine, "search")
     texts = [row["text"] for row in found.rows()]
     assert found.scores["eyes.rouge_l"].n == 3 and found.marks() == {}

@@ -184,12 +184,12 @@ def test_a_decoder_of_another_kind(tmp_path: Path) -> None:
 def test_what_is_loaded(home: Path, tmp_path: Path) -> None:
     """A processor of a vision-language model, none of a text model."""
     vlm = save_tiny_llava(tmp_path / "vlm", 0)
-    model, tokenizer, processor = load_checkpoint(vlm, "cpu")
+    model, reader = load_checkpoint(vlm, "cpu")
     assert isinstance(model, transformers.LlavaForConditionalGeneration)
-    assert processor.tokenizer is tokenizer
-    model, tokenizer, processor = load_checkpoint(merged_folder(str(vlm)), "cpu")
+    assert reader.processor is not None and reader.processor.tokenizer is reader.tokenizer
+    model, reader = load_checkpoint(merged_folder(str(vlm)), "cpu")
     assert isinstance(model, transformers.LlamaForCausalLM)
-    assert processor is None
+    assert reader.processor is None
 
 
 def test_the_processor_counts_in_the_fingerprint(home: Path, tmp_path: Path) -> None:
