@@ -27,6 +27,7 @@ from mergekit.merge import run_merge
 from rich.console import Console
 from rich.table import Table
 
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import merge_options, plan_merge
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.catalog import local_folder
@@ -130,7 +131,7 @@ def measure(method: str, models: list[str], repeats: int) -> dict[str, float]:
         merged = {name: planned.tensors[name].task.execute(tensors=inputs[name]) for name in order}
         assert len(merged) == len(order)
 
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     merger.merge(a_recipe(method, models, 0))
     merger.merge(a_recipe(method, models, -1))
     tensors = dict(merger.merge(a_recipe(method, models, -2)).model.named_parameters())
@@ -154,7 +155,7 @@ def memory(method: str, models: list[str], merges: int) -> dict[str, float]:
     """Peak and growth of a process of its own beyond what its imports take, in MB."""
     process = psutil.Process()
     before = process.memory_info().rss
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     model = merger.merge(a_recipe(method, models, 0)).model
     size = sum(tensor.nbytes for tensor in model.parameters())
     for number in range(merges // 5):

@@ -20,12 +20,12 @@ from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.results.compare import compare
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.search.objective import SAME_AS
 from evomerge_optuna.spec import RacingSpec, StudySpec, load_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import SAME_AS
 from evomerge_optuna.study.studies import MergeStudy
 
 QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart.yaml"

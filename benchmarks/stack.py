@@ -23,9 +23,10 @@ from merge import SHAPE_135M, median_seconds, random_models
 from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.engines import candidate_builder
-from evomerge_optuna.merging.folding import write_folded
-from evomerge_optuna.merging.stacked import load_source
+from evomerge_optuna.merging.folding import FoldedStack
+from evomerge_optuna.merging.stack_sources import load_source
 from evomerge_optuna.models.loading import complete_model
+from evomerge_optuna.models.stream import write_stream
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spec import EvaluationSpec
 
@@ -53,12 +54,12 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
         _, *models = random_models(Path(folder), shape)
         builder = candidate_builder(EvaluationSpec())
         builder.build(a_path(models, layers, 0))
-        sources = {name: load_source(name, None, "cpu").model for name in models}
+        sources = {name: load_source(name, None, "cpu") for name in models}
 
         def write_and_load(number: int) -> None:
             recipe = a_path(models, layers, number)
             with tempfile.TemporaryDirectory() as out:
-                write_folded(recipe, Path(out), sources)
+                write_stream(FoldedStack(recipe, sources), Path(out))
                 complete_model(AutoModelForCausalLM, Path(out), dtype="auto")
 
         written = median_seconds(write_and_load, repeats)
@@ -68,7 +69,7 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
 
         recipe = a_path(models, layers, 0)
         stacked = builder.build(recipe).engine.raw("a benchmark").model
-        parent = sources[models[0]]
+        parent = sources[models[0]].model
         ids = torch.randint(3, 80, (8, 64))
 
         def per_layer(model: torch.nn.Module, layers: int) -> Callable[[int], float]:

@@ -36,7 +36,8 @@ from sqlalchemy.engine import Connection
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
-from evomerge_optuna.study.result import RESULT, Result
+from evomerge_optuna.study.result import Result
+from evomerge_optuna.study.schema import RESULT
 
 Run = Callable[[int], None]  # up to so many trials
 
@@ -174,7 +175,7 @@ def seconds_per_trial(kind: str, url: str, workers: int, existing: int, trials: 
 def fill(url: str, spec: StudySpec, existing: int) -> int:
     """Makes both studies with so many scored trials; returns the number of parameters."""
     from evomerge_optuna.study.creation import create_study
-    from evomerge_optuna.study.studies import RECIPE
+    from evomerge_optuna.study.schema import RECIPE
 
     store = open_store(url)
     ours = create_study(store, spec)

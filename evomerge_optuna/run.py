@@ -28,8 +28,9 @@ from evomerge_optuna.store.faults import patience, persistently
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.renamed import following, identify, open_identified
-from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import ERROR, RESULT
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 Say = Callable[[str], None]

@@ -22,8 +22,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.merging.check import check_merge
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import plan_merge
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.architectures import STACKABLE
 from evomerge_optuna.models.loading import complete_model
@@ -153,7 +154,7 @@ def save_two(model_type: str, folder: Path, **options: Any) -> tuple[Path, Path]
 
 
 def a_tokenizer() -> PreTrainedTokenizerFast:
-    """Of 300 words."""
+    """A tokenizer of 300 words."""
     words = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(296))]
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -184,9 +185,9 @@ def check_merged(a: Path, b: Path, folder: Path) -> None:
     """Fails unless candidate and export of a merge of two models are their average."""
     recipe, wanted = a_merge(a, b), average(a, b)
     check_merge(recipe)
-    merged = ResidentMerger("cpu").merge(recipe)
+    merged = ModelInPlace(ResidentMerger("cpu")).merge(recipe)
     _assert_same(merged.model.state_dict(), wanted)
-    assert write_checkpoint(recipe, folder, "cpu") == merged.digest
+    assert write_recipe(recipe, folder, "cpu") == merged.digest
     write_saved_form(folder)
     write_older_form(folder)
     _assert_same(complete_model(AutoModelForCausalLM, folder).state_dict(), wanted)
@@ -247,18 +248,18 @@ def table(rows: list[Row]) -> list[str]:
 
 HEAD = """# Architectures
 
-Which causal language models of transformers {version} can be merged: every architecture that can be
-built tiny, two fine-tunes of each merged by `linear`. The candidate in memory and the export, as
-plain `from_pretrained` reads it, are compared with the average that transformers and torch compute
-by themselves. *Kinds* are models of an architecture that differ in what tensors they have, by their
-switches for biases, norms and tied embeddings.
+This table shows which causal language models of transformers {version} can be merged. For every
+architecture with a tiny model, two fine-tunes of it were merged by `linear`. The candidate in
+memory and the export, as plain `from_pretrained` reads it, were compared with the average that
+transformers and torch compute by themselves. The *kinds* of an architecture differ in their
+tensors, because they switch biases, norms and tied embeddings on or off.
 
-A merge has every tensor of its model's class. Where mergekit {mergekit} has no definition of an
-architecture, or one that leaves tensors out, as Llama's biases, these are merged by the same
-method all the same; plain mergekit then writes another model, which `study create` and the exported
-`mergekit_config.yml` say. Experts are merged as transformers has them in memory, all of a layer in
-one tensor, and exported one by one, as files have them. Which architectures can be
-[stacked](models.md#a-stack) the table says, too.
+A merge has every tensor of its model's class. mergekit {mergekit} has no definition of some
+architectures, and leaves tensors out of others, for example Llama's biases. These tensors are
+merged by the same method. Plain mergekit then writes another model; `study create` and the exported
+`mergekit_config.yml` say so. transformers holds all experts of a layer in one tensor, and they are
+merged that way. They are exported one by one, as files have them. The table also says which
+architectures can be [stacked](models.md#a-stack).
 
 `python -m tests.architectures` writes this page; `make test-slow` checks it.
 
@@ -280,7 +281,7 @@ def main() -> None:
         version=transformers.__version__, mergekit=importlib.metadata.version("mergekit")
     )
     not_tried = ", ".join(f"`{name}`" for name in unbuilt)
-    foot = f"\nNot tried, for want of a tiny model: {not_tried}.\n"
+    foot = f"\nThese were not tried, because no tiny model could be built: {not_tried}.\n"
     TABLE.write_text(head + "\n".join(table(rows)) + "\n" + foot, encoding="utf-8")
 
 

@@ -18,7 +18,8 @@ from optuna.trial import TrialState, create_trial
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.run import pace
 from evomerge_optuna.store.open import open_store
-from evomerge_optuna.study.result import RESULT, Result
+from evomerge_optuna.study.result import Result
+from evomerge_optuna.study.schema import RESULT
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, wait_until
 from tests.forked import Command

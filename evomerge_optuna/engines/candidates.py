@@ -8,14 +8,14 @@ from evomerge_optuna.engines.base import Candidate
 from evomerge_optuna.engines.transformers import TransformersEngine
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.families.base import Host
-from evomerge_optuna.merging.merged import Merged, MergeMerger
+from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.loading import in_dtype, torch_device
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from evomerge_optuna.merging.stacked import StackedMerger
+    from evomerge_optuna.merging.stacked import StackedModels
 
 
 class Builder:
@@ -70,20 +70,23 @@ class Builder:
         return self._host
 
     @cached_property
-    def _stacked(self) -> "StackedMerger":
-        from evomerge_optuna.merging.stacked import StackedMerger
+    def _stacked(self) -> "StackedModels":
+        from evomerge_optuna.merging.stack_sources import StackSources
+        from evomerge_optuna.merging.stacked import StackedModels
 
-        return StackedMerger(self._spec.device, self._make_merger)
+        return StackedModels(StackSources(self._spec.device, self._model_maker))
 
     @cached_property
-    def _merged(self) -> MergeMerger:
-        return self._make_merger()
+    def _merged(self) -> ModelMaker:
+        return self._model_maker()
 
-    def _make_merger(self) -> MergeMerger:
+    def _model_maker(self) -> ModelMaker:
         if self._spec.merger == "checkpoint":
-            from evomerge_optuna.merging.checkpoint import CheckpointMerger
+            from evomerge_optuna.merging.checkpoint import ModelFromFiles
 
-            return CheckpointMerger(self._spec.device)
+            return ModelFromFiles(self._spec.device)
+        from evomerge_optuna.merging.in_place import ModelInPlace
         from evomerge_optuna.merging.resident import ResidentMerger
 
-        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+        merger = ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+        return ModelInPlace(merger)

@@ -15,9 +15,14 @@ import torch
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from evomerge_optuna.engines.batching import longest_first, within_memory
+from evomerge_optuna.models.transformers_internals import (
+    cache_states,
+    change_cache,
+    has_movable_states,
+    join_caches,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -64,12 +69,12 @@ def is_decodable(model: "PreTrainedModel", length: int) -> bool:
         length: of the longest sequence when it is complete, in tokens.
     """
     config = model.config.get_text_config()
-    layers = DynamicCache(config=config).layers
+    cache = DynamicCache(config=config)
     return (
         {"position_ids", "past_key_values", "logits_to_keep"}
         <= inspect.signature(model.forward).parameters.keys()
-        and len(layers) == config.num_hidden_layers
-        and {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+        and len(cache) == config.num_hidden_layers
+        and has_movable_states(cache)
         and "chunked_attention" not in (getattr(config, "layer_types", None) or ())
         and length <= _fixed_rope_length(config)
     )
@@ -106,9 +111,7 @@ class _Table:
         self.newest, self.padding = self.newest[chosen], self.padding[chosen]
         empty = int(self.padding.min())
         self.padding = self.padding - empty
-        for layer in self.cache.layers:
-            layer.keys = layer.keys[chosen, :, empty:]
-            layer.values = layer.values[chosen, :, empty:]
+        change_cache(self.cache, lambda states: states[chosen, :, empty:])
 
     def add(self, other: "_Table") -> None:
         """Adds the rows of a table that has no more columns."""
@@ -116,9 +119,11 @@ class _Table:
         self.places += other.places
         self.newest = torch.cat([self.newest, other.newest])
         self.padding = torch.cat([self.padding, other.padding + missing])
-        for layer, added in zip(self.cache.layers, other.cache.layers, strict=True):
-            layer.keys = torch.cat([layer.keys, pad(added.keys, (0, 0, missing, 0))])
-            layer.values = torch.cat([layer.values, pad(added.values, (0, 0, missing, 0))])
+        join_caches(
+            self.cache,
+            other.cache,
+            lambda states, added: torch.cat([states, pad(added, (0, 0, missing, 0))]),
+        )
 
 
 class _Decoding:
@@ -225,9 +230,7 @@ def _fill(cache: DynamicCache, prefix: DynamicCache, padding: torch.Tensor) -> N
     """
     columns = torch.arange(prefix.get_seq_length(), device=padding.device)
     tokens = (columns - padding[:, None]).clamp(min=0)  # (rows, columns)
-    for index, layer in enumerate(prefix.layers):
+    for index, states in enumerate(cache_states(prefix)):
         # (1, heads, tokens, width) to (rows, heads, columns, width)
-        keys, values = (
-            states[0][:, tokens].transpose(0, 1) for states in (layer.keys, layer.values)
-        )
+        keys, values = (state[0][:, tokens].transpose(0, 1) for state in states)
         cache.update(keys, values, index)

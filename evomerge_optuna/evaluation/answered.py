@@ -1,6 +1,10 @@
 """A problem and what a model answered, as a person reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+Stored = Mapping[str, Any]  # an outcome as it is stored, by its fields
 
 
 @dataclass(frozen=True)

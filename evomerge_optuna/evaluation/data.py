@@ -4,7 +4,6 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
@@ -69,8 +68,8 @@ def _sha256(problems: Sequence[Problem]) -> str:
     return hashlib.sha256(json.dumps([_row(problem) for problem in problems]).encode()).hexdigest()
 
 
-def _row(problem: Problem) -> list[Any]:
-    row: list[Any] = [problem.text, problem.reference]
+def _row(problem: Problem) -> list[object]:
+    row: list[object] = [problem.text, problem.reference]
     if problem.options:
         row.append(problem.options)
     if problem.others:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from itertools import chain, islice
-from typing import Any
 
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import NotFiniteError
@@ -29,7 +28,7 @@ class Evaluation:
     outcomes: tuple[Outcome, ...] = field(repr=False)
     remarks: dict[str, str] = field(default_factory=dict)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """The outcomes as JSON-serialisable rows, in the order of the data, or of the blocks."""
         return [asdict(outcome) for outcome in self.outcomes]
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 from evomerge_optuna.evaluation.answers import Number, boxed, one_number, respelt
 from evomerge_optuna.evaluation.notation import plain, to_ascii
+
+_Parsed = tuple[object, ...]  # expressions of sympy, or their texts
 
 _SECONDS = 5  # for one expression: a model may write 9**9**9**9
 _LATEX = re.compile(r"\\|\$[^$]*\$")
@@ -54,18 +55,18 @@ def _ends_with(text: str, reference: str) -> bool:
     return bool(reference.strip()) and re.search(ends, " ".join(text.split())) is not None
 
 
-def _number(number: Number) -> tuple[Any, ...]:
+def _number(number: Number) -> _Parsed:
     values = [*number.readings, *(value / 100 for value in number.readings if number.percent)]
     return tuple(part for value in values for part in _exactly(value))
 
 
 @lru_cache(maxsize=4096)
-def _exactly(value: Fraction) -> tuple[Any, ...]:
+def _exactly(value: Fraction) -> _Parsed:
     return _parsed(f"$\\frac{{{value.numerator}}}{{{value.denominator}}}$")
 
 
 @lru_cache(maxsize=4096)
-def _reference(text: str) -> tuple[Any, ...]:
+def _reference(text: str) -> _Parsed:
     result = boxed(text) or text.rpartition("####")[2].strip()
     return _parsed(result if _LATEX.search(result) and "$" in result else f"${result}$")
 
@@ -79,14 +80,14 @@ def _readable(text: str, language: str | None, number: Number | None) -> str:
     return _EDGE.sub(" ", text)
 
 
-def _parsed(text: str) -> tuple[Any, ...]:
+def _parsed(text: str) -> _Parsed:
     from math_verify import parse
 
     with _quiet(), _timed() as seconds:
         return tuple(parse(text, parsing_timeout=seconds))
 
 
-def _equal(wanted: tuple[Any, ...], found: tuple[Any, ...]) -> bool:
+def _equal(wanted: _Parsed, found: _Parsed) -> bool:
     from math_verify import verify
 
     with _quiet(), _timed() as seconds:

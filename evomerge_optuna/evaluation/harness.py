@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.api.metrics
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from jinja2 import Environment, TemplateError, meta
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model, metric_registry
+from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
@@ -27,10 +28,18 @@ from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.answered import Stored
 from evomerge_optuna.evaluation.harness_model import HarnessModel
+from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Makes a metric of the values of documents.
+Aggregation = Callable[[list[object]], Any]
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of all that is as it should be
 
@@ -65,12 +74,12 @@ class HarnessTask:
         return self.aggregate is lm_eval.api.metrics.mean
 
     @property
-    def aggregate(self) -> Callable[[list[Any]], Any]:
+    def aggregate(self) -> Aggregation:
         """Makes the metric of the documents' values."""
-        found: Callable[[list[Any]], Any] = self._task.aggregation()[self._spec.metric]
+        found: Aggregation = self._task.aggregation()[self._spec.metric]
         return found
 
-    def documents(self, split: str, where: str) -> Sequence[dict[str, Any]]:
+    def documents(self, split: str, where: str) -> Sequence[Row]:
         """All documents of a split of the task's data set; of its own where none is named.
 
         Raises:
@@ -84,10 +93,10 @@ class HarnessTask:
         self._task.config.test_split = split or self._own_split
         if self._shots is not None:
             self._shots.split = self._split_of_shots(split)
-        found: Sequence[dict[str, Any]] = self._task.eval_docs
+        found: Sequence[Row] = self._task.eval_docs
         return found
 
-    def question(self, document: dict[str, Any]) -> str:
+    def question(self, document: Row) -> str:
         """What the document puts into the prompt; '' where the harness cannot tell."""
         asked = self._task.config.doc_to_text
         if isinstance(asked, str) and asked not in document:
@@ -99,14 +108,14 @@ class HarnessTask:
         text = self._task.doc_to_text(document)
         return text if isinstance(text, str) else ""
 
-    def samples(self, raw: RawModel, split: str, places: list[int]) -> list[dict[str, Any]]:
+    def samples(self, raw: RawModel, split: str, places: list[int]) -> list[Stored]:
         """What the harness logs of each of these documents, which are in ascending order.
 
         And whether the model was `cut_off` while it thought.
         """
         self.documents(split, self._key)
         name = self._spec.task
-        found: list[dict[str, Any]] = []
+        found: list[Stored] = []
 
         def run(size: int) -> None:
             self._task.set_fewshot_seed(_OTHER_SEED)
@@ -154,7 +163,7 @@ class HarnessTask:
                 )
             )
 
-        def given(kind: str, arguments: tuple[Any, ...]) -> list[Given]:
+        def given(kind: str, arguments: Sequence[Any]) -> list[Given]:
             if kind == "generate_until":
                 added = normalize_gen_kwargs(arguments[1], _MAX_GEN_TOKS)["max_gen_toks"]
                 return [Given(reader.encode(arguments[0]), added)]
@@ -182,7 +191,10 @@ class HarnessTask:
 
     def _lm(self, raw: RawModel) -> LM:
         if self._spec.backend is not None:
-            args: dict[str, Any] = {"pretrained": raw.model.name_or_path, **self._spec.backend_args}
+            args: dict[str, object] = {
+                "pretrained": raw.model.name_or_path,
+                **self._spec.backend_args,
+            }
             if self._spec.chat_args:
                 args["chat_template_args"] = self._spec.chat_args
             if self._spec.thinking:
@@ -223,11 +235,11 @@ class HarnessTask:
 
 
 @cache
-def _manager(include_path: str | None, with_built_in: bool) -> Any:
+def _manager(include_path: str | None, with_built_in: bool) -> TaskManager:
     return TaskManager(include_path=include_path, include_defaults=with_built_in)
 
 
-def _load(spec: LMEvalTask, key: str) -> Any:
+def _load(spec: LMEvalTask, key: str) -> Task:
     manager = None
     if spec.include_path is not None:  # a folder is read at once, the thousands of built-in not
         manager = _manager(spec.include_path, False)
@@ -264,10 +276,10 @@ def _refuse_hub_code(configuration: dict[str, Any], spec: LMEvalTask, key: str) 
             )
 
 
-_backends: dict[Any, Any] = {}  # the last one: two may not fit on a device
+_backends: dict[tuple[str, str, int, str], LM] = {}  # the last one: two may not fit on a device
 
 
-def _backend(name: str, args: dict[str, Any], batch_size: int, device: str) -> LM:
+def _backend(name: str, args: dict[str, object], batch_size: int, device: str) -> LM:
     """A model of the harness that has loaded this checkpoint; kept until another is asked for."""
     wanted = (name, json.dumps(args, sort_keys=True), batch_size, device)
     if wanted not in _backends:
@@ -281,7 +293,7 @@ def _backend(name: str, args: dict[str, Any], batch_size: int, device: str) -> L
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
+def _as_it_was(model: "PreTrainedModel") -> Iterator[None]:
     """Keeps the harness from tying weights anew, which are those of other models, too."""
     model.tie_weights = lambda *_, **__: None
     try:

@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -41,7 +41,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         self._ends: Ends | None = None  # of the prompts that are continued
         self.cut_off: set[int] = set()
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """The answers to requests; '' where thinking had no end."""
         found: list[str] = super().generate_until(requests, disable_tqdm)
         self._ends = None
@@ -52,7 +52,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         }
         return ["" if text == _NO_ANSWER else text for text in found]
 
-    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
+    def tok_decode(self, tokens: object, skip_special_tokens: bool = True) -> str:
         """The text of tokens; of those generated the answer alone."""
         if self._ends is None or not isinstance(tokens, list):
             return str(super().tok_decode(tokens, skip_special_tokens))
@@ -63,10 +63,11 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         return (rest + str(super().tok_decode(own, skip_special_tokens))).lstrip()
 
     def _model_generate(
-        self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any
-    ) -> Any:
+        self, context: torch.Tensor, max_length: int, stop: list[str], **options: object
+    ) -> torch.Tensor:
         if self._thinking is None:
-            return super()._model_generate(context, max_length, stop, **options)
+            plain: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+            return plain
         prompts = self.tokenizer.batch_decode(context)
         eos = self.tokenizer.decode(self.eot_token_id)
         own = [string for string in stop if string != eos]
@@ -74,13 +75,14 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         self._ends = Ends(self.tokenizer, ids, prompts, own, self._end_of_thinking)
         criterion = _Ended(self._ends, context.shape[1], self.eot_token_id)
         options = _sampling(options) | {"stopping_criteria": StoppingCriteriaList([criterion])}
-        return self.model.generate(
+        heard: torch.Tensor = self.model.generate(
             input_ids=context,
             max_length=max_length,
             pad_token_id=self.tokenizer.pad_token_id,
             use_cache=True,
             **options,
         )
+        return heard
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if self._thinking is not None:
@@ -95,13 +97,13 @@ class _Ended(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, ends: Ends, begin: int, eos: int) -> None:
         self._ends, self._begin, self._eos = ends, begin, eos
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
         rows = input_ids[:, self._begin :].tolist()
         ended = [row[-1] == self._eos or self._ends.reached(row) for row in rows]
         return torch.tensor(ended, device=input_ids.device)
 
 
-def _sampling(options: dict[str, Any]) -> dict[str, Any]:
+def _sampling(options: dict[str, object]) -> dict[str, object]:
     """Greedy where the task names no temperature or one of zero, as the harness has it."""
     temperature = options.get("temperature", 0.0)
     if temperature == 0.0 and not options.get("do_sample"):

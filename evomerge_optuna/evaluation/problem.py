@@ -3,13 +3,15 @@
 import datetime
 import decimal
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import Formatter
-from typing import Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec.data import columns
+
+Row = Mapping[str, object]  # of a data set, by its columns
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Problem:
         return () if self.reference is None else (self.reference, *self.others)
 
 
-def filled(template: str, row: dict[str, Any], where: str) -> str:
+def filled(template: str, row: Row, where: str) -> str:
     """The template with the row's columns in it.
 
     Raises:
@@ -50,12 +52,12 @@ def filled(template: str, row: dict[str, Any], where: str) -> str:
     return "".join(parts)
 
 
-def content(template: str, row: dict[str, Any]) -> str:
+def content(template: str, row: Row) -> str:
     """The columns that a template names, whatever it says around them."""
     return "\n".join(str(column(name, row, "")) for name in sorted({*columns(template)}))
 
 
-def column(name: str | None, row: dict[str, Any], where: str) -> Any:
+def column(name: str | None, row: Row, where: str) -> object:
     """The row's value in a column, or at a path into one.
 
     A path as `choices.text` leads through mappings by their keys and through lists by a number,
@@ -64,9 +66,10 @@ def column(name: str | None, row: dict[str, Any], where: str) -> Any:
     Raises:
         SpecError: there is no such column, or no such part of it.
     """
+    name = str(name)
     if name in row:
         return row[name]
-    first, *path = str(name).split(".")
+    first, *path = name.split(".")
     if first not in row or not path:
         raise SpecError(
             f"{where} has no column '{name}'; it has {one_line(', '.join(map(str, row)), 200)}"
@@ -86,13 +89,15 @@ def column(name: str | None, row: dict[str, Any], where: str) -> Any:
     return found
 
 
-def _part(value: Any, key: str) -> Any:
+def _part(value: object, key: str) -> object:
     if isinstance(value, list):
         return value[int(key)] if key.isdecimal() else [_part(part, key) for part in value]
+    if not isinstance(value, Mapping):
+        raise TypeError(type(value).__name__)
     return value[key]
 
 
-def text_of(value: Any, where: str, name: str) -> str:
+def text_of(value: object, where: str, name: str) -> str:
     """A value as the text that stands there: a number as written, true and false as JSON has them.
 
     Args:
@@ -119,7 +124,7 @@ def text_of(value: Any, where: str, name: str) -> str:
     raise SpecError(f"{cell} holds {_kind(value)} where a text is wanted; name another column")
 
 
-def texts_of(value: Any, where: str, name: str) -> tuple[str, ...]:
+def texts_of(value: object, where: str, name: str) -> tuple[str, ...]:
     """A text, or each of a list of them; see `text_of`.
 
     Raises:
@@ -132,7 +137,7 @@ def texts_of(value: Any, where: str, name: str) -> tuple[str, ...]:
     return tuple(text_of(part, where, f"{name}.{place}") for place, part in enumerate(value))
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a mapping"
     return "nothing" if value is None else f"a {type(value).__name__}"

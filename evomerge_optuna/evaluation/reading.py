@@ -5,14 +5,13 @@ import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.prompts import check_chat
-from evomerge_optuna.evaluation.tasks import TaskRunner, Tasks
+from evomerge_optuna.evaluation.tasks import AnyRunner, Tasks
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
@@ -85,7 +84,7 @@ def read_prompts(
     return found
 
 
-def _read(runner: TaskRunner[Any], reader: NamedReader, split: str, place: str) -> str:
+def _read(runner: AnyRunner, reader: NamedReader, split: str, place: str) -> str:
     problems = runner.problems(split)
     given = runner.given(reader.reader, problems)
     _check_lengths(runner, reader, problems, given, place)
@@ -102,7 +101,7 @@ def _identity(named: NamedReader) -> Hashable:
     return hashlib.sha256(backend.to_str().encode()).digest(), *words, reader.positions
 
 
-def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> None:
+def _check_template(runner: AnyRunner, readers: Sequence[NamedReader]) -> None:
     """Tries the chat template of every model; a task with images tries its own."""
     if isinstance(runner.task, Prompted | LMEvalTask):
         for reader in readers:
@@ -110,7 +109,7 @@ def _check_template(runner: TaskRunner[Any], readers: Sequence[NamedReader]) -> 
 
 
 def _check_lengths(
-    runner: TaskRunner[Any],
+    runner: AnyRunner,
     reader: NamedReader,
     problems: Sequence[Problem],
     given: Sequence[Sequence[Given]],

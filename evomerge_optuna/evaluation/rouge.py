@@ -3,7 +3,10 @@
 import re
 import unicodedata
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 # Words, but each kana, Han or Thai character, written without blanks, for itself. The long vowel
 # mark and the iteration mark belong to kana and Han.
@@ -31,7 +34,7 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 @cache
-def _scorer() -> Any:
+def _scorer() -> "RougeScorer":
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import Tokenizer
 

@@ -1,23 +1,21 @@
 """Rows of a data set, each with its place: of a local file, the hub or the zoo."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS
-from evomerge_optuna.evaluation.tables import ENDINGS, Row, kind_of, read_table
+from evomerge_optuna.evaluation.problem import Row
+from evomerge_optuna.evaluation.tables import ENDINGS, kind_of, read_table
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.spec import DataSource
-from evomerge_optuna.zoo.pictures import load_pictures
-from evomerge_optuna.zoo.problems import load_problems
+from evomerge_optuna.zoo.data import ZOO_DATA, ZOO_SPLITS
 
-_ZOO: dict[str, Callable[[], Any]] = {
-    "zoo:problems": load_problems,
-    "zoo:pictures": load_pictures,
-}
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def load_rows(source: DataSource, where: str) -> list[tuple[str, Row]]:
@@ -32,15 +30,25 @@ def load_rows(source: DataSource, where: str) -> list[tuple[str, Row]]:
     Raises:
         SpecError: they cannot be had, or there are none.
     """
-    files = None if source.path in _ZOO else _files(source, where)
-    if files is not None:
+    if source.path in ZOO_DATA:
+        rows = _numbered(_of_the_zoo(source, where), source, where)
+    elif (files := _files(source, where)) is not None:
         rows = _of_files(files, source, where)
     else:
-        loaded = enumerate(_undecoded(_load(source, where)), 1)
-        rows = [(f"{where}: {source.path}, row {number}", row) for number, row in loaded]
+        rows = _numbered(_undecoded(_load(source, where)), source, where)
     if not rows:
         raise SpecError(f"{where}: {source.path} [{source.split}] has no rows")
     return rows
+
+
+def _numbered(rows: Iterable[Row], source: DataSource, where: str) -> list[tuple[str, Row]]:
+    return [(f"{where}: {source.path}, row {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def _of_the_zoo(source: DataSource, where: str) -> Sequence[Row]:
+    if source.split not in ZOO_SPLITS:
+        raise SpecError(f"{where}: {source.path} has the splits {', '.join(ZOO_SPLITS)}")
+    return ZOO_DATA[source.path](source.split)
 
 
 def _files(source: DataSource, where: str) -> dict[str, list[Path]] | None:
@@ -103,7 +111,7 @@ def _part(
     return [row for part in parts for row in splits[part.splitname][part.from_ : part.to]]
 
 
-def _undecoded(data: Any) -> Any:
+def _undecoded(data: "Dataset") -> "Dataset":
     """The data with the files of its images as they are stored."""
     import datasets
 
@@ -113,12 +121,7 @@ def _undecoded(data: Any) -> Any:
     return data
 
 
-def _load(source: DataSource, where: str) -> Any:
-    if source.path in _ZOO:
-        data = _ZOO[source.path]()
-        if source.split not in data:
-            raise SpecError(f"{where}: {source.path} has the splits {', '.join(data)}")
-        return data[source.split]
+def _load(source: DataSource, where: str) -> "Dataset":
     if os.path.isfile(source.path):
         raise SpecError(
             f"{where}: {source.path} has no ending of a file of data; name it as it is: "

@@ -7,12 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS, decoded
+from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.spec import DataSource
-
-Row = dict[str, Any]
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -175,7 +173,7 @@ def _blank(text: str, place: int) -> int:
     return match.end()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         double = Counter(key for key, _ in pairs).most_common(1)[0][0]

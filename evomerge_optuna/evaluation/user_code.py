@@ -19,7 +19,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
@@ -101,7 +100,7 @@ def _digest_folder(folder: Path, key: str) -> str:
     return whole.hexdigest()
 
 
-def load_function(function: str, key: str) -> Callable[..., Any]:
+def load_function(function: str, key: str) -> Callable[..., object]:
     """The function, imported from the current folder or from what is installed.
 
     Raises:
@@ -112,7 +111,7 @@ def load_function(function: str, key: str) -> Callable[..., Any]:
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it
     try:
-        found: Callable[..., Any] | None = getattr(importlib.import_module(module), name, None)
+        found: Callable[..., object] | None = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # a module may raise what it likes
         raise SpecError(
             f"{key}: module {module} cannot be imported: "
@@ -136,12 +135,14 @@ def score_rows(
     rows = [json.loads(problem.text) for problem in problems]
     try:
         scores = function(raw.model, raw.tokenizer, rows)
-        scores = list(scores) if isinstance(scores, Iterable) else scores
+        given = list(scores) if isinstance(scores, Iterable) else None
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise CandidateError(f"{key}: {task.function} raised {reason}") from error
     try:
-        found = [float(score) for score in scores]
+        if given is None:
+            raise TypeError(f"{type(scores).__name__} is no list")
+        found = [float(score) for score in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(
             f"{key}: {task.function} should return a list of numbers: {one_line(error)}"

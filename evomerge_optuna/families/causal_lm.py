@@ -29,6 +29,7 @@ from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.tokens import check_ids
+from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
@@ -155,12 +156,10 @@ class CausalLM(Family):
 
 def is_causal_lm(config: "PretrainedConfig") -> bool:
     """Is it the configuration of a causal language model of text alone?"""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
     names = config.architectures or []
     # Where text is one modality of several, the layers are those of a part of the model.
     layers = getattr(config, "num_hidden_layers", None)
-    causal = len(names) == 1 and names[0] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    causal = len(names) == 1 and names[0] in causal_language_models().values()
     return causal and isinstance(layers, int) and layers >= 1
 
 

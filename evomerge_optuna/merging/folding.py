@@ -7,79 +7,86 @@ So the outputs of attention and MLP are multiplied by 1 / c_t, and for c_t < 0 t
 norms that read the stream change their sign, those of the final norm with the last c.
 """
 
+import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import torch
+from transformers import PreTrainedModel
 
 from evomerge_optuna.families import merged_folder
-from evomerge_optuna.merging.checkpoint import scratch_folder, write_checkpoint
 from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.plan import mergekit_errors
-from evomerge_optuna.merging.stacked import load_source, stack_digest, stacked_config, stacked_ends
+from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
+from evomerge_optuna.merging.stack_sources import StackSources, stack_digest, stack_ends
+from evomerge_optuna.merging.stacked import stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES
-from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.models.shards import write_tensors
+from evomerge_optuna.models.shards import NamedTensor
 from evomerge_optuna.recipes.stack import StackRecipe
 
 
-def write_stack(recipe: StackRecipe, folder: Path, device: str) -> str:
-    """Writes the stack's folded checkpoint and returns its digest, see `StackedMerger.merge`.
+class StackMerger:
+    """Gives stacks as streams of folded tensors, of their models' own architecture."""
 
-    Its merges are written first, by mergekit.
+    def __init__(self, sources: StackSources) -> None:
+        self._sources = sources
 
-    Raises:
-        CandidateError: mergekit refuses one of them.
-        OSError: the machine's fault: a file cannot be read or written.
-    """
-    with ExitStack() as files:
-        # Not beside the folder, whose path mergekit might read as that of something else.
-        places = {name: files.enter_context(scratch_folder()) for name in recipe.merges}
-        found: dict[str, Merged] = {}
-        for name in recipe.models():
-            if name in places:
-                digest = write_checkpoint(recipe.merges[name], places[name], device)
-                found[name] = Merged(*load_model(places[name], device), digest)
+    def load(self, recipe: StackRecipe, layers_of: Collection[str] = ()) -> None:
+        """Reads the recipe's models, and the models of these names; see `StackSources.load`."""
+        self._sources.load(recipe, layers_of)
+
+    def stream(self, recipe: StackRecipe) -> "FoldedStack":
+        """The recipe's model.
+
+        Raises:
+            CandidateError, NotFiniteError, OSError: see `StackSources.of`.
+        """
+        return FoldedStack(recipe, self._sources.of(recipe))
+
+
+class FoldedStack:
+    """A stack on its way, folded; see `Stream`. Its digest is that of the stack in memory."""
+
+    def __init__(self, recipe: StackRecipe, sources: Mapping[str, Merged]) -> None:
+        path = [(step.model, step.layer) for step in recipe.steps]
+        self.structure = json.dumps([recipe.embeddings, path, recipe.head, recipe.dtype])
+        self._recipe = recipe
+        self._sources = sources
+        self._models = {name: merged.model for name, merged in sources.items()}
+
+    def __iter__(self) -> Iterator[NamedTensor]:
+        own = self._recipe.embeddings
+        names = stack_names(self._models[own].config.model_type, own)
+        return folded_tensors(self._recipe, self._models, names)
+
+    def digest(self) -> str:
+        return stack_digest(self._recipe, self._sources)
+
+    def write_files_beside_weights(self, folder: Path) -> None:
+        recipe, own = self._recipe, self._recipe.embeddings
+        config = stacked_config(recipe, {n: model.config for n, model in self._models.items()})
+        config.dtype = recipe.dtype or config.dtype
+        config.tie_word_embeddings = is_tied_stack(recipe, self._models)
+        with mergekit_errors(folder):
+            config.save_pretrained(folder)
+            if own in recipe.merges:
+                with TemporaryDirectory() as merge:
+                    plan_merge(recipe.merges[own]).write_files_beside_weights(Path(merge))
+                    _copy_tokenizer(Path(merge), folder)
             else:
-                found[name] = load_source(name, recipe.dtype, device)
-        write_folded(recipe, folder, {name: merged.model for name, merged in found.items()})
-        own = recipe.embeddings
-        _copy_tokenizer(places[own] if own in places else merged_folder(own), folder)
-        ends = stacked_ends(recipe, found)
-        if ends.eos_token_id != found[own].model.generation_config.eos_token_id:
-            ends.save_pretrained(folder)
-    return stack_digest(recipe, {name: merged.digest for name, merged in found.items()})
-
-
-def write_folded(recipe: StackRecipe, folder: Path, models: Mapping[str, Any]) -> None:
-    """Writes weights and configuration of a stack, of its models' own architecture.
-
-    Args:
-        models: loaded models by the recipe's names.
-
-    Raises:
-        OSError: the machine's fault: a file cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    configs = {name: model.config for name, model in models.items()}
-    names = stack_names(configs[recipe.embeddings].model_type, recipe.embeddings)
-    config = stacked_config(recipe, configs)
-    config.dtype = recipe.dtype or config.dtype
-    config.tie_word_embeddings = is_tied_stack(recipe, models)
-    with mergekit_errors(folder), torch.no_grad():
-        write_tensors(folder, folded_tensors(recipe, models, names))
-        config.save_pretrained(folder)
+                _copy_tokenizer(merged_folder(own), folder)
+            ends = stack_ends(recipe, self._sources)
+            if ends.eos_token_id != self._models[own].generation_config.eos_token_id:
+                ends.save_pretrained(folder)
 
 
 def folded_tensors(
-    recipe: StackRecipe, models: Mapping[str, Any], names: StackNames
-) -> Iterator[tuple[str, torch.Tensor]]:
+    recipe: StackRecipe, models: Mapping[str, PreTrainedModel], names: StackNames
+) -> Iterator[NamedTensor]:
     """The folded checkpoint's tensors by name, one after the other.
 
     Args:
@@ -124,7 +131,7 @@ def _factor(name: str, total: float, names: StackNames) -> tuple[float, int]:
     return 1.0, 0
 
 
-def is_tied_stack(recipe: StackRecipe, models: Mapping[str, Any]) -> bool:
+def is_tied_stack(recipe: StackRecipe, models: Mapping[str, PreTrainedModel]) -> bool:
     """Is the stack's head one tensor with its embeddings?"""
     first, last = models[recipe.embeddings], models[recipe.head]
     return first.get_input_embeddings().weight is last.get_output_embeddings().weight

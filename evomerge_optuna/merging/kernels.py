@@ -292,7 +292,11 @@ def _chunks(flat: torch.Tensor) -> Iterator[slice]:
 
 
 def _empty_like(tensor: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    if out is not None and out.dtype == tensor.dtype and out.is_contiguous():
+    if (
+        out is not None
+        and (out.shape, out.dtype, out.device) == (tensor.shape, tensor.dtype, tensor.device)
+        and out.is_contiguous()
+    ):
         return out
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 

@@ -1,4 +1,4 @@
-"""What a merger is and what it makes: a model, and what it reads with."""
+"""A merged model in memory, and what makes such models."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,11 +25,11 @@ class Merged:
         return Reader(self.tokenizer, positions(self.model.config))
 
 
-class MergeMerger(Protocol):
-    """A merger of merge recipes alone."""
+class ModelMaker(Protocol):
+    """Makes models of merge recipes, one at a time."""
 
     def load(self, recipe: MergeRecipe) -> None:
-        """Reads what is kept between merges.
+        """Reads what the merges of recipes of this structure share, if that is kept.
 
         Raises:
             CandidateError, OSError: as `merge`.

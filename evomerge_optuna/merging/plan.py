@@ -7,36 +7,41 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mergekit.architecture import ModelArchitecture
 from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.graph import Executor, Task
-from mergekit.io.tasks import LoaderCache, SaveTensor
-
-# mergekit's own mergekit-evolve takes the output configuration from this private name, too.
-from mergekit.merge import (
-    _copy_tokenizer,
-    _model_out_config,
-    _set_chat_template,
-    _update_config_vocab,
-)
+from mergekit.io.tasks import SaveTensor
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
-from mergekit.plan import MergePlanner
 from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
+from evomerge_optuna.merging.mergekit_internals import (
+    close_model_files,
+    copy_tokenizer,
+    merged_config,
+    plan_tasks,
+    run_tasks,
+    scheduled,
+    set_chat_template,
+    set_vocabulary_size,
+)
 from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
-from evomerge_optuna.models.shards import weight_files
+from evomerge_optuna.models.shards import NamedTensor, weight_files
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class TensorPlan:
 
     name: str
     task: ExecuteMergeMethodTask
-    dtype: Any  # torch.dtype of the checkpoint; None: as computed
+    dtype: "torch.dtype | None"  # of the checkpoint; None: as computed
     optional: bool
 
 
@@ -56,10 +61,10 @@ class MergePlan:
     tensors: dict[str, TensorPlan]
     configuration: MergeConfiguration
     architecture: ModelArchitecture
-    config: Any  # transformers.PretrainedConfig of the merged model
+    config: "PretrainedConfig"  # of the merged model
     tokenizer_task: BuildTokenizer | None
     options: MergeOptions
-    targets: list[Task]
+    tasks: list[Task]
     is_untied: bool  # the first model's embeddings are tied, the merged model's are not
 
     def order(self) -> tuple[str, ...]:
@@ -68,8 +73,7 @@ class MergePlan:
         The same for all recipes of one `structure`.
         """
         names = {id(plan.task): name for name, plan in self.tensors.items()}
-        scheduled = [handle.task() for handle in Executor(self.targets).schedule.tasks]
-        return tuple(names[id(task)] for task in scheduled if id(task) in names)
+        return tuple(names[id(task)] for task in scheduled(self.tasks) if id(task) in names)
 
     def left_out_by_mergekit(self) -> list[str]:
         """Names of tensors that plain mergekit leaves out of this merge."""
@@ -77,63 +81,61 @@ class MergePlan:
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         return left_out_by_mergekit(self.config, files, tied)
 
-    def write_weights(self) -> None:
-        """The checkpoint's safetensors files, in the folder that `plan_merge` was given."""
-        device = self.options.device
-        for _ in Executor(self.targets, math_device=device).run(quiet=True):
-            pass
+    def run(self) -> Iterator[NamedTensor]:
+        """The merged tensors as mergekit itself makes them, which keeps none."""
+        return run_tasks(self.tasks, str(self.options.device))
 
-    def write_tokenizer(self, folder: Path) -> None:
-        """The tokenizer, as `run_merge` writes it, and generation settings.
+    def write_files_beside_weights(self, folder: Path) -> None:
+        """Writes configuration, tokenizer and generation config, as `run_merge` writes them.
 
-        `config` gets the size of its vocabulary and the ids of its special tokens.
+        `config` gets the size of the vocabulary and the ids of the special tokens.
         """
-        if self.tokenizer_task is None:
-            _copy_tokenizer(self.configuration, str(folder), options=self.options)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        else:
-            ((_, built),) = Executor([self.tokenizer_task]).run(quiet=True)
-            given = self.configuration.tokenizer
-            multiple = given.pad_to_multiple_of if given else None
-            _update_config_vocab(self.config, self.architecture, built.tokenizer, multiple)
-            tokenizer = built.tokenizer
-            _set_chat_template(tokenizer, self.configuration)
-            tokenizer.save_pretrained(folder)
+        tokenizer = self._write_tokenizer(folder)
         first, *others = (Path(model.model.path) for model in _models(self.configuration))
         write_generation_config(folder, self.config, tokenizer, first, others)
+        self.config.save_pretrained(folder)
+
+    def _write_tokenizer(self, folder: Path) -> "PreTrainedTokenizerBase":
+        if self.tokenizer_task is None:
+            copy_tokenizer(self.configuration, folder, self.options)
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        ((_, built),) = Executor([self.tokenizer_task]).run(quiet=True)
+        tokenizer: PreTrainedTokenizerBase = built.tokenizer
+        given = self.configuration.tokenizer
+        multiple = given.pad_to_multiple_of if given else None
+        set_vocabulary_size(self.config, self.architecture, tokenizer, multiple)
+        set_chat_template(tokenizer, self.configuration)
+        tokenizer.save_pretrained(folder)
+        return tokenizer
 
 
-def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "cpu") -> MergePlan:
+def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
     """mergekit's plan of a recipe; of the models only configurations and file indexes are read.
 
     Args:
-        folder: where `write_weights` is to write.
-        device: where it is to compute.
+        device: where `MergePlan.run` merges.
     """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe, device)
     configs = {model: model.config() for model in _models(configuration)}
     tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
     architecture = merge_architecture(list(configs.values()), _weight_files(configs), tied)
-    LoaderCache().setup(options=options)
-    config = _model_out_config(configuration, architecture)
+    config = merged_config(configuration, architecture)
     is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
     if not tied:
         config.tie_word_embeddings = False
-    planner = MergePlanner(configuration, architecture, options, config)
-    targets = planner.plan_to_disk(out_path=str(folder or ""))
-    MergePlanner._model_arch.cache_clear()  # it would keep the last planners alive
+    tasks = plan_tasks(configuration, architecture, options, config)
     tensors = {
-        target.tensor_name: TensorPlan(
-            name=target.tensor_name,
-            task=target.tensor_task,
-            dtype=dtype_from_name(target.dtype),
-            optional=target.optional,
+        task.tensor_name: TensorPlan(
+            name=task.tensor_name,
+            task=task.tensor_task,
+            dtype=dtype_from_name(task.dtype),
+            optional=task.optional,
         )
-        for target in targets
-        if isinstance(target, SaveTensor)
+        for task in tasks
+        if isinstance(task, SaveTensor)
     }
-    tokenizers = [target for target in targets if isinstance(target, BuildTokenizer)]
+    tokenizers = [task for task in tasks if isinstance(task, BuildTokenizer)]
     return MergePlan(
         tensors=tensors,
         configuration=configuration,
@@ -141,7 +143,7 @@ def plan_merge(recipe: MergeRecipe, folder: Path | None = None, device: str = "c
         config=config,
         tokenizer_task=tokenizers[0] if tokenizers else None,
         options=options,
-        targets=targets,
+        tasks=tasks,
         is_untied=is_untied,
     )
 
@@ -159,7 +161,7 @@ def _weight_files(models: Iterable[ModelReference]) -> list[Path]:
 def structure(recipe: MergeRecipe) -> str:
     """What of a recipe decides its plan but for the parameters: equal text means equal inputs."""
 
-    def without_parameters(part: Any) -> Any:
+    def without_parameters(part: object) -> object:
         if isinstance(part, list):
             return [without_parameters(item) for item in part]
         if isinstance(part, dict):
@@ -207,8 +209,17 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
         OSError: the machine's fault: a file cannot be read or written.
     """
     try:
-        with quiet():
+        with quiet(), translated_errors(place):
             yield
+    finally:
+        close_model_files()
+
+
+@contextmanager
+def translated_errors(place: Path | None = None) -> Iterator[None]:
+    """As `mergekit_errors`, but nothing else: a generator may yield within it."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None:  # transformers has its own use of it
             raise
@@ -223,8 +234,6 @@ def mergekit_errors(place: Path | None = None) -> Iterator[None]:
             number = int(system[1])
             raise OSError(number, os.strerror(number), str(place) if place else None) from error
         raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
-    finally:
-        LoaderCache().flush_all()  # it would go on reading files as they once were
 
 
 def _first_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import UsageError
-from evomerge_optuna.merging.folding import write_stack
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 
@@ -42,7 +42,7 @@ def import_released(folder: Path, out: Path) -> StackRecipe:
             steps=tuple(Step(model=str(folder), layer=n, scale=w) for n, w in steps),
             head=str(folder),
         )
-        write_stack(recipe.located(lambda _: str(layers)), temporary, "cpu")
+        write_recipe(recipe.located(lambda _: str(layers)), temporary, "cpu")
     return recipe
 
 

@@ -1,12 +1,10 @@
-"""Resident merger: the models stay in memory, and each candidate is put into one model in place."""
+"""Resident merger: what merges of one structure share stays in memory from merge to merge."""
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -15,34 +13,37 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
 from evomerge_optuna.merging.kernels import GeneralKernel, Inputs, Kernel, Shared, choose_kernel
 from evomerge_optuna.merging.memory import Budget, Scratch, size_of
-from evomerge_optuna.merging.merged import Merged
+from evomerge_optuna.merging.merge_stream import MergeStream
+from evomerge_optuna.merging.mergekit_internals import close_model_files
 from evomerge_optuna.merging.plan import (
     MergePlan,
     TensorPlan,
     mergekit_errors,
     plan_merge,
     structure,
+    translated_errors,
 )
 from evomerge_optuna.merging.uniforms import Uniforms
-from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.headers import headers_in
-from evomerge_optuna.models.loading import model_of, model_with, torch_device
+from evomerge_optuna.models.loading import torch_device
+from evomerge_optuna.models.shards import NamedTensor
+from evomerge_optuna.models.stream import NO_MEMORY, Memory
+from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
 class ResidentMerger:
-    """Builds merged models in memory, bit for bit as `run_merge` writes them.
+    """Gives merges as streams, bit for bit as `run_merge` writes them; see `MergeMerger`.
 
     mergekit plans every merge. What the plans of all recipes of one structure have in common (the
     models' tensors, aligned vocabularies, task vectors, ranks) is read and computed at the first
-    merge and kept. The merged tensors are the parameters of one model, which the next merge
-    overwrites.
+    merge and kept.
 
     Args:
         device: "auto", "cpu" or "cuda".
         memory_limit: bytes to keep, None for 70% of what is free; what does not fit is read or
             computed again at every merge.
-        say: told once what is kept.
+        say: is given a line about what is kept, after the first merge.
     """
 
     def __init__(
@@ -51,119 +52,84 @@ class ResidentMerger:
         memory_limit: int | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._device = torch_device(device)
+        self.device = torch_device(device)
         self._memory_limit = memory_limit
         self._say = say
         self._resident: _Resident | None = None
 
     def load(self, recipe: MergeRecipe) -> None:
-        """Reads and computes what all merges of this structure share.
-
-        Raises:
-            CandidateError, OSError: as `merge`.
-        """
-        with self._merging():
-            self._resident_for(recipe, plan_merge(recipe))
-
-    def merge(self, recipe: MergeRecipe) -> Merged:
-        """The recipe's model; it is valid until the next merge.
-
-        Raises:
-            CandidateError: mergekit refuses the recipe, or a weight is NaN or infinite.
-            OSError: a model's file cannot be read.
-        """
-        with self._merging():
-            plan = plan_merge(recipe)
-            resident = self._resident_for(recipe, plan)
-            transformers.set_seed(recipe.seed)
-            resident.write(plan)
-        digest = digest_tensors(resident.tensors)
-        first = resident.is_new
         with mergekit_errors():
-            model, tokenizer = resident.model_for(plan)
-        if first:
-            self._say(resident.summary())  # not above, where all output is kept quiet
-        return Merged(model, tokenizer, digest)
+            self._resident_for(structure(recipe), plan_merge(recipe))
 
-    @contextmanager
-    def _merging(self) -> Iterator[None]:
-        gpus = [torch.cuda.current_device()] if self._device == "cuda" else []
-        with mergekit_errors(), torch.random.fork_rng(gpus), torch.no_grad():
-            yield
+    def stream(self, recipe: MergeRecipe, into: Memory = NO_MEMORY) -> MergeStream:
+        with mergekit_errors():
+            plan = plan_merge(recipe)
+        kind = structure(recipe)
+        return MergeStream(
+            plan, kind, lambda: self._tensors(kind, plan, recipe.seed, into), self.device, into
+        )
 
-    def _resident_for(self, recipe: MergeRecipe, plan: MergePlan) -> "_Resident":
-        wanted = structure(recipe)
-        if self._resident is None or self._resident.structure != wanted:
+    def _tensors(
+        self, kind: str, plan: MergePlan, seed: int, into: Memory
+    ) -> Iterator[NamedTensor]:
+        with mergekit_errors():
+            resident = self._resident_for(kind, plan)
+        transformers.set_seed(seed)
+        try:
+            with translated_errors():
+                yield from resident.tensors(plan, into)
+        finally:
+            close_model_files()
+        if not resident.is_told:
+            resident.is_told = True
+            self._say(resident.summary())
+
+    def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
+        if self._resident is None or self._resident.structure != kind:
             self._resident = None  # freed before the next one is filled
-            budget = Budget.of(self._device, self._memory_limit)
-            self._resident = _Resident(wanted, plan, self._device, budget)
+            budget = Budget.of(self.device, self._memory_limit)
+            self._resident = _Resident(kind, plan, self.device, budget)
         return self._resident
 
 
 class _Resident:
     """What the merges of one structure of recipes share."""
 
-    def __init__(
-        self,
-        structure: str,
-        plan: MergePlan,
-        device: str,
-        budget: Budget,
-    ) -> None:
+    def __init__(self, structure: str, plan: MergePlan, device: str, budget: Budget) -> None:
         self.structure = structure
-        self.tensors: dict[str, torch.Tensor] = {}
+        self.is_told = False
         self._order = plan.order()
         self._device = device
         self._budget = budget
         self._shared = Shared(budget, Uniforms(budget), Scratch(budget, device))
         self._kernels = self._read(plan)
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._in_place = False
 
-    @property
-    def is_new(self) -> bool:
-        """Has it no model yet?"""
-        return self._model is None
-
-    def write(self, plan: MergePlan) -> None:
-        """Merges every tensor, in place where there is one from the merge before.
+    def tensors(self, plan: MergePlan, into: Memory) -> Iterator[NamedTensor]:
+        """Merges one tensor after the other.
 
         torch has just been seeded; the masks of all tensors come from one stream of numbers.
         """
         self._shared.uniforms.restart()
         for name in self._order:
-            tensor_plan, kernel = plan.tensors[name], self._kernels[name]
-            merged = kernel.merge(tensor_plan.task, self.tensors.get(name))
-            if merged is None:
-                if not tensor_plan.optional:
-                    raise RuntimeError(f"no value for required tensor {name}")
-                continue
-            if tensor_plan.dtype:
-                merged = merged.to(tensor_plan.dtype)
-            held = self.tensors.get(name)
-            if held is None:
-                # mergekit's own kernel may return one of its inputs.
-                fresh = merged.clone() if isinstance(kernel, GeneralKernel) else merged
-                self.tensors[name] = fresh.contiguous()
-            elif held is not merged:
-                held.copy_(merged)
+            merged = self._merge(plan.tensors[name], into.get(name))
+            if merged is not None:
+                yield name, merged
 
-    def model_for(self, plan: MergePlan) -> tuple[Any, Any]:
-        """The model whose parameters are the merged tensors, and its tokenizer."""
-        if self._model is None:
-            with tempfile.TemporaryDirectory() as folder:
-                plan.write_tokenizer(Path(folder))
-                plan.config.save_pretrained(folder)
-                self._model, self._tokenizer = model_of(self.tensors, Path(folder), self._device)
-            self._in_place = _all_in(self._model, self.tensors)
-        elif not self._in_place:
-            # transformers made other tensors of them, by its rules for this architecture.
-            generation_config = self._model.generation_config
-            self._model = model_with(type(self._model), self._model.config, self.tensors)
-            self._model.generation_config = generation_config
-            self._model.to(self._device)
-        return self._model, self._tokenizer
+    def _merge(self, plan: TensorPlan, out: torch.Tensor | None) -> torch.Tensor | None:
+        """The tensor, in `out` if it fits there; None where mergekit leaves it out."""
+        kernel = self._kernels[plan.name]
+        with quiet() if isinstance(kernel, GeneralKernel | ReadingKernel) else nullcontext():
+            merged = kernel.merge(plan.task, out)
+        if merged is None:
+            if not plan.optional:
+                raise RuntimeError(f"no value for required tensor {plan.name}")
+            return None
+        if plan.dtype:
+            merged = merged.to(plan.dtype)
+        if out is not None and _is_alike(out, merged):
+            return out if out is merged else out.copy_(merged)
+        # mergekit's own kernel may give one of its inputs.
+        return (merged.clone() if isinstance(kernel, GeneralKernel) else merged).contiguous()
 
     def _read(self, plan: MergePlan) -> dict[str, Kernel]:
         """Reads the inputs of every tensor once and chooses its kernel."""
@@ -222,10 +188,9 @@ def _merged_size(plan: MergePlan) -> int:
     )
 
 
-def _all_in(model: Any, tensors: dict[str, torch.Tensor]) -> bool:
-    """Are all tensors parameters of the model, so that it changes with them?"""
-    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
-    return all(tensor.data_ptr() in own for tensor in tensors.values())
+def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether one can take the other's values as they are."""
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
 
 
 def _placed(inputs: Inputs, device: str) -> Inputs:

@@ -76,6 +76,5 @@ def _made(recipe: Recipe) -> tuple[Any, Any]:
     assert isinstance(merge, MergeRecipe)
     with TemporaryDirectory() as folder, mergekit_errors():
         plan = plan_merge(merge)
-        plan.write_tokenizer(Path(folder))
-        plan.config.save_pretrained(folder)
+        plan.write_files_beside_weights(Path(folder))
         return load_tokenizer(folder, "merge"), plan.config

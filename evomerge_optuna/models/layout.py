@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.shards import weight_files
+from evomerge_optuna.models.transformers_internals import names_in_memory
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -101,20 +102,11 @@ def other_names(config: "PretrainedConfig", files: Iterable[Path]) -> dict[str, 
 
 @lru_cache(maxsize=32)
 def _other_names(known: _Known, in_files: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
     model = meta_model(known.config, "config.json")
-    there = model.state_dict()
-    transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    prefix = model.base_model_prefix
+    others = sorted(in_files - model.state_dict().keys())
     found: dict[str, tuple[str, ...]] = {}
-    for name in sorted(in_files - there.keys()):
-        new, pattern = rename_source_key(name, renamings, converters, prefix, there)
-        if pattern is None and new in there:
-            found[new] = (*found.get(new, ()), name)
+    for name, new in names_in_memory(model, others).items():
+        found[new] = (*found.get(new, ()), name)
     return found
 
 

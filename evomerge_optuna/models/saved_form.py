@@ -16,6 +16,7 @@ from evomerge_optuna.models.shards import (
     weight_files,
     write_tensors,
 )
+from evomerge_optuna.models.transformers_internals import as_saved
 
 if TYPE_CHECKING:
     import torch
@@ -44,10 +45,7 @@ def _saved(
     config: "PretrainedConfig", tensors: "Mapping[str, torch.Tensor]"
 ) -> "dict[str, torch.Tensor]":
     """The tensors of a model as its files have them."""
-    from transformers.core_model_loading import revert_weight_conversion
-
     model = meta_model(config, "config.json")
     tied = model.all_tied_weights_keys
     own = {name: tensor for name, tensor in tensors.items() if name not in tied}
-    saved: dict[str, torch.Tensor] = revert_weight_conversion(model, own)
-    return saved
+    return as_saved(model, own)

@@ -16,7 +16,8 @@ from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.results.final import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.studies import FINGERPRINTS, VERSIONS, MergeStudy, recipe_of
+from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
 

@@ -28,6 +28,7 @@ from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.store.optuna_internals import study_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import Trials
@@ -153,7 +154,7 @@ def _read_all(storage: BaseStorage) -> None:
     """Reads all trials ahead of the first page, the latest study first."""
     with suppress(Exception):  # the page itself will tell
         for study in reversed(storage.get_all_studies()):
-            storage.get_all_trials(study._study_id, deepcopy=False)
+            storage.get_all_trials(study_id(study), deepcopy=False)
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):

@@ -12,6 +12,8 @@ from types import ModuleType
 import optuna
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.store.optuna_internals import set_study_attribute, trial_id
+
 
 def save_study_note(study: optuna.Study, text: str) -> None:
     """Writes the study's note, in Markdown; a new version of it where there is one."""
@@ -23,10 +25,10 @@ def save_first_note(study: optuna.Study, trial: FrozenTrial, text: str) -> None:
 
     `save_note` reads all notes of the study twice, which takes longer with each trial.
     """
-    notes, storage = _notes(), study._storage
-    parts = notes.split_body(text, trial._trial_id)
-    for key, part in {**parts, notes.note_ver_key(trial._trial_id): 1}.items():
-        storage.set_study_system_attr(study._study_id, key, part)
+    notes = _notes()
+    parts = notes.split_body(text, trial_id(trial))
+    for key, part in {**parts, notes.note_ver_key(trial_id(trial)): 1}.items():
+        set_study_attribute(study, key, part)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from optuna.trial import FrozenTrial
 
@@ -12,7 +11,6 @@ from evomerge_optuna.models.adapters import split_adapter
 from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import RECIPE_FILE, model_card
 from evomerge_optuna.study.result import as_scored, result_of
@@ -41,6 +39,8 @@ def export(
         UsageError: the folder exists; nothing is ever overwritten.
         ExportError: it is not the model that was scored, or the disk is full.
     """
+    # Imported here: mergekit and torch take seconds.
+    from evomerge_optuna.merging.recipe_merger import write_recipe
     from evomerge_optuna.report.asking import ask_both
 
     recipe = recipe_of(trial)
@@ -69,35 +69,6 @@ def export(
         card = model_card(merge_study, trial, digest, remarks)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
-
-
-def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
-    """Writes a recipe's checkpoint and returns its digest, which is that of the mergers.
-
-    Raises:
-        CandidateError: it cannot be built.
-        OSError: a file cannot be read or written.
-    """
-    if recipe.host is None:
-        return _write_merged(recipe, folder, device)
-    from evomerge_optuna.merging.plan import mergekit_errors
-
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as merged:
-        digest = _write_merged(recipe, Path(merged), device)
-        with mergekit_errors(folder):
-            family = family_of_host(recipe.host)
-            return family.write_whole(recipe.host, Path(merged), digest, folder)
-
-
-def _write_merged(recipe: Recipe, folder: Path, device: str) -> str:
-    # Imported here: mergekit and torch take seconds.
-    if isinstance(recipe, StackRecipe):
-        from evomerge_optuna.merging.folding import write_stack
-
-        return write_stack(recipe, folder, device)
-    from evomerge_optuna.merging.checkpoint import write_checkpoint
-
-    return write_checkpoint(recipe, folder, device)
 
 
 def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:

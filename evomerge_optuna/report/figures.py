@@ -8,7 +8,8 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.results.progress import Progress
-from evomerge_optuna.study.result import RESULT, result_of
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import RESULT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -18,8 +18,9 @@ from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy, recipe_of
-from evomerge_optuna.study.trials import BASELINE, STOPPED, Trials
+from evomerge_optuna.study.schema import BASELINE, ERROR, RECIPE, STOPPED
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
+from evomerge_optuna.study.trials import Trials
 
 
 def study_note(merge_study: MergeStudy) -> str:

@@ -29,9 +29,9 @@ from evomerge_optuna.results.final import (
 )
 from evomerge_optuna.results.front import knee
 from evomerge_optuna.spec import SPLITS, Objective, StudySpec
-from evomerge_optuna.study.result import RESULT, result_of
-from evomerge_optuna.study.studies import ERROR, MergeStudy, summarize
-from evomerge_optuna.study.trials import BASELINE, STOPPED
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import BASELINE, ERROR, RESULT, STOPPED
+from evomerge_optuna.study.studies import MergeStudy, summarize
 
 SHOWN_TRIALS = 5
 

@@ -19,7 +19,8 @@ from evomerge_optuna.results.final import (
 )
 from evomerge_optuna.results.progress import Progress, progress_of
 from evomerge_optuna.spec import Task
-from evomerge_optuna.study.studies import DATA, MergeStudy
+from evomerge_optuna.study.schema import DATA
+from evomerge_optuna.study.studies import MergeStudy
 
 
 @dataclass(frozen=True)

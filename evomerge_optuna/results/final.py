@@ -21,12 +21,10 @@ from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import keep_final_answers
 from evomerge_optuna.study.renamed import following
 from evomerge_optuna.study.result import Scores, as_scored, as_scores, result_of
-from evomerge_optuna.study.studies import FINGERPRINTS, MergeStudy, recipe_of
+from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES, FINGERPRINTS
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
-# + the identity of what was scored: study attributes of each contestant.
-_ATTRIBUTE = "final:"
 FINALISTS = 5  # trials among which dev decides for a single objective
-_OUTCOMES = "outcomes:"  # a 1 or 0 for each problem by split and task: right or not
 
 
 @dataclass(frozen=True)
@@ -126,8 +124,8 @@ class FinalScorer:
 
         def store() -> None:
             outcomes = stored_outcomes(self._study, contestant.identity) | marks
-            self._study.study.set_user_attr(_OUTCOMES + contestant.identity, outcomes)
-            self._study.study.set_user_attr(_ATTRIBUTE + contestant.identity, by_split)
+            self._study.study.set_user_attr(FINAL_OUTCOMES + contestant.identity, outcomes)
+            self._study.study.set_user_attr(FINAL_SCORES + contestant.identity, by_split)
 
         following(self._study, store)
         return scores
@@ -165,7 +163,7 @@ def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[Fin
 
 def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[str, str]]:
     """By split and task a 1 for each problem answered right and a 0 for each other, in order."""
-    return dict(merge_study.study.user_attrs.get(_OUTCOMES + identity, {}))
+    return dict(merge_study.study.user_attrs.get(FINAL_OUTCOMES + identity, {}))
 
 
 def finalists(merge_study: MergeStudy) -> list[FrozenTrial]:
@@ -274,5 +272,5 @@ def _contestant(trial: FrozenTrial) -> Contestant:
 
 def stored_scores(merge_study: MergeStudy, contestant: Contestant) -> dict[str, Scores]:
     """A contestant's scores as far as they are stored, by split and then by metric."""
-    saved = merge_study.study.user_attrs.get(_ATTRIBUTE + contestant.identity, {})
+    saved = merge_study.study.user_attrs.get(FINAL_SCORES + contestant.identity, {})
     return contestant.confirmed | {split: as_scores(scores) for split, scores in saved.items()}

@@ -17,12 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.engines.base import Engine
-from evomerge_optuna.study.result import RESULT
-
-# Trial attributes.
-DIED_AT = "died_at"  # the places at which workers died on the trials that this one repeats
-PLACE = "place"  # how far its worker has come; recorded of a trial that a worker has died on
-GIVEN_UP = "given_up"  # how many workers died on it
+from evomerge_optuna.study.schema import DIED_AT, PLACE, RESULT
 
 _STEP = 1.05  # of the passes, between two records: each is a transaction
 _NEAR = 0.1  # of the passes, within which two places are one: memory does not end at the same byte

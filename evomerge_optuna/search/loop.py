@@ -26,9 +26,11 @@ from evomerge_optuna.store.faults import (
     wait_for_proxy,
 )
 from evomerge_optuna.store.lock import hold
+from evomerge_optuna.store.optuna_internals import is_finished
 from evomerge_optuna.study.foreign import require_real
 from evomerge_optuna.study.renamed import follow, following, identify
-from evomerge_optuna.study.studies import ERROR, MergeStudy
+from evomerge_optuna.study.schema import ERROR
+from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
 OnTrial = Callable[[FrozenTrial, Trials], None]
@@ -164,7 +166,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, values: list[float] | None) 
     try:
         return study.tell(trial, values, state=TrialState.FAIL if values is None else None)
     except ValueError as error:
-        if study._storage.get_trial(trial._trial_id).state.is_finished():
+        if is_finished(study, trial):
             raise optuna.exceptions.UpdateFinishedTrialError(str(error)) from error
         raise
 

@@ -17,11 +17,10 @@ from evomerge_optuna.search.deaths import begin, counted_passes
 from evomerge_optuna.search.racing import Race
 from evomerge_optuna.study.answers import keep_answers
 from evomerge_optuna.study.foreign import check_enqueued
-from evomerge_optuna.study.result import RESULT, Result, Scores, result_of, store_result
-from evomerge_optuna.study.studies import RECIPE, MergeStudy
-from evomerge_optuna.study.trials import STOPPED, Trials, is_feasible
-
-SAME_AS = "same_as"  # trial attribute: the number of the trial whose recipe this one repeats
+from evomerge_optuna.study.result import Result, Scores, result_of, store_result
+from evomerge_optuna.study.schema import RECIPE, RESULT, SAME_AS, STOPPED
+from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.trials import Trials, is_feasible
 
 
 @dataclass(frozen=True)

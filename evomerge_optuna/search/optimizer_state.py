@@ -8,20 +8,24 @@ called but replaced, for NumPy's own constructors would take any bytes for point
 import io
 import pickle
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from cmaes import CMA
 
 from evomerge_optuna.errors import StorageError
 
+if TYPE_CHECKING:
+    from cmaes import CMA
 
-def restore(state: str) -> CMA:
+
+def restore(state: str) -> "CMA":
     """The optimizer of a pickled state in hexadecimal digits.
 
     Raises:
         StorageError: it is damaged, or it consists of something else.
     """
+    from cmaes import CMA  # imports scipy.stats: a second
+
     try:
         found = _Unpickler(io.BytesIO(bytes.fromhex(state))).load()
         if not isinstance(found, _Optimizer):

@@ -16,8 +16,8 @@ from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.evaluation.blocks import Block
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.spec import RacingSpec
+from evomerge_optuna.study.schema import STOPPED
 from evomerge_optuna.study.studies import MergeStudy
-from evomerge_optuna.study.trials import STOPPED
 
 
 class Race:

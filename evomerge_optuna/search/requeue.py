@@ -8,11 +8,19 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.errors import UsageError
-from evomerge_optuna.search.deaths import DIED_AT, GIVEN_UP, Place, deaths_of, is_to_blame
-from evomerge_optuna.search.samplers import sampled_attributes
+from evomerge_optuna.search.deaths import Place, deaths_of, is_to_blame
 from evomerge_optuna.store.lock import hold
-from evomerge_optuna.study.studies import ERROR, RECIPE, MergeStudy
-from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, REPEATS
+from evomerge_optuna.store.optuna_internals import ENQUEUED, sampler_state, set_trial_attribute
+from evomerge_optuna.study.schema import (
+    BASELINE,
+    DIED_AT,
+    ERROR,
+    GIVEN_UP,
+    INTERRUPTED,
+    RECIPE,
+    REPEATS,
+)
+from evomerge_optuna.study.studies import MergeStudy
 
 
 def requeue_running(
@@ -88,9 +96,9 @@ def requeue(
     for trial in trials:
         if trial.number in repeated:
             continue
-        kept = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
+        kept = {k: v for k, v in trial.system_attrs.items() if k == ENQUEUED}
         if not anew and trial.params.keys() == merge_study.space.ranges().keys():
-            kept = {"fixed_params": trial.params, **sampled_attributes(trial)}
+            kept = {ENQUEUED: trial.params, **sampler_state(trial)}
         user_attrs = {k: v for k, v in trial.user_attrs.items() if k in (BASELINE, DIED_AT)}
         if BASELINE in user_attrs and RECIPE in trial.user_attrs:
             user_attrs[RECIPE] = trial.user_attrs[RECIPE]  # a source model's is not in the space
@@ -111,7 +119,7 @@ def _running(merge_study: MergeStudy) -> list[FrozenTrial]:
 def _give_up(merge_study: MergeStudy, trial: FrozenTrial, deaths: int) -> None:
     name = shlex.quote(merge_study.name)
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
-        merge_study.store.rdb.set_trial_user_attr(trial._trial_id, GIVEN_UP, deaths)
+        set_trial_attribute(merge_study.study, trial, GIVEN_UP, deaths)
     _fail(
         merge_study,
         trial,
@@ -124,7 +132,7 @@ def _give_up(merge_study: MergeStudy, trial: FrozenTrial, deaths: int) -> None:
 def _fail(merge_study: MergeStudy, trial: FrozenTrial, attribute: str, reason: str) -> None:
     # Its worker may live, and have finished it since: it had lost its lease for a moment.
     with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
-        merge_study.store.rdb.set_trial_user_attr(trial._trial_id, attribute, reason)
+        set_trial_attribute(merge_study.study, trial, attribute, reason)
         merge_study.study.tell(trial.number, state=TrialState.FAIL)
 
 

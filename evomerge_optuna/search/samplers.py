@@ -13,7 +13,8 @@ child or else copy a parent, draw it between and around two parents.
 import copy
 import warnings
 from collections.abc import Sequence
-from operator import itemgetter
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import (
     BaseGASampler,
     BaseSampler,
-    CmaEsSampler,
     NSGAIIISampler,
     NSGAIISampler,
 )
@@ -31,32 +31,59 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler
+from evomerge_optuna.study.schema import IDLE_COORDINATE
 
-_IDLE = "cma:idle"  # trial attribute: a lone parameter's second coordinate, in [0, 1]
+if TYPE_CHECKING:
+    from cmaes import CMA
+
+_POPULATION = 50  # of NSGA-II and NSGA-III unless the spec gives one
 
 
-class PositionedCmaEsSampler(CmaEsSampler):
+@dataclass(frozen=True)
+class Settings:
+    """What the sampler of one trial is made with.
+
+    Attributes:
+        seed: the spec's.
+        position: of the trial in its study, 0 for the first.
+        population: trials of a generation; None: the sampler's own number.
+        start: where CMA-ES begins; None: in the middle of the ranges.
+        alone: is there one parameter only?
+    """
+
+    seed: int
+    position: int
+    population: int | None
+    start: dict[str, float] | None
+    alone: bool
+
+    @property
+    def stream(self) -> int:
+        """A seed of its own for each position, below 2**31 as cmaes wants it."""
+        sequence = np.random.SeedSequence([self.seed, self.position])
+        return int(sequence.generate_state(1)[0]) % (2**31 - 1)
+
+
+class Positioned:
+    """Marks the samplers that are made with `Settings`, not with a seed alone."""
+
+
+class PositionedCmaEsSampler(Positioned, OpenCmaEsSampler):
     """CMA-ES whose random numbers depend on a trial's position, not on its number.
 
     Optuna adds the trial's number to its seed, and an interrupted trial takes a number though its
     retry repeats it; the position counts both as one.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int,
-        position: int,
-        popsize: int | None,
-        start: dict[str, float] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(
-            x0=start,
-            seed=_stream(seed, position),
-            popsize=popsize,
+            x0=None if settings.start is None else {**settings.start, IDLE_COORDINATE: 0.5},
+            seed=settings.stream,
+            popsize=settings.population,
             warn_independent_sampling=False,
         )
-        self._position = position
+        self._position = settings.position
 
     def sample_relative(
         self,
@@ -68,31 +95,24 @@ class PositionedCmaEsSampler(CmaEsSampler):
         positioned.number = self._position
         if len(search_space) != 1:
             return super().sample_relative(study, positioned, search_space)
-        if self._x0 is not None:
-            self._x0 = {**self._x0, _IDLE: 0.5}
-        plane = {**search_space, _IDLE: FloatDistribution(0, 1)}
+        plane = {**search_space, IDLE_COORDINATE: FloatDistribution(0, 1)}
         drawn = super().sample_relative(study, positioned, plane)
-        if _IDLE in drawn:
-            study._storage.set_trial_system_attr(trial._trial_id, _IDLE, drawn.pop(_IDLE))
+        if IDLE_COORDINATE in drawn:
+            idle = drawn.pop(IDLE_COORDINATE)
+            self.set_attribute(study, trial, IDLE_COORDINATE, idle)
         return drawn
 
-    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
-        """The trials of a generation, with the second coordinate of a lone parameter."""
-        return [_with_idle(trial) for trial in super()._get_solution_trials(trials, generation)]
+    def as_drawn(self, trial: FrozenTrial) -> FrozenTrial:
+        """With the second coordinate of a lone parameter."""
+        if IDLE_COORDINATE not in trial.system_attrs:
+            return trial
+        found = copy.copy(trial)
+        found.params = {**trial.params, IDLE_COORDINATE: trial.system_attrs[IDLE_COORDINATE]}
+        return found
 
-    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
-        """The state of the latest generation; Optuna takes that of the latest trial.
-
-        Among many workers the repeat of an old trial may be the latest. Nor does Optuna look what
-        it unpickles, though who may write to the database could write anything.
-        """
-        first = f"{self._attr_key_optimizer}:0"
-        carriers = [t.system_attrs for t in completed_trials if first in t.system_attrs]
-        if not carriers:
-            return None
-        latest = max(carriers, key=itemgetter(self._attr_key_generation))
-        parts = {k: v for k, v in latest.items() if k.startswith(self._attr_key_optimizer)}
-        return restore(self._concat_optimizer_attrs(parts))
+    def restore(self, state: str) -> "CMA":
+        """Not as Optuna does it: who may write to the database could write any pickle."""
+        return restore(state)
 
 
 if TYPE_CHECKING:  # both have the same constructor, which BaseGASampler has not
@@ -101,7 +121,7 @@ else:
     _GASampler = BaseGASampler
 
 
-class _PositionedGA(_GASampler):
+class _PositionedGA(Positioned, _GASampler):
     """What is common to NSGA-II and NSGA-III here.
 
     The first generation is drawn around the middle of the ranges, as that of CMA-ES is; Optuna
@@ -110,18 +130,18 @@ class _PositionedGA(_GASampler):
     leaves them out of.
     """
 
-    def __init__(self, *, seed: int, position: int, population_size: int, alone: bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         lone: dict[str, Any] = {
             "crossover": BLXAlphaCrossover(),
             "crossover_prob": 1.0,
             "mutation_prob": 0.1,
         }
         super().__init__(
-            seed=_stream(seed, position),
-            population_size=population_size,
-            **(lone if alone else {}),
+            seed=settings.stream,
+            population_size=settings.population or _POPULATION,
+            **(lone if settings.alone else {}),
         )
-        self._first_draws = np.random.default_rng([seed, position])
+        self._first_draws = np.random.default_rng([settings.seed, settings.position])
         self._has_parents = False
 
     def sample_relative(
@@ -180,32 +200,15 @@ def make_sampler(
         start: where CMA-ES begins; None: in the middle of the ranges.
         alone: is there one parameter only?
     """
+    settings = Settings(spec.seed, position, spec.population, start, alone)
+    module, _, name = spec.row.kind.partition(":")
+    kind = getattr(import_module(module), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of NSGA-III
-        if spec.name == "cmaes":
-            return PositionedCmaEsSampler(
-                seed=spec.seed, position=position, popsize=spec.population, start=start
-            )
-        kind = PositionedNSGAIISampler if spec.name == "nsga2" else PositionedNSGAIIISampler
-        size = spec.population or 50
-        return kind(seed=spec.seed, position=position, population_size=size, alone=alone)
-
-
-def sampled_attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """The system attributes in which a sampler keeps its state and a trial's generation."""
-    kept = trial.system_attrs.items()
-    return {k: v for k, v in kept if k.startswith("cma:") or k.endswith(":generation")}
-
-
-def _with_idle(trial: FrozenTrial) -> FrozenTrial:
-    if _IDLE not in trial.system_attrs:
-        return trial
-    found = copy.copy(trial)
-    found.params = {**trial.params, _IDLE: trial.system_attrs[_IDLE]}
-    return found
-
-
-def _stream(seed: int, position: int) -> int:
-    """A seed of its own for each position, below 2**31 as cmaes wants it."""
-    return int(np.random.SeedSequence([seed, position]).generate_state(1)[0]) % (2**31 - 1)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        made: BaseSampler = (
+            kind(settings)
+            if issubclass(kind, Positioned)
+            else kind(seed=settings.stream, **spec.row.options)
+        )
+    return made

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from evomerge_optuna.search.draw import add_drawn_trial, ask_waiting
+from evomerge_optuna.search.next_trial import add_drawn_trial, start_waiting_trial
 from evomerge_optuna.search.requeue import requeue_dead, requeue_running
 from evomerge_optuna.search.samplers import make_sampler
-from evomerge_optuna.store.lock import WORKER, Lease, hold, lease_of, new_worker
+from evomerge_optuna.store.lock import Lease, hold, new_worker
+from evomerge_optuna.study.schema import WORKER
 from evomerge_optuna.study.studies import MergeStudy
-from evomerge_optuna.study.trials import Trials
+from evomerge_optuna.study.trials import Trials, lease_of
 
 _POLL = 1.0  # seconds between two looks at the trials of others
 
@@ -82,7 +83,7 @@ class Worker:
         study.sampler = make_sampler(spec.sampler, position, self._study.start, alone=alone)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)
-        trial = ask_waiting(self._study, trials)
+        trial = start_waiting_trial(self._study, trials)
         trial.set_user_attr(WORKER, asdict(self._lease))
         return trial
 

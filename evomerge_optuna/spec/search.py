@@ -1,26 +1,33 @@
 """How a study searches: the sampler, and when a candidate is stopped early."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from evomerge_optuna.spec.part import Integer, Number, Strict
+from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
 
 
 class SamplerSpec(Strict):
-    """CMA-ES for one objective; NSGA-II or NSGA-III for several. As Optuna has them.
+    """Use CMA-ES for one objective, and NSGA-II or NSGA-III for several. They are Optuna's.
 
-    CMA-ES begins at mid-range with a sigma of one sixth of the range, and so does the first
-    generation of the other two. One parameter to search is enough for each of them.
+    CMA-ES begins in the middle of the ranges, with a sigma of one sixth of the range. So does the
+    first generation of the other two. Each of them can search a single parameter.
     """
 
-    name: Literal["cmaes", "nsga2", "nsga3"] = "cmaes"
-    """Which sampler."""
+    name: SamplerName = "cmaes"
+    """The name of the sampler."""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
-    """Of the sampler, and of the masks of DARE."""
+    """The seed of the sampler, and of the masks of DARE."""
     population: Annotated[Integer, Field(ge=2)] | None = None
-    """Trials a generation; 4 + floor(3 ln n) of CMA-ES and 50 of the others unless given."""
+    """The number of trials in a generation. The default is 4 + floor(3 ln n) for CMA-ES and 50 for
+    the others."""
+
+    @property
+    def row(self) -> Sampler:
+        """The sampler's row of the table."""
+        return SAMPLERS[self.name]
 
 
 class RacingSpec(Strict):

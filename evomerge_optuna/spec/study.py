@@ -85,14 +85,15 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _sampler_for_the_objectives(self) -> "StudySpec":
-        if self.sampler.name == "cmaes" and len(self.objectives) > 1:
+        sampler = self.sampler.row
+        if not sampler.several and len(self.objectives) > 1:
             raise ValueError(
-                f"objectives: CMA-ES takes exactly one objective, here are "
+                f"objectives: {sampler.title} takes exactly one objective, here are "
                 f"{len(self.objectives)}; write sampler: {{name: nsga2}}"
             )
-        if self.sampler.name == "cmaes" and self.constraints:
+        if not sampler.several and self.constraints:
             raise ValueError(
-                "constraints: CMA-ES knows no constraints; write sampler: {name: nsga2}"
+                f"constraints: {sampler.title} knows no constraints; write sampler: {{name: nsga2}}"
             )
         return self
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import optuna
 
 from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.store.optuna_internals import ARTIFACT
 from evomerge_optuna.store.urls import has_password, without_user
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
+    from evomerge_optuna.store.optuna_internals import ArtifactStore
 
 ARTIFACTS_VARIABLE = "EVOMERGE_ARTIFACTS"
-ARTIFACT = "artifacts:"  # + its id: Optuna's own attributes of studies and trials
 _S3 = "s3://"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONNECT_TIMEOUT = 10  # seconds, as of a database server; boto3 would wait a minute

@@ -13,12 +13,13 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL
 
 from evomerge_optuna.errors import StorageError
+from evomerge_optuna.store.optuna_internals import NO_RECORD, can_be_upgraded, is_of_another_schema
 from evomerge_optuna.store.urls import STORAGE_VARIABLE, shown, without_secrets
 
 _PATIENCE = 600.0  # seconds that a worker waits for a server that is gone
 ATTEMPTS = 5  # where the connection breaks each time
 
-_NO_RECORD = (("Record does not exist.",), ())  # Optuna's, and those of its proxy
+_NO_RECORD = ((NO_RECORD,), ())  # Optuna's, and those of its proxy
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
@@ -50,13 +51,12 @@ def database_errors(url: URL) -> Iterator[None]:
             "deleted its study; run it again with the name that it has now"
         ) from error
     except RuntimeError as error:
-        # Optuna raises it for tables of another version.
-        if "table schema" not in str(error):
+        if not is_of_another_schema(error):
             raise
         cure = (
             "bring its tables up to date, once all its workers have stopped: evomerge-optuna "
             "storage upgrade"
-            if "storage upgrade" in str(error)
+            if can_be_upgraded(error)
             else "install that version or a later one"
         )
         raise StorageError(

@@ -8,13 +8,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from optuna.trial import FrozenTrial
+from typing import Protocol
 
 from evomerge_optuna.errors import StudyBusyError
 
-WORKER = "worker"  # trial attribute: the lease of the worker that runs it
 PATIENCE = 60.0  # seconds; a study is held for milliseconds at a time
 # After a restart of what lent it a living worker has so many seconds to take its lease again.
 GRACE = 60.0
@@ -71,15 +68,6 @@ def hold(locks: Locks, name: str, patience: float = PATIENCE) -> Iterator[None]:
 def new_worker() -> str:
     """A name that no other worker has."""
     return uuid.uuid4().hex
-
-
-def lease_of(trial: FrozenTrial) -> Lease | None:
-    """The lease of the worker that took a trial; None where it was stopped before it signed."""
-    signed: Any = trial.user_attrs.get(WORKER)
-    try:
-        return Lease(**signed)
-    except TypeError:  # none, or something else of somebody else
-        return None
 
 
 def worker_key(worker: str) -> str:

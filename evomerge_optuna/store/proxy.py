@@ -18,13 +18,12 @@ from typing import Any
 
 import grpc
 import optuna
-from optuna.storages import BaseStorage, GrpcStorageProxy, get_storage
-from optuna.storages._grpc.auto_generated import api_pb2_grpc
-from optuna.storages._grpc.servicer import OptunaStorageProxyService
+from optuna.storages import BaseStorage, GrpcStorageProxy
 
 from evomerge_optuna.errors import EvomergeError, StorageError
 from evomerge_optuna.store.faults import patience
 from evomerge_optuna.store.lock import GRACE, Lease, Locks
+from evomerge_optuna.store.optuna_internals import serve_trials
 from evomerge_optuna.store.store import Store
 
 _SERVICE = "evomerge.Locks"
@@ -49,10 +48,8 @@ def serve(
     Raises:
         EvomergeError: the address cannot be bound.
     """
-    # Not run_grpc_proxy_server, to which no service can be added.
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
-    trials = OptunaStorageProxyService(get_storage(store.rdb))
-    api_pb2_grpc.add_StorageServiceServicer_to_server(trials, server)  # type: ignore[no-untyped-call]
+    serve_trials(store.rdb, server)
     server.add_generic_rpc_handlers((_handlers(store.locks),))
     try:
         bound = server.add_insecure_port(f"{host}:{port}")

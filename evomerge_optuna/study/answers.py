@@ -13,10 +13,9 @@ from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.store.artifacts import attached
-from evomerge_optuna.study.result import RESULT
+from evomerge_optuna.store.optuna_internals import study_attributes
+from evomerge_optuna.study.schema import RESULT, TRIAL_ANSWERS, final_answers
 from evomerge_optuna.study.studies import MergeStudy
-
-_TRIAL_FILES = {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}  # by split
 
 Rows = list[dict[str, Any]]  # outcomes as they are stored
 
@@ -28,7 +27,7 @@ def keep_answers(
     say: Callable[[str], None],
 ) -> None:
     """Attaches a running trial's answers to it; where that fails it is only told."""
-    name = _TRIAL_FILES[evaluation.split]
+    name = TRIAL_ANSWERS[evaluation.split]
     _keep(merge_study, trial, name, evaluation, f"trial {trial.number}", say)
 
 
@@ -45,7 +44,7 @@ def keep_final_answers(
         name: the row's.
         identity: of what was scored.
     """
-    start, end = _final_file(evaluation.split, identity)
+    start, end = final_answers(evaluation.split, identity)
     file = start + re.sub(r"[^\w.]+", "-", name) + end
     _keep(merge_study, merge_study.study, file, evaluation, name, say)
 
@@ -60,8 +59,8 @@ def stored_answers(merge_study: MergeStudy, identity: str, split: str) -> Rows |
         StorageError: the artifact store cannot be read, or an artifact is damaged.
     """
     study = merge_study.study
-    start, end = _final_file(split, identity)
-    for name, artifact in attached(study._storage.get_study_system_attrs(study._study_id)):
+    start, end = final_answers(split, identity)
+    for name, artifact in attached(study_attributes(study)):
         if name.startswith(start) and name.endswith(end):
             rows = _read(merge_study, artifact)
             if rows is not None:
@@ -89,7 +88,7 @@ def answers_of_trial(merge_study: MergeStudy, trial: FrozenTrial, split: str) ->
         StorageError: the artifact store cannot be read, or an artifact is damaged.
     """
     for name, artifact in attached(trial.system_attrs):
-        if name == _TRIAL_FILES.get(split):
+        if name == TRIAL_ANSWERS.get(split):
             rows = _read(merge_study, artifact)
             if rows is not None:
                 return rows
@@ -115,11 +114,6 @@ def _keep(
     except StorageError as error:
         # A score may have taken an hour; the answers behind it are only there to be read.
         say(f"{whose} keeps its score, not its answers: {error}")
-
-
-def _final_file(split: str, identity: str) -> tuple[str, str]:
-    """How the name of the file begins and ends."""
-    return f"answers-{split}-", f"-{identity[:12]}.jsonl"
 
 
 def _read(merge_study: MergeStudy, artifact: str) -> Rows | None:

@@ -23,18 +23,22 @@ from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
-from evomerge_optuna.study.prompts import PROMPTS, prompts_of
+from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
-from evomerge_optuna.study.studies import (
+from evomerge_optuna.study.schema import (
+    BASELINE,
     DATA,
     DAY,
     FINGERPRINTS,
     IDENTITY,
     LAYERS,
+    PROMPTS,
     RECIPE,
     SPEC,
     START,
     VERSIONS,
+)
+from evomerge_optuna.study.studies import (
     MergeStudy,
     exists,
     model_fingerprints,
@@ -43,7 +47,6 @@ from evomerge_optuna.study.studies import (
     store_spec,
     versions_of,
 )
-from evomerge_optuna.study.trials import BASELINE
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
@@ -171,8 +174,8 @@ def _exists_already(store: Store, name: str) -> StudyExistsError:
 def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
     """Parameters to begin with, by what they are."""
     first = {space.baseline_name: space.baseline()}
-    if spec.sampler.name == "cmaes":
-        return first  # it has no population that others could enter
+    if not spec.sampler.row.learns_from_others:
+        return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 
 

@@ -13,9 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.spec import Range
-from evomerge_optuna.store.lock import WORKER
-from evomerge_optuna.study.result import RESULT
-from evomerge_optuna.study.trials import BASELINE, INTERRUPTED, RECIPE, REPEATS
+from evomerge_optuna.store.optuna_internals import ENQUEUED
+from evomerge_optuna.study.schema import BASELINE, INTERRUPTED, RECIPE, REPEATS, RESULT, WORKER
 
 _OURS = {WORKER, RECIPE, REPEATS, BASELINE, INTERRUPTED}  # a failed trial of ours has one at least
 
@@ -50,7 +49,7 @@ def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
     """
     if not _OURS.isdisjoint(trial.user_attrs):
         return
-    for name, value in trial.system_attrs.get("fixed_params", {}).items():
+    for name, value in trial.system_attrs.get(ENQUEUED, {}).items():
         if (found := ranges.get(name)) is not None and not _is_in(value, found):
             raise CandidateError(
                 f"it was enqueued with {name} = {value!r}, which is no number from {found.low:g} "

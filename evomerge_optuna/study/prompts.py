@@ -18,9 +18,8 @@ from evomerge_optuna.merging.tokenizer import (
 )
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import SPLITS, StudySpec
+from evomerge_optuna.study.schema import PROMPTS
 from evomerge_optuna.study.studies import MergeStudy, changed_versions
-
-PROMPTS = "prompts"  # study attribute
 
 
 def prompts_of(

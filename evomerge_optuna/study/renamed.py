@@ -15,8 +15,10 @@ from sqlalchemy.exc import IntegrityError
 
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.store.lock import hold
+from evomerge_optuna.store.optuna_internals import require_study, study_id
 from evomerge_optuna.store.store import Store
-from evomerge_optuna.study.studies import IDENTITY, MergeStudy, open_study
+from evomerge_optuna.study.schema import IDENTITY
+from evomerge_optuna.study.studies import MergeStudy, open_study
 
 _GONE = (KeyError, StorageInternalError, IntegrityError)  # or something else is wrong
 
@@ -65,7 +67,7 @@ def follow(merge_study: MergeStudy) -> bool:
     """
     store = merge_study.store
     try:
-        store.rdb.get_study_user_attrs(merge_study.study._study_id)  # of which there is no cache
+        require_study(merge_study.study)
     except KeyError:
         found = open_identified(store, merge_study.name, merge_study.identity)
         merge_study.study, merge_study.spec = found.study, found.spec
@@ -86,4 +88,4 @@ def open_identified(store: Store, name: str, identity: str | None) -> MergeStudy
     studies = [s for s in store.rdb.get_all_studies() if s.user_attrs.get(IDENTITY) == identity]
     if identity is None or not studies:
         raise EvomergeError(f"study '{name}' in {store} was deleted meanwhile")
-    return open_study(store, max(studies, key=lambda study: study._study_id).study_name)
+    return open_study(store, max(studies, key=study_id).study_name)

@@ -8,8 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
-
-RESULT = "result"
+from evomerge_optuna.study.schema import RESULT
 
 Scores = dict[str, Score]  # by metric: task.name
 

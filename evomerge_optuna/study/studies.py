@@ -24,22 +24,23 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.store.artifacts import ARTIFACT
-from evomerge_optuna.store.lock import hold, lease_of
+from evomerge_optuna.store.lock import hold
+from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.foreign import is_foreign
-from evomerge_optuna.study.trials import RECIPE as RECIPE
-from evomerge_optuna.study.trials import Trials
+from evomerge_optuna.study.schema import (
+    DATA,
+    DAY,
+    FINGERPRINTS,
+    IDENTITY,
+    LAYERS,
+    RECIPE,
+    SPEC,
+    START,
+    VERSIONS,
+)
+from evomerge_optuna.study.trials import Trials, lease_of
 from evomerge_optuna.versions import engine_versions
-
-# Study attributes. The spec is written last: a study without it is a creation cut short.
-SPEC, VERSIONS, LAYERS = "spec", "versions", "layers"
-FINGERPRINTS, DATA = "fingerprints", "data"
-IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
-DAY = "day"  # on which it was created, as 2026-11-28: what chat templates tell
-START = "start"  # parameters of the recipe that warms the study
-# Trial attributes.
-ERROR = "error"  # why a candidate could not be built or scored
 
 
 @dataclass(eq=False)
@@ -69,10 +70,10 @@ class MergeStudy:
     def _is_foreign(self, trial: FrozenTrial) -> bool:
         if not trial.state.is_finished():
             return False
-        known = self._foreign.get(trial._trial_id)
+        known = self._foreign.get(trial_id(trial))
         if known is None:
             known = is_foreign(trial, self._parameters, [o.target for o in self.spec.objectives])
-            self._foreign[trial._trial_id] = known
+            self._foreign[trial_id(trial)] = known
         return known
 
     @cached_property
@@ -286,7 +287,7 @@ def delete_study(store: Store, name: str) -> None:
             raise StudyBusyError(
                 f"study '{name}' in {store} is being run; stop its workers, then try again"
             )
-        owners = [store.rdb.get_study_system_attrs(study._study_id)]
+        owners = [study_attributes(study)]
         owners += [trial.system_attrs for trial in study.get_trials(deepcopy=False)]
         for key in (key for attributes in owners for key in attributes):
             # Not by get_all_artifact_meta, which fails where the dashboard has deleted one.

@@ -8,13 +8,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.spec import Objective
-
-# Trial attributes.
-RECIPE = "recipe"
-INTERRUPTED = "interrupted"  # for the reader: why it was cut short
-REPEATS = "repeats"  # the number of the trial, cut short or failed by no fault of its own
-BASELINE = "baseline"  # what this trial is, if its parameters were not sampled
-STOPPED = "stopped_after"  # so many problems of the search split, for it was racing and lost
+from evomerge_optuna.store.lock import Lease
+from evomerge_optuna.study.schema import BASELINE, REPEATS, STOPPED, WORKER
 
 
 @dataclass(frozen=True)
@@ -148,3 +143,11 @@ def _is_rankable(trial: FrozenTrial) -> bool:
 def is_feasible(trial: FrozenTrial | optuna.Trial) -> bool:
     """Does a scored trial keep its study's constraints?"""
     return all(violation <= 0 for violation in trial.constraints.values())
+
+
+def lease_of(trial: FrozenTrial) -> Lease | None:
+    """The lease of the worker that took a trial; None where it was stopped before it signed."""
+    try:
+        return Lease(**trial.user_attrs[WORKER])
+    except (KeyError, TypeError):  # not signed, or by somebody else
+        return None

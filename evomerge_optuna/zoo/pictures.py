@@ -148,36 +148,41 @@ def held_out_keys() -> frozenset[tuple[object, ...]]:
     return frozenset(scene.key for scenes in held_out().values() for scene in scenes)
 
 
-def load_pictures() -> "DatasetDict":
-    """Japanese questions about pictures as a data set: search (200), dev (200) and test (500).
+def picture_rows(split: str) -> list[dict[str, object]]:
+    """Japanese questions about the pictures of a split: search (200), dev (200) or test (500).
 
-    Columns: `image`, `question`, `answer` (the number), `solution` (a right answer in full) and
-    `caption`, which says in English what the picture shows.
+    Columns: `image`, the bytes of its file as `datasets` has them undecoded, `question`, `answer`
+    (the number), `solution` (a right answer in full) and `caption`, which says in English what the
+    picture shows.
+
+    Raises:
+        SpecError: Pillow is not installed.
+    """
+    require_pillow()
+    return [
+        {
+            "image": {"bytes": _bitmap(scene.picture()), "path": None},
+            "question": scene.question("ja"),
+            "answer": str(scene.count),
+            "solution": scene.answer("ja"),
+            "caption": scene.caption("en"),
+        }
+        for scene in held_out()[split]
+    ]
+
+
+def load_pictures() -> "DatasetDict":
+    """The questions about pictures as a data set of all splits.
 
     Raises:
         SpecError: Pillow is not installed.
     """
     from datasets import Dataset, DatasetDict, Features, Image, Value
 
-    require_pillow()
     texts = dict.fromkeys(("question", "answer", "solution", "caption"), Value("string"))
+    features = Features({"image": Image(), **texts})
     return DatasetDict(
-        {
-            split: Dataset.from_list(
-                [
-                    {
-                        "image": {"bytes": _bitmap(scene.picture()), "path": None},
-                        "question": scene.question("ja"),
-                        "answer": str(scene.count),
-                        "solution": scene.answer("ja"),
-                        "caption": scene.caption("en"),
-                    }
-                    for scene in scenes
-                ],
-                features=Features({"image": Image(), **texts}),
-            )
-            for split, scenes in held_out().items()
-        }
+        {split: Dataset.from_list(picture_rows(split), features=features) for split in held_out()}
     )
 
 

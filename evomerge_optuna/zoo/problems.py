@@ -162,30 +162,28 @@ def held_out_keys() -> frozenset[tuple[object, ...]]:
     return frozenset(p.key for problems in held_out().values() for p in problems)
 
 
-def load_problems() -> "DatasetDict":
-    """The Japanese problems as a data set: search (200), dev (200) and test (500).
+def problem_rows(split: str) -> list[dict[str, object]]:
+    """The Japanese problems of a split: search (200), dev (200) or test (500).
 
     Columns: `question` and `answer` (the number), `solution` (a right answer in full), and what
     the problem is made of.
     """
+    return [
+        {
+            "question": problem.question("ja"),
+            "answer": str(problem.result),
+            "solution": problem.answer("ja"),
+            **asdict(problem),
+        }
+        for problem in held_out()[split]
+    ]
+
+
+def load_problems() -> "DatasetDict":
+    """The Japanese problems as a data set of all splits."""
     from datasets import Dataset, DatasetDict
 
-    return DatasetDict(
-        {
-            split: Dataset.from_list(
-                [
-                    {
-                        "question": problem.question("ja"),
-                        "answer": str(problem.result),
-                        "solution": problem.answer("ja"),
-                        **asdict(problem),
-                    }
-                    for problem in problems
-                ]
-            )
-            for split, problems in held_out().items()
-        }
-    )
+    return DatasetDict({split: Dataset.from_list(problem_rows(split)) for split in held_out()})
 
 
 def words() -> list[str]:

@@ -145,8 +145,7 @@ def _train_all(folder: Path, recipe: Recipe, on_step: Callable[[int, int], None]
 
 def make_processor() -> "LlavaProcessor":
     """The vocabulary of the pictures' words, and pictures of SIZE pixels as values in [-1, 1]."""
-    from transformers import LlavaProcessor
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     tokenizer = word_tokenizer(words())
     tokenizer.add_special_tokens({"additional_special_tokens": [PLACEHOLDER]})

@@ -59,7 +59,8 @@ def test_every_cell_is_the_text_that_stands_there(rows: Rows, name: str) -> None
     assert rows(name, content) == table
 
 
-CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+# An escape before a dollar is how ISO-2022-JP writes Japanese in ASCII bytes; it is refused.
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1b"), min_size=1)
 
 
 @given(st.lists(st.tuples(CELLS, CELLS).filter(lambda row: all(map(str.strip, row))), min_size=1))

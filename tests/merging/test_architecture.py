@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM
 from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.merging.check import check_merge
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.saved_form import write_saved_form
 from evomerge_optuna.models.shards import tensor_names
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.architectures import TABLE, a_merge, check_merged, save_two, sweep
 from tests.engine import merged_of
@@ -74,10 +74,10 @@ def test_tied_and_untied_models_in_one_merge(tmp_path: Path) -> None:
     for first, second in ((tied, untied), (untied, tied)):
         recipe = a_merge(first, second)
         check_merge(recipe)
-        merged = ResidentMerger("cpu").merge(recipe)
+        merged = ModelInPlace(ResidentMerger("cpu")).merge(recipe)
         torch.testing.assert_close(merged.model.lm_head.weight, head)
         out = tmp_path / first.parent.name / "out"
-        assert write_checkpoint(recipe, out, "cpu") == merged.digest
+        assert write_recipe(recipe, out, "cpu") == merged.digest
         assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
         loaded = complete_model(AutoModelForCausalLM, out)
         torch.testing.assert_close(loaded.lm_head.weight, head)
@@ -108,7 +108,7 @@ def test_a_configuration_that_ties_two_that_differ_is_not_believed(tmp_path: Pat
 
 def test_an_export_has_the_names_of_files_not_those_of_memory(tmp_path: Path) -> None:
     a, b = save_two("mixtral", tmp_path)
-    write_checkpoint(a_merge(a, b), out := tmp_path / "out", "cpu")
+    write_recipe(a_merge(a, b), out := tmp_path / "out", "cpu")
     assert "model.layers.0.mlp.experts.gate_up_proj" in tensor_names(out)
     write_saved_form(out)
     assert set(tensor_names(out)) == set(tensor_names(a))

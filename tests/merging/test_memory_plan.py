@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header
@@ -259,7 +260,7 @@ def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> int:
     space = make_space(spec, dict.fromkeys(spec.model_ids(), LAYERS))
     values = {name: (found.low + found.high) / 2 for name, found in space.ranges().items()}
     merger = ResidentMerger("cpu", memory_limit)
-    merger.merge(space.recipe(values))
+    ModelInPlace(merger).merge(space.recipe(values))
     assert merger._resident is not None
     return merger._resident._budget.used
 

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import located
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -50,9 +51,8 @@ def mergekit_tensors(recipe: MergeRecipe) -> dict[str, torch.Tensor]:
         return load_file(Path(folder) / "model.safetensors")
 
 
-def merged_tensors(merger: ResidentMerger) -> dict[str, torch.Tensor]:
-    assert merger._resident is not None
-    return merger._resident.tensors
+def merged_tensors(models: ModelInPlace) -> dict[str, torch.Tensor]:
+    return models._tensors
 
 
 def assert_bit_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -126,7 +126,7 @@ def recipes(draw: st.DrawFn, root: Path, method: str) -> list[MergeRecipe]:
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bit_equal_to_run_merge(models: Path, method: str, data: st.DataObject) -> None:
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     for recipe in data.draw(recipes(models, method)):
         theirs = mergekit_tensors(recipe)
         try:
@@ -180,7 +180,7 @@ def test_every_method_of_mergekit(models: Path, method: str) -> None:
     if spec.contract.base.value in ("required", "optional"):
         configuration["base_model"] = str(folder / "base")
     recipe = MergeRecipe(configuration=configuration, seed=3)
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     theirs = mergekit_tensors(recipe)
     for _ in range(2):  # the second merge is from memory
         merger.merge(recipe)
@@ -210,11 +210,11 @@ def test_vocabularies_matched_by_mergekit(
             },
             seed=2,
         )
-        merger = ResidentMerger("cpu")
+        merger = ModelInPlace(ResidentMerger("cpu"))
         merged = merger.merge(recipe)
         assert_bit_equal(merged_tensors(merger), mergekit_tensors(recipe))
         folder = tmp_path / f"{source}{weight}"
-        assert merged.digest == write_checkpoint(recipe, folder, "cpu")
+        assert merged.digest == write_recipe(recipe, folder, "cpu")
         model, tokenizer = load_model(folder, "cpu")
         assert merged.tokenizer.get_vocab() == tokenizer.get_vocab()
         assert merged.model.config.vocab_size == model.config.vocab_size
@@ -225,12 +225,12 @@ def test_vocabularies_matched_by_mergekit(
 def test_the_model_is_the_one_that_would_be_loaded(
     models: Path, tmp_path: Path, kind: str, dtype: str | None
 ) -> None:
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     for number, names in enumerate(("ab", "ab")):
         recipe = a_recipe(models / kind, "dare_ties", *names, dtype=dtype)
         recipe = recipe.model_copy(update={"seed": number})
         merged = merger.merge(recipe)
-        digest = write_checkpoint(recipe, tmp_path / str(number), "cpu")
+        digest = write_recipe(recipe, tmp_path / str(number), "cpu")
         assert merged.digest == digest
         loaded, tokenizer = load_model(tmp_path / str(number), "cpu")
         state = merged.model.state_dict()
@@ -256,13 +256,13 @@ def test_an_architecture_whose_weights_transformers_converts(tmp_path: Path) -> 
     for name in ("base", "a", "b"):
         save_tiny_model(tmp_path / name, 0)  # for its tokenizer
         MixtralForCausalLM(config).save_pretrained(tmp_path / name)
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     for weight in (0.2, 0.9, 0.5):
         recipe = a_recipe(tmp_path, "ties", "a", "b")
         recipe.configuration["models"][0]["parameters"]["weight"] = weight
         merged = merger.merge(recipe)
         folder = tmp_path / str(weight)
-        assert merged.digest == write_checkpoint(recipe, folder, "cpu")
+        assert merged.digest == write_recipe(recipe, folder, "cpu")
         loaded, _ = load_model(folder, "cpu")
         assert_bit_equal(dict(merged.model.state_dict()), dict(loaded.state_dict()))
         assert merged.model.generation_config.to_dict() == loaded.generation_config.to_dict()
@@ -294,7 +294,7 @@ def test_a_memory_limit_costs_time_alone(
     models: Path, calls: list[str], method: str, limit: int, reads_again: bool, all_fits: bool
 ) -> None:
     said: list[str] = []
-    merger = ResidentMerger("cpu", limit, said.append)
+    merger = ModelInPlace(ResidentMerger("cpu", limit, said.append))
     for number in (1, 2, 3):
         recipe = a_recipe(models / "untied", method, "a", "b")
         recipe.configuration["models"][0]["parameters"]["weight"] = number / 3
@@ -307,7 +307,7 @@ def test_a_memory_limit_costs_time_alone(
 
 
 def test_nothing_grows_from_merge_to_merge(models: Path) -> None:
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     process = psutil.Process()
 
     def merge(number: int) -> None:
@@ -329,13 +329,13 @@ def test_what_is_kept_is_said_where_it_is_seen(
     models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """mergekit's own output to stderr is kept quiet; this line goes there, too."""
-    merger = ResidentMerger("cpu", say=lambda line: print(line, file=sys.stderr))
+    merger = ModelInPlace(ResidentMerger("cpu", say=lambda line: print(line, file=sys.stderr)))
     merger.merge(a_recipe(models / "tied", "ties", "a", "b"))
     assert "models in memory: " in capsys.readouterr().err
 
 
 def test_another_structure_replaces_what_is_held(models: Path) -> None:
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     for method, names in (("ties", "ab"), ("linear", "ab"), ("ties", "abc"), ("ties", "ab")):
         recipe = a_recipe(models / "tied", method, *names)
         merger.merge(recipe)
@@ -343,7 +343,7 @@ def test_another_structure_replaces_what_is_held(models: Path) -> None:
 
 
 def test_a_merge_that_overflows_leaves_the_next_one_sound(models: Path) -> None:
-    merger = ResidentMerger("cpu")
+    merger = ModelInPlace(ResidentMerger("cpu"))
     sound = a_recipe(models / "untied", "task_arithmetic", "a", dtype="float16")
     broken = sound.model_copy(deep=True)
     broken.configuration["models"][0]["parameters"]["weight"] = 1e9
@@ -358,11 +358,11 @@ def test_the_callers_random_numbers_are_left_alone(models: Path) -> None:
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    ResidentMerger("cpu").merge(a_recipe(models / "tied", "dare_ties", "a", "b"))
+    ModelInPlace(ResidentMerger("cpu")).merge(a_recipe(models / "tied", "dare_ties", "a", "b"))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_what_mergekit_refuses_is_the_candidates_fault(models: Path) -> None:
     recipe = a_recipe(models / "tied", "no_such", "a")
     with pytest.raises(CandidateError, match="mergekit cannot build it"):
-        ResidentMerger("cpu").merge(recipe)
+        ModelInPlace(ResidentMerger("cpu")).merge(recipe)

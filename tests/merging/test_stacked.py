@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.engines.candidates import Builder
-from evomerge_optuna.merging.folding import write_stack
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE, StackNames
 from evomerge_optuna.models.loading import load_model
@@ -121,7 +121,7 @@ def test_folded_stack_equals_the_stack_in_memory(
     merged = merged_of(Builder(EvaluationSpec()).build(recipe))
     stacked = merged.model
     folder = tmp_path_factory.mktemp("folded") / "out"
-    assert write_stack(recipe, folder, "cpu") == merged.digest
+    assert write_recipe(recipe, folder, "cpu") == merged.digest
     folded, _ = load_model(folder, "cpu")
     assert type(folded) is type(stacked)
     assert folded.config.num_hidden_layers == len(recipe.steps)
@@ -189,7 +189,7 @@ def test_models_of_different_depth(tmp_path: Path) -> None:
     steps = (Step(model=str(flat), layer=0), Step(model=str(deep), layer=6, scale=-0.8))
     recipe = StackRecipe(embeddings=str(deep), steps=steps, head=str(flat))
     stacked = merged_of(Builder(EvaluationSpec()).build(recipe)).model
-    write_stack(recipe, tmp_path / "out", "cpu")
+    write_recipe(recipe, tmp_path / "out", "cpu")
     folded, tokenizer = load_model(tmp_path / "out", "cpu")
     assert tokenizer.get_vocab()
     torch.testing.assert_close(
@@ -206,7 +206,7 @@ def test_a_merge_in_a_stack_goes_into_any_folder(
     steps = (Step(model="merged", layer=0), Step(model="merged", layer=0, scale=0.5))
     recipe = StackRecipe(embeddings="merged", steps=steps, head="merged", merges={"merged": merge})
     (tmp_path / name).mkdir()
-    digest = write_stack(recipe, tmp_path / name / "out", "cpu")
+    digest = write_recipe(recipe, tmp_path / name / "out", "cpu")
     assert digest == merged_of(Builder(EvaluationSpec()).build(recipe)).digest
     assert [path.name for path in (tmp_path / name).iterdir()] == ["out"]
 

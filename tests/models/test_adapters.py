@@ -11,8 +11,9 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import merge_options
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.catalog import (
     check_exists,
@@ -61,8 +62,8 @@ def test_the_same_bits_as_mergekit_and_in_memory(
     bfloat16: Path, tmp_path: Path, home: Path
 ) -> None:
     recipe = a_recipe(bfloat16)
-    written = write_checkpoint(recipe, tmp_path / "ours", "cpu")
-    assert ResidentMerger("cpu").merge(recipe).digest == written
+    written = write_recipe(recipe, tmp_path / "ours", "cpu")
+    assert ModelInPlace(ResidentMerger("cpu")).merge(recipe).digest == written
     options = merge_options(recipe).model_copy(update={"lora_merge_cache": str(tmp_path / "cache")})
     command, remark = recipe.how_to_repeat("mergekit_config.yml")
     assert "--lora-merge-cache CACHE" in command and "run it again" in remark

@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from evomerge_optuna.engines.candidates import Builder
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.in_place import ModelInPlace
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.engine import merged_of
 
@@ -70,8 +70,8 @@ def merged_and_written(
         **options,
     }
     recipe = MergeRecipe(configuration=configuration, seed=0)
-    merged = ResidentMerger("cpu").merge(recipe)
-    write_checkpoint(recipe, folder, "cpu")
+    merged = ModelInPlace(ResidentMerger("cpu")).merge(recipe)
+    write_recipe(recipe, folder, "cpu")
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.get_vocab() == merged.tokenizer.get_vocab()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from evomerge_optuna.merging.checkpoint import write_checkpoint
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.older_form import older_config, older_tokenizer, write_older_form
 from evomerge_optuna.models.saved_form import write_saved_form
 from tests.architectures import a_merge, a_tokenizer, save_two
@@ -71,7 +71,7 @@ def test_transformers_4_reads_the_same_models(tmp_path: Path) -> None:
         tokenizer.add_special_tokens({"additional_special_tokens": ["w295", "<tool>"]})
         for folder in (a, b):
             tokenizer.save_pretrained(folder)
-        write_checkpoint(a_merge(a, b), out := tmp_path / name / "out", "cpu")
+        write_recipe(a_merge(a, b), out := tmp_path / name / "out", "cpu")
         write_saved_form(out)
         write_older_form(out)
         folders.append(out)

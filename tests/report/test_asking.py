@@ -18,7 +18,8 @@ from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.studies import DAY, MergeStudy, open_study
+from evomerge_optuna.study.schema import DAY
+from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import SpecMaker, save_tiny_model
 
 

@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.merging.plan import merge_options
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
-from evomerge_optuna.report.export import export, mergekit_yaml, write_recipe
+from evomerge_optuna.report.export import export, mergekit_yaml
 from evomerge_optuna.results.final import FinalScorer, choose_trial
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store

@@ -23,14 +23,15 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.search import objective, requeue
-from evomerge_optuna.search.deaths import DIED_AT, Place, is_to_blame
+from evomerge_optuna.search.deaths import Place, is_to_blame
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.search.requeue import retry
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.studies import ERROR, MergeStudy, open_study
+from evomerge_optuna.study.schema import DIED_AT, ERROR
+from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, SpecMaker
 
 # Forked from a process that has imported what takes seconds.

@@ -16,15 +16,14 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.notes import trial_note
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.search.objective import SAME_AS
 from evomerge_optuna.search.racing import Race
 from evomerge_optuna.spec import RacingSpec, StudySpec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import SAME_AS, STOPPED
 from evomerge_optuna.study.studies import MergeStudy, continue_with, open_study, recipe_of
-from evomerge_optuna.study.trials import STOPPED
 from tests.conftest import SpecMaker
 
 BLOCKS = 10

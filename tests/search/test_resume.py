@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evomerge_optuna.search.requeue import INTERRUPTED
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import INTERRUPTED, REPEATS
 from evomerge_optuna.study.studies import open_study
-from evomerge_optuna.study.trials import REPEATS
 from tests.conftest import CommandLine, wait_until
 from tests.gate import Gate
 

@@ -1,10 +1,14 @@
-"""A sampler made anew for every trial is a sampler that never forgets."""
+"""A sampler made anew for every trial is a sampler that never forgets.
+
+Covers `spec.samplers`, too.
+"""
 
 import optuna
 import pytest
 
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spec import SamplerSpec
+from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
 
 NAMES = ("x", "y", "z")
 
@@ -57,7 +61,7 @@ def test_it_optimizes() -> None:
 @pytest.mark.parametrize("name", ["cmaes", "nsga2", "nsga3"])
 def test_one_parameter_is_searched(name: str) -> None:
     """Not drawn at random: the last trials are far nearer the best than the first ones."""
-    spec = SamplerSpec(name=name, seed=1, population=8)  # type: ignore[arg-type]
+    spec = SamplerSpec(name=name, seed=1, population=8)
     found = run(spec, 80, names=("x",))
     distances = [abs(value - 0.3) for (value,) in found]
     assert min(distances) < 0.02
@@ -69,3 +73,10 @@ def test_one_parameter_resumes() -> None:
     spec = SamplerSpec(seed=3)
     whole = run(spec, 30, names=("x",))
     assert run(spec, 30, frozenset({0, 5, 6, 20, 29}), names=("x",)) == whole
+
+
+@pytest.mark.parametrize("row", SAMPLERS.values(), ids=SAMPLERS)
+def test_every_row_of_the_table_is_a_sampler_of_optuna(row: Sampler) -> None:
+    sampler = make_sampler(SamplerSpec(name=row.name), position=0)
+    assert isinstance(sampler, optuna.samplers.BaseSampler)
+    assert f"{type(sampler).__module__}:{type(sampler).__name__}" == row.kind

@@ -22,9 +22,10 @@ from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import retry
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.result import RESULT, result_of
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import REPEATS, RESULT
 from evomerge_optuna.study.studies import MergeStudy, list_studies
-from evomerge_optuna.study.trials import REPEATS, Trials
+from evomerge_optuna.study.trials import Trials
 from tests.conftest import CommandLine, SpecMaker
 
 SPECS: dict[str, dict[str, Any]] = {

@@ -22,8 +22,8 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import BASELINE
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
-from evomerge_optuna.study.trials import BASELINE
 from tests.conftest import SpecMaker
 from tests.engine import engine_of, merged_of
 

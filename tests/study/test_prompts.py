@@ -23,9 +23,9 @@ from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.prompts import PROMPTS
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.studies import DAY, open_study
+from evomerge_optuna.study.schema import DAY, PROMPTS
+from evomerge_optuna.study.studies import open_study
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
 from tests.engine import merged_of
 from tests.scripted import save_scripted_model

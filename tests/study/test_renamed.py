@@ -21,9 +21,9 @@ from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import Objective
-from evomerge_optuna.search.requeue import INTERRUPTED
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import INTERRUPTED
 from evomerge_optuna.study.studies import MergeStudy, delete_study, open_study
 from tests.conftest import CommandLine, SpecMaker, wait_until
 from tests.gate import Gate

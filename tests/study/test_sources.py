@@ -16,8 +16,8 @@ from evomerge_optuna.search.requeue import requeue
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import BASELINE
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
-from evomerge_optuna.study.trials import BASELINE
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from evomerge_optuna.errors import SpecError, StudyChangedError, UsageError
 from evomerge_optuna.search.requeue import requeue_running
 from evomerge_optuna.store.open import open_store
-from evomerge_optuna.study import studies
+from evomerge_optuna.study import schema
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import (
     changed_versions,
@@ -143,10 +143,10 @@ def test_changed_tokenizers_and_problems_are_refused(
 def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
     created = create_study(open_store(), make_spec())
     assert changed_versions(created) == []
-    versions = created.study.user_attrs[studies.VERSIONS]
-    created.study.set_user_attr(studies.VERSIONS, versions | {"mergekit": "0.1.4"})
+    versions = created.study.user_attrs[schema.VERSIONS]
+    created.study.set_user_attr(schema.VERSIONS, versions | {"mergekit": "0.1.4"})
     assert changed_versions(created) == ["mergekit 0.1.4 -> 0.1.5"]
-    created.study.set_user_attr(studies.VERSIONS, {"optuna": versions["optuna"]})
+    created.study.set_user_attr(schema.VERSIONS, {"optuna": versions["optuna"]})
     assert changed_versions(created) == []  # of what was not stored nothing is known
 
 
@@ -225,6 +225,6 @@ def test_studies_of_other_programs_are_left_alone(make_spec: SpecMaker, home: Pa
     with pytest.raises(UsageError, match="has no spec"):
         open_study(store, "someone else's")
     assert (
-        studies.SPEC
+        schema.SPEC
         not in optuna.load_study(study_name="someone else's", storage=store.rdb).user_attrs
     )

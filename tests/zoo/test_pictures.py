@@ -18,6 +18,7 @@ from evomerge_optuna.zoo.pictures import (
     held_out,
     held_out_keys,
     load_pictures,
+    picture_rows,
     words,
 )
 from evomerge_optuna.zoo.problems import Language
@@ -78,7 +79,9 @@ def test_the_same_rng_gives_the_same_file_and_all_words_are_known() -> None:
 def test_files_are_stored_uncompressed() -> None:
     from datasets import Image as ImageFeature
 
-    (row,) = load_pictures()["dev"].cast_column("image", ImageFeature(decode=False)).select([0])
+    stored = load_pictures()["dev"].cast_column("image", ImageFeature(decode=False))
+    assert picture_rows("dev") == list(stored)
+    row = stored[0]
     content = row["image"]["bytes"]
     assert content.startswith(b"BM") and len(content) > 3 * SIZE**2
     assert Image.open(io.BytesIO(content)).size == (SIZE, SIZE)

@@ -12,6 +12,7 @@ from evomerge_optuna.zoo.problems import (
     held_out,
     held_out_keys,
     load_problems,
+    problem_rows,
 )
 
 
@@ -51,3 +52,8 @@ def test_facts_are_all_that_a_problem_can_ask_for() -> None:
     drawn = {(p.a, p.operator, p.b) for p in (draw_problem(rng) for _ in range(5000))}
     assert drawn == set(facts(OPERATORS))
     assert Counter(operator for _, operator, _ in facts(OPERATORS)) == {"+": 81, "-": 36, "*": 81}
+
+
+def test_rows_are_those_of_the_data_set() -> None:
+    for split, problems in load_problems().items():
+        assert problem_rows(split) == list(problems)

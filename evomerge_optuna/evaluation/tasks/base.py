@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.answered import Answered
-from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.answered import Answered, Stored
+from evomerge_optuna.evaluation.problem import Problem, Row
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.models.reader import Reader
@@ -84,7 +84,7 @@ class TaskRunner(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         """The problem in a row of the data.
 
         Args:
@@ -131,7 +131,7 @@ class TaskRunner(ABC, Generic[T]):
         """What a reader of the scores should know of these outcomes, in a line; mostly nothing."""
         return ""
 
-    def answered(self, row: dict[str, Any]) -> Answered | None:
+    def answered(self, row: Stored) -> Answered | None:
         """A stored outcome as a person reads it; None where the task has nothing to read."""
         return None
 

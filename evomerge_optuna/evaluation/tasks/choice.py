@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import NotFiniteError, SpecError
-from evomerge_optuna.evaluation.answered import Answered, verdict_of
-from evomerge_optuna.evaluation.problem import Problem, column, content, filled, texts_of
+from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
+from evomerge_optuna.evaluation.problem import Problem, Row, column, content, filled, texts_of
 from evomerge_optuna.evaluation.scorers import normal
 from evomerge_optuna.evaluation.scores import Score, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome
@@ -45,7 +45,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
 
     has_answers: ClassVar[bool] = True
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = self.text(row, where)
         name = answer or self.task.answer
         given = texts_of(column(name, row, where), where, name)
@@ -78,7 +78,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
     def scores(self, outcomes: Sequence[Choice], split: str) -> dict[str, Score]:
         return choice_scores(outcomes)
 
-    def answered(self, row: dict[str, Any]) -> Answered:
+    def answered(self, row: Stored) -> Answered:
         options, found, right = row["options"], row["log_likelihoods"], row["right"]
         chosen = options[found.index(max(found))]
         read = ", ".join(f"{o} {nats:.2f}" for o, nats in zip(options, found, strict=True))
@@ -98,7 +98,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         ]
 
     def _listed(
-        self, key: str, given: str | tuple[str, ...], row: dict[str, Any], where: str
+        self, key: str, given: str | tuple[str, ...], row: Row, where: str
     ) -> tuple[str, ...]:
         """The texts of a column that holds a list, or of templates; all of them different."""
         if isinstance(given, str):
@@ -115,7 +115,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
             raise SpecError(f"{where}: the {key} {_shown(found)} should be all different")
         return found
 
-    def _labels(self, row: dict[str, Any], options: tuple[str, ...], where: str) -> tuple[str, ...]:
+    def _labels(self, row: Row, options: tuple[str, ...], where: str) -> tuple[str, ...]:
         if self.task.labels is None:
             return ()
         labels = self._listed("labels", self.task.labels, row, where)
@@ -144,6 +144,9 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
         raise SpecError(
             f"{where}: the answer {answer[:40]!r} " + _why_not_one(found, named, bool(labels))
         )
+
+
+RUNNER = ChoiceRunner
 
 
 def _shown(texts: tuple[str, ...]) -> str:

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.answered import Answered, verdict_of
+from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
 from evomerge_optuna.evaluation.answers import one_number, written_numbers
 from evomerge_optuna.evaluation.cut_off import cut_off_remark
 from evomerge_optuna.evaluation.empty_answers import empty_remark
 from evomerge_optuna.evaluation.expressions import is_expression
 from evomerge_optuna.evaluation.language import is_language
-from evomerge_optuna.evaluation.problem import Problem, column, content, texts_of
+from evomerge_optuna.evaluation.problem import Problem, Row, column, content, texts_of
 from evomerge_optuna.evaluation.scorers import best_score, normal
 from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome
@@ -52,7 +52,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
 
     has_answers: ClassVar[bool] = True
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         right, *others = answers(row, answer or self.task.answer, where)
         return Problem(
             self.text(row, where),
@@ -81,11 +81,14 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def remark(self, outcomes: Sequence[Answer]) -> str:
         return answer_remark(self.key, outcomes)
 
-    def answered(self, row: dict[str, Any]) -> Answered:
+    def answered(self, row: Stored) -> Answered:
         return answered_text(row)
 
 
-def answers(row: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+RUNNER = GenerateRunner
+
+
+def answers(row: Row, name: str, where: str) -> tuple[str, ...]:
     """The right answers in a row of the data, of which there is one at least.
 
     Raises:
@@ -183,7 +186,7 @@ def answer_remark(key: str, answers: Sequence[Answer]) -> str:
     return cut_off or empty_remark(key, [(answer.text, answer.stopped_by) for answer in answers])
 
 
-def answered_text(row: dict[str, Any]) -> Answered:
+def answered_text(row: Stored) -> Answered:
     """A stored `Answer`, which an earlier version may have stored without its latest fields."""
     right, match, found = row["right"], row["match"], row["found"]
     verdict = verdict_of(right, match * row["language_right"])

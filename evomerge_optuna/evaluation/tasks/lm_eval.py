@@ -1,7 +1,7 @@
 """Tasks of EleutherAI's lm-evaluation-harness, built-in or of the user's own folder."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.evaluation.answered import Answered, verdict_of
+from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
 from evomerge_optuna.evaluation.cut_off import cut_off_remark
 from evomerge_optuna.evaluation.empty_answers import empty_remark
-from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.problem import Problem, Row
 from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
@@ -20,7 +20,7 @@ from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask
 
 if TYPE_CHECKING:
-    from evomerge_optuna.evaluation.harness import HarnessTask
+    from evomerge_optuna.evaluation.harness import Aggregation, HarnessTask
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Measured(Outcome):
 
     document: int
     prompt: str
-    responses: Any
-    reference: Any
-    value: Any
+    responses: object
+    reference: object
+    value: object
     cut_off: bool = False
 
     def mark(self) -> bool | None:
@@ -73,7 +73,7 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
     def is_mean(self) -> bool:
         return self._harness.is_mean
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
         return Problem(text, content=self._harness.question(row) or text)
 
@@ -117,7 +117,7 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
             self.key, [(_as_text(o.responses).strip(), None) for o in outcomes]
         )
 
-    def answered(self, row: dict[str, Any]) -> Answered:
+    def answered(self, row: Stored) -> Answered:
         value = row["value"]
         right = bool(value) if _is_right_or_wrong(value) else None
         score = value if isinstance(value, int | float) else None
@@ -138,7 +138,10 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         ]
 
 
-def _score(values: list[Any], aggregate: Callable[[list[Any]], Any], is_mean: bool) -> Score:
+RUNNER = LMEvalRunner
+
+
+def _score(values: list[Any], aggregate: "Aggregation", is_mean: bool) -> Score:
     if not is_mean:
         return bootstrapped(values, lambda items: float(aggregate(list(items))))
     if all(map(_is_right_or_wrong, values)):
@@ -146,23 +149,23 @@ def _score(values: list[Any], aggregate: Callable[[list[Any]], Any], is_mean: bo
     return mean([float(value) for value in values])
 
 
-def _is_right_or_wrong(value: Any) -> bool:
+def _is_right_or_wrong(value: object) -> bool:
     return isinstance(value, bool | int | float) and value in (0, 1)
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     """A response, or the only one of a list, as it is; anything else as JSON."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """As JSON has it; numpy's numbers as Python's."""
     return json.loads(json.dumps(value, default=_plain_number))
 
 
-def _plain_number(value: Any) -> Any:
+def _plain_number(value: Any) -> float | str:
     try:
         return float(value)
     except (TypeError, ValueError):

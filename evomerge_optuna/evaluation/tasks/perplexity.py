@@ -3,12 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.evaluation.problem import Problem, content, filled
+from evomerge_optuna.evaluation.problem import Problem, Row, content, filled
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.models.reader import Reader
@@ -27,7 +26,7 @@ class Likelihood(Outcome):
 class PerplexityRunner(TaskRunner[PerplexityTask]):
     """Measures how likely the model finds each text."""
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = filled(self.task.text, row, where)
         return Problem(text, content=content(self.task.text, row), place=where)
 
@@ -44,6 +43,9 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
 
     def scores(self, outcomes: Sequence[Likelihood], split: str) -> dict[str, Score]:
         return {"perplexity": perplexity(outcomes, f"{self.key}.data.{split}")}
+
+
+RUNNER = PerplexityRunner
 
 
 def perplexity(texts: Sequence[Likelihood], where: str) -> Score:

@@ -1,10 +1,10 @@
 """What is common to tasks with a question and an answer: shots and prompts."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.problem import Problem, filled
+from evomerge_optuna.evaluation.problem import Problem, Row, filled
 from evomerge_optuna.evaluation.prompts import prompts
 from evomerge_optuna.evaluation.tasks.base import TaskRunner
 from evomerge_optuna.models.reader import Reader
@@ -27,7 +27,7 @@ class PromptedRunner(TaskRunner[P]):
         """What the model is given for each problem; see `prompts`."""
         return prompts(self.task, self.shots(), problems, reader, self.key)
 
-    def text(self, row: dict[str, Any], where: str) -> str:
+    def text(self, row: Row, where: str) -> str:
         """The prompt without its shots."""
         return filled(self.task.prompt, row, where)
 

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.answered import Answered, verdict_of
-from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
+from evomerge_optuna.evaluation.problem import Problem, Row
 from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import score_rows
@@ -28,7 +28,7 @@ class PythonRunner(TaskRunner[PythonTask]):
 
     has_answers: ClassVar[bool] = True
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         try:
             text = json.dumps(row, ensure_ascii=False, sort_keys=True)
         except TypeError as error:
@@ -44,5 +44,8 @@ class PythonRunner(TaskRunner[PythonTask]):
     def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:
         return {"score": mean([outcome.score for outcome in outcomes])}
 
-    def answered(self, row: dict[str, Any]) -> Answered:
+    def answered(self, row: Stored) -> Answered:
         return Answered(row["row"], None, None, None, None, verdict_of(None, row["score"]))
+
+
+RUNNER = PythonRunner

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.answered import Answered
+from evomerge_optuna.evaluation.answered import Answered, Stored
 from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.images import check_image, image_bytes
-from evomerge_optuna.evaluation.problem import Problem, column, content, filled
+from evomerge_optuna.evaluation.problem import Problem, Row, column, content, filled
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.base import TaskRunner
@@ -33,13 +33,15 @@ class VqaRunner(TaskRunner[VqaTask]):
 
     has_answers: ClassVar[bool] = True
 
-    def problem(self, row: dict[str, Any], answer: str | None, where: str) -> Problem:
+    def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         right, *others = answers(row, answer or self.task.answer, where)
+        image = column(self.task.image, row, where)
+        assert isinstance(image, bytes)  # see `_of_source`
         return Problem(
             filled(self.task.prompt, row, where),
             right,
             content=content(self.task.prompt, row),
-            image=column(self.task.image, row, where),
+            image=image,
             others=tuple(others),
             place=where,
         )
@@ -80,12 +82,20 @@ class VqaRunner(TaskRunner[VqaTask]):
     def remark(self, outcomes: Sequence[Answer]) -> str:
         return answer_remark(self.key, outcomes)
 
-    def answered(self, row: dict[str, Any]) -> Answered:
+    def answered(self, row: Stored) -> Answered:
         return answered_text(row)
 
     def _of_source(self, source: DataSource, where: str) -> list[Problem]:
         require_pillow()
-        folder, rows = Path(source.path).parent, load_rows(source, where)
-        for place, row in rows:
-            row[self.task.image] = image_bytes(column(self.task.image, row, place), folder, place)
-        return [self.problem(row, source.answer, place) for place, row in rows]
+        folder, name = Path(source.path).parent, self.task.image
+        return [
+            self.problem(
+                {**row, name: image_bytes(column(name, row, place), folder, place)},
+                source.answer,
+                place,
+            )
+            for place, row in load_rows(source, where)
+        ]
+
+
+RUNNER = VqaRunner

@@ -20,6 +20,7 @@ from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.transformers_internals import set_attention_like
 
 if TYPE_CHECKING:
     from transformers import (
@@ -126,8 +127,8 @@ def with_text(
         text: of the same architecture, or of the plain one that its decoder extends.
     """
     before = model.model.language_model
-    config._attn_implementation = model.config._attn_implementation
-    config.text_config._attn_implementation = before.config._attn_implementation
+    set_attention_like(config, model.config)
+    set_attention_like(config.text_config, before.config)
     with torch.device("meta"):
         decoder = type(before)(config.text_config).eval()
     for name, parameter in text.get_submodule("model").named_parameters(remove_duplicate=False):

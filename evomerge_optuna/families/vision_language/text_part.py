@@ -16,6 +16,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import load_config
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.shards import read_tensors, write_tensors
+from evomerge_optuna.models.transformers_internals import causal_language_models
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,7 +47,6 @@ def text_config(config: "PretrainedConfig", key: str) -> "PretrainedConfig":
         SpecError: naming `key`, the model's place in the spec: the decoder is of another kind.
     """
     from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if not is_vision_language(config):
         return config
@@ -63,7 +63,7 @@ def text_config(config: "PretrainedConfig", key: str) -> "PretrainedConfig":
         content["rope_parameters"] = rope | {"rope_type": "default"}
     content |= {
         "model_type": kind,
-        "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]],
+        "architectures": [causal_language_models()[kind]],
         "tie_word_embeddings": config.tie_word_embeddings,
         "dtype": config.dtype or config.text_config.dtype,
     }

@@ -25,12 +25,12 @@ from evomerge_optuna.families.vision_language.checkpoint import (
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
 from evomerge_optuna.merging.merged import Merged
+from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.report.export import write_recipe
 from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
 from tests.engine import merged_of
@@ -150,7 +150,7 @@ def test_merging_again_is_in_place(home: Path, models: Path) -> None:
         place = merged.model.model.language_model.layers[0].mlp.up_proj.weight.data_ptr()
         assert (
             place
-            == builder._merged._resident.tensors[  # type: ignore[attr-defined]
+            == builder._merged._tensors[  # type: ignore[attr-defined]
                 "model.layers.0.mlp.up_proj.weight"
             ].data_ptr()
         )
