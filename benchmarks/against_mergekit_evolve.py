@@ -33,7 +33,8 @@ from evomerge_optuna.families import check_models
 from evomerge_optuna.home import home
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.opened import OpenedModels
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StudySpec, load_spec
@@ -183,7 +184,7 @@ class Ours:
         scored = [t for t in merge_study.trials() if t.datetime_complete and t.values]
         scorer = FinalScorer(merge_study)
         scorer.score_finalists()
-        chosen = choose_trial(merge_study, "best")
+        chosen = find_trial(merge_study, "best")
         test = scorer.final_scores(chosen)[-1].scores["test"][spec.objective.target]
         return Search(
             name=name,

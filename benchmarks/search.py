@@ -17,8 +17,9 @@ from pathlib import Path
 import click
 
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.compare import compare
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import RacingSpec, StudySpec, load_spec
 from evomerge_optuna.store.open import open_store
@@ -53,7 +54,7 @@ def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]
     scored = [result_of(t) for t in merge_study.trials() if SAME_AS not in t.user_attrs]
     scorer = FinalScorer(merge_study)
     scorer.score_finalists()
-    chosen = choose_trial(merge_study, "best")
+    chosen = find_trial(merge_study, "best")
     test = scorer.final_scores(chosen)[-1].scores["test"][target].value
     return merge_study, Search(
         problems=sum(result.scores[target].n for result in scored),

@@ -8,7 +8,7 @@ from typing import Any
 from evomerge_optuna.opening import make_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.report.outcome import choice_remark
-from evomerge_optuna.results.final import choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.run import Face, say_nothing, train_zoo
 from evomerge_optuna.run import run_study as run
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
@@ -123,7 +123,7 @@ def export(
     store = open_store(storage)
     with database_errors(store.url):
         opened, which = open_study(store, study), str(trial)
-        digest = export_trial(opened, choose_trial(opened, which), Path(folder), say)
+        digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
         if remark := choice_remark(opened, which):
             say(remark)
         return digest

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import WORDS
+from tests.vision import save_tiny_llava
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -48,30 +49,46 @@ def changed(text: str, difference: str) -> str:
 
 
 RUN = """
-import json, sys
+import json, os, sys
 import evomerge_optuna
 
-trials = []
+trials = {}
 for spec in json.load(sys.stdin):
+    plain = spec["study"] == "An engine"
+    os.environ["EVOMERGE_ENGINE"] = "plain" if plain else "transformers"
     study = evomerge_optuna.run_study(spec)
-    trials.append([[trial.params, trial.values] for trial in study.trials()])
+    trials[spec["study"]] = [[trial.params, trial.values] for trial in study.trials()]
+    assert not plain or "evomerge_optuna.engines.plain" in sys.modules
+    if spec["study"] == "A family":
+        evomerge_optuna.export("A family", "exported")
 print(json.dumps(trials))
 """
 
+Trials = dict[str, list[tuple[dict[str, float], list[float]]]]
+
 
 @pytest.fixture(scope="module")
-def trials(
-    extended: Path, spec_content: Callable[..., dict[str, Any]]
-) -> dict[str, list[tuple[dict[str, float], list[float]]]]:
+def trials(extended: Path, spec_content: Callable[..., dict[str, Any]], tiny: Path) -> Trials:
     """Parameters and values of the trials of a study of each section, all run by one process."""
-    rows = [{"question": word, "answer": " ".join(WORDS[:4])} for word in WORDS[:4]]
-    (extended / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    sections = dict(SECTION.findall(PAGE))
-    specs = [
-        spec_content(study=name, trials=6) | yaml.safe_load(found[1])
-        for name, text in sections.items()
-        if (found := YAML.search(text))
-    ]
+    words = " ".join(WORDS[:4])
+    rows = [{"question": w, "answer": "word1", "text": f"{w} {words}"} for w in WORDS[:4]]
+    for name in ("words", "texts"):
+        (extended / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"search": {"path": "words.jsonl"}}
+    task = {"type": "generate", "data": data, "scorer": {"regex": "(word1)"}, "max_new_tokens": 4}
+    vision = save_tiny_llava(extended / "vlm", 5, tiny / "base", rows=3)
+    parts: dict[str, dict[str, Any]] = {
+        "A family": {
+            "models": {"vl": str(vision), "a": str(tiny / "a")},
+            "merge": {"method": "ties", "tokenizer_source": "union"},
+        },
+        "An engine": {"tasks": {"t": task}, "objectives": [{"maximize": "t.accuracy"}]},
+        "Another": {"tasks": {"t": task}, "objectives": [{"maximize": "t.accuracy"}]},
+    }
+    for name, text in SECTION.findall(PAGE):
+        if found := YAML.search(text):
+            parts[name] = yaml.safe_load(found[1])
+    specs = [spec_content(study=name, trials=6) | part for name, part in parts.items()]
     variables = {"PYTHONPATH": str(extended), "EVOMERGE_HOME": str(extended / "home")}
     ran = subprocess.run(
         [sys.executable, "-c", RUN],
@@ -82,21 +99,42 @@ def trials(
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    return {spec["study"]: found for spec, found in zip(specs, json.loads(ran.stdout), strict=True)}
+    found: Trials = json.loads(ran.stdout)
+    return found
 
 
-def test_a_python_function(trials: dict[str, Any]) -> None:
+def test_a_python_function(trials: Trials) -> None:
     values = [value for _, (value,) in trials["A Python function"]]
     assert len(values) == 6
-    assert all(0 <= value <= 1 and 16 * value == round(16 * value) for value in values)
+    assert all(value in (0, 0.25, 0.5, 0.75, 1) for value in values)
 
 
-def test_a_merge_method(trials: dict[str, Any]) -> None:
+def test_a_merge_method(trials: Trials) -> None:
     found = trials["A merge method"]
     names = {f"{model}.{name}.g0" for model in "ab" for name in ("weight", "density", "epsilon")}
     assert [set(params) for params, _ in found] == [names] * 6
     assert len({value for _, (value,) in found}) == 6
 
 
-def test_a_sampler(trials: dict[str, Any]) -> None:
+def test_a_task(trials: Trials) -> None:
+    assert len({value for _, (value,) in trials["A task"]}) == 6
+    assert all(0 < value < 100 for _, (value,) in trials["A task"])
+
+
+def test_a_sampler(trials: Trials) -> None:
     assert len({tuple(params.values()) for params, _ in trials["A sampler"]}) == 6
+
+
+def test_a_family(trials: Trials, extended: Path) -> None:
+    assert len(trials["A family"]) == 6
+    assert "pipeline_tag: image-to-text" in (extended / "exported" / "README.md").read_text()
+
+
+def test_an_engine(trials: Trials) -> None:
+    assert trials["An engine"] == trials["Another"]
+    assert len(trials["An engine"]) == 6
+
+
+def test_what_is_added_is_in_the_style_of_the_package(extended: Path) -> None:
+    check = ["check", "--config", str(ROOT / "pyproject.toml"), str(extended / "evomerge_optuna")]
+    subprocess.run([Path(sys.executable).with_name("ruff"), *check], check=True)

@@ -42,7 +42,8 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_json,
         study_table,
     )
-    from evomerge_optuna.results.final import choice, stored_final_scores
+    from evomerge_optuna.results.chosen_trial import chosen_trial
+    from evomerge_optuna.results.final_scores import stored_final_scores
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
@@ -55,7 +56,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
     print_line(named(shown.read().foreign))
-    best = choice(shown)
+    best = chosen_trial(shown)
     if best is not None:
         print_result(study_table(shown))
         if rows := stored_final_scores(shown, best):
@@ -75,7 +76,8 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
-    from evomerge_optuna.results.final import FinalScorer, choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
+    from evomerge_optuna.results.final_scorer import FinalScorer
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_storage(storage), name)
@@ -85,7 +87,7 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
-    chosen = choose_trial(merge_study, trial)
+    chosen = find_trial(merge_study, trial)
     rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
@@ -131,11 +133,11 @@ def study_answers(
     Stored are those of each trial that was the best when it ended, and all that study test scores.
     """
     from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
     shown = open_study(open_to_read(storage), name)
-    chosen = [choose_trial(shown, trial) for trial in trials]
+    chosen = [find_trial(shown, trial) for trial in trials]
     asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
     if wrong:
         asked = [problem for problem in asked if problem.is_wrong(f"trial {chosen[0].number}")]
@@ -184,11 +186,11 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     """Write a trial's model to the new folder OUT."""
     from evomerge_optuna.report.export import export
     from evomerge_optuna.report.outcome import choice_remark
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_storage(storage), name)
-    chosen = choose_trial(merge_study, trial)
+    chosen = find_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
     if remark := choice_remark(merge_study, trial):
@@ -202,10 +204,10 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 def study_figure(name: str, trial: str, storage: str | None) -> None:
     """Attach the figure of a trial's layer path to the study."""
     from evomerge_optuna.report.dashboard import attach_path
-    from evomerge_optuna.results.final import choose_trial
+    from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_storage(storage), name)
-    chosen = choose_trial(merge_study, trial)
+    chosen = find_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")

@@ -141,7 +141,7 @@ def score_rows(
         raise CandidateError(f"{key}: {task.function} raised {reason}") from error
     try:
         if given is None:
-            raise TypeError(f"{type(scores).__name__} is no list")
+            raise TypeError(f"'{type(scores).__name__}' object is not iterable")
         found = [float(score) for score in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(

@@ -43,7 +43,7 @@ class RecipeMerger:
             self._merges.load(recipe)
 
     def stream(self, recipe: Recipe, into: Memory = NO_MEMORY) -> Stream:
-        """The recipe's model; of a recipe with vision its text part.
+        """The model of a recipe; where the recipe has a host, the merged part alone.
 
         Args:
             into: the receiver's memory, in which a merge is made where it fits.

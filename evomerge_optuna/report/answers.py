@@ -17,7 +17,7 @@ from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.evaluation.evaluator import Evaluation
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.report.markdown import plain, table
-from evomerge_optuna.results.final import contestants
+from evomerge_optuna.results.final_scores import models_to_score
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.study.answers import Rows, latest_answers, stored_answers
 from evomerge_optuna.study.studies import MergeStudy
@@ -65,14 +65,14 @@ def answers_of_study(
     """
     tasks = runners(merge_study.spec.tasks)
     lines = without_answers(tasks)
-    wanted = {c.name: c for trial in trials for c in contestants(merge_study, trial)}
-    *_, first = contestants(merge_study, trials[0])
+    wanted = {c.name: c for trial in trials for c in models_to_score(merge_study, trial)}
+    *_, first = models_to_score(merge_study, trials[0])
     if split is None:
         _, split = latest_answers(merge_study, first.identity)
     found = {
         name: rows
-        for name, contestant in wanted.items()
-        if (rows := stored_answers(merge_study, contestant.identity, split)) is not None
+        for name, entry in wanted.items()
+        if (rows := stored_answers(merge_study, entry.identity, split)) is not None
     }
     study = merge_study.name
     if first.name not in found:

@@ -13,7 +13,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
-from evomerge_optuna.results.final import FinalScores, stored_final_scores
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS

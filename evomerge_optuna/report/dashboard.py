@@ -25,7 +25,8 @@ from evomerge_optuna.report.figures import (
     weights_figure,
 )
 from evomerge_optuna.report.notes import study_note, trial_note
-from evomerge_optuna.results.final import FinalScores, choice, stored_final_scores
+from evomerge_optuna.results.chosen_trial import chosen_trial
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.store.optuna_internals import study_id
@@ -72,7 +73,7 @@ class PageUpdates:
 
 def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
     """The figures of a study by name; those that there is something to show in."""
-    best, spec = choice(merge_study), merge_study.spec
+    best, spec = chosen_trial(merge_study), merge_study.spec
     if best is None:
         return {}
     figures = {"time": time_figure(merge_study.trials())}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
 from evomerge_optuna.report.numbers import is_share, show_number
-from evomerge_optuna.results.final import FinalScores
+from evomerge_optuna.results.final_scores import FinalScores
 from evomerge_optuna.spec import Objective
 
 _UNLIKELY = 0.05

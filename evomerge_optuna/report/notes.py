@@ -13,8 +13,8 @@ from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
-from evomerge_optuna.results.final import FinalScores, choice, is_chosen_on_dev, stored_final_scores
-from evomerge_optuna.results.front import knee
+from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
 from evomerge_optuna.study.result import result_of
@@ -25,7 +25,7 @@ from evomerge_optuna.study.trials import Trials
 
 def study_note(merge_study: MergeStudy) -> str:
     """What is searched, from which models, how it stands, how to keep the result, the spec."""
-    spec, best, front = merge_study.spec, choice(merge_study), merge_study.front()
+    spec, best, front = merge_study.spec, chosen_trial(merge_study), merge_study.front()
     parts = [
         f"# {spec.study}",
         f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "

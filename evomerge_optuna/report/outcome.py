@@ -3,7 +3,7 @@
 import shlex
 
 from evomerge_optuna.evaluation.user_code import code_of
-from evomerge_optuna.results.final import FINALISTS, without_dev_score
+from evomerge_optuna.results.chosen_trial import FINALISTS, without_dev_score
 from evomerge_optuna.study.schema import ERROR
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials

@@ -20,14 +20,9 @@ from evomerge_optuna.report.numbers import (
     worth_showing,
 )
 from evomerge_optuna.report.study_list import studies_json
+from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
 from evomerge_optuna.results.compare import Comparison
-from evomerge_optuna.results.final import (
-    FinalScores,
-    choice,
-    is_chosen_on_dev,
-    stored_final_scores,
-)
-from evomerge_optuna.results.front import knee
+from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Objective, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import BASELINE, ERROR, RESULT, STOPPED
@@ -37,7 +32,7 @@ SHOWN_TRIALS = 5
 
 
 def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
-    """The objective's metric for each contestant and split, with 95% intervals."""
+    """The objective's metric for each model and split, with 95% intervals."""
     target = spec.objective.target
     by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
     shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
@@ -50,7 +45,7 @@ def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
 
 
 def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
-    """The scores of all contestants; the last one's gap between search and the other splits."""
+    """The scores of all models; the last one's gap between search and the other splits."""
     gap = gaps(spec.objective, rows[-1]) if rows else []
     return {
         "study": spec.study,
@@ -93,7 +88,7 @@ def study_table(merge_study: MergeStudy) -> Table:
     titles = [o.target if o.is_cost else f"{o.target} (search)" for o in spec.objectives]
     table = table_with("trial", *titles, "sha256")
     middle = knee(merge_study, front).number if several and front else None
-    chosen = choice(merge_study) if is_chosen_on_dev(merge_study) else None
+    chosen = chosen_trial(merge_study) if is_chosen_on_dev(merge_study) else None
 
     def add(trial: FrozenTrial, remark: str) -> None:
         values = [show_value(trial, objective) for objective in spec.objectives]
@@ -110,7 +105,7 @@ def study_table(merge_study: MergeStudy) -> Table:
 
 def study_json(merge_study: MergeStudy) -> dict[str, Any]:
     """The study: its spec, its counts, all its trials, and final scores as far as stored."""
-    best = choice(merge_study)
+    best = chosen_trial(merge_study)
     rows = stored_final_scores(merge_study, best) if best else []
     final = final_json(merge_study.spec, rows)
     return {

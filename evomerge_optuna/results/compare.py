@@ -10,10 +10,10 @@ import optuna
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.results.final import (
-    Contestant,
-    choose_trial,
-    contestants,
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scores import (
+    ModelToScore,
+    models_to_score,
     stored_outcomes,
     stored_scores,
 )
@@ -24,7 +24,7 @@ from evomerge_optuna.study.studies import MergeStudy
 
 
 @dataclass(frozen=True)
-class Contender:
+class ScoredModel:
     """A model that `study test` scored: a source, a baseline or a study's chosen trial."""
 
     name: str
@@ -54,7 +54,7 @@ class Comparison:
 
     target: str
     progress: dict[str, Progress]
-    tested: tuple[Contender, ...]
+    tested: tuple[ScoredModel, ...]
     paired: tuple[Paired, ...]
     hypervolumes: dict[str, float]
 
@@ -89,9 +89,9 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
     )
 
 
-def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
-    """Each of the studies' contenders once; with its study's name where others are called alike."""
-    different: list[tuple[str, Contender]] = []
+def _once(found: Sequence[tuple[str, ScoredModel]]) -> list[ScoredModel]:
+    """Each of the studies' models once; with its study's name where others are called alike."""
+    different: list[tuple[str, ScoredModel]] = []
     for study, contender in found:
         if contender not in (known for _, known in different):
             different.append((study, contender))
@@ -102,7 +102,7 @@ def _once(found: Sequence[tuple[str, Contender]]) -> list[Contender]:
     ]
 
 
-def pair(a: Contender, b: Contender) -> Paired | None:
+def pair(a: ScoredModel, b: ScoredModel) -> Paired | None:
     """The exact binomial test of two models; None where problems or their scoring differ."""
     from scipy.stats import binomtest  # takes longer to import than all of Optuna
 
@@ -140,29 +140,29 @@ def _hypervolume(study: MergeStudy, reference: list[float]) -> float:
     return float(figure.data[0].y[-1])
 
 
-def _chosen(study: MergeStudy) -> Contestant | None:
+def _chosen(study: MergeStudy) -> ModelToScore | None:
     try:
-        *_, chosen = contestants(study, choose_trial(study, "best"))
+        *_, chosen = models_to_score(study, find_trial(study, "best"))
     except UsageError:  # nothing is scored yet, or not on dev
         return None
     return chosen
 
 
-def _others(study: MergeStudy) -> list[Contestant]:
+def _others(study: MergeStudy) -> list[ModelToScore]:
     best = study.best()
-    return contestants(study, best)[:-1] if best else []
+    return models_to_score(study, best)[:-1] if best else []
 
 
-def _tested(study: MergeStudy, contestant: Contestant) -> Contender | None:
-    scores = stored_scores(study, contestant).get("test")
+def _tested(study: MergeStudy, entry: ModelToScore) -> ScoredModel | None:
+    scores = stored_scores(study, entry).get("test")
     if not scores:
         return None
     task = study.spec.objective.task
     asked = study.spec.tasks.get(task)
-    return Contender(
-        name=contestant.name,
+    return ScoredModel(
+        name=entry.name,
         scores=scores,
-        marks=stored_outcomes(study, contestant.identity).get("test", {}).get(task, ""),
+        marks=stored_outcomes(study, entry.identity).get("test", {}).get(task, ""),
         problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),
         task=asked and asked.model_copy(update={"data": None}),  # the same may lie elsewhere
     )

@@ -15,7 +15,8 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.report.notes import trial_note
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
@@ -83,7 +84,7 @@ def test_a_study_asks_it(spec: StudySpec, home: Path) -> None:
         assert result_of(trial).costs == {
             "layers": 1, "parameters": 6 if knows else 0, "flops_per_token": 0,
         }  # fmt: skip
-    best = choose_trial(study, "best")
+    best = find_trial(study, "best")
     rows = FinalScorer(study).final_scores(best)
     assert {row.scores["test"]["say.accuracy"].value for row in rows[:2]} == {1.0}  # the sources
     assert "| 100.0% (" in trial_note(study, best, study.read())

@@ -27,7 +27,8 @@ from evomerge_optuna.report.answers import (
 )
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.notes import study_note, trial_note
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import Task, parse_spec
 from evomerge_optuna.store.open import open_store
@@ -74,7 +75,7 @@ def merge_study(content: dict[str, Any], home: Path) -> MergeStudy:
 
 def rows(merge_study: MergeStudy, split: str | None = None) -> list[dict[str, Any]]:
     said: list[str] = []
-    asked = answers_of_study(merge_study, [choose_trial(merge_study, "0")], split, said.append)
+    asked = answers_of_study(merge_study, [find_trial(merge_study, "0")], split, said.append)
     assert "tasks.words: a perplexity task has no answers to read" in said
     return [json.loads(line) for line in answer_lines(asked)]
 
@@ -90,7 +91,7 @@ def test_what_a_search_keeps_can_be_read(merge_study: MergeStudy) -> None:
     assert {row["split"] for row in found} == {"dev"}  # the last that trial 0 was scored on
     found = rows(merge_study, "search")
     assert {row["model"] for row in found} == {"uniform merge", "trial 0"}  # the same recipe
-    trial = choose_trial(merge_study, "0")
+    trial = find_trial(merge_study, "0")
     shown = in_a_terminal(answers_of_study(merge_study, [trial], "search", lambda _: None))
     for part in ("words_on 1 (search)", "reference: word", "40 problems; right: uniform merge"):
         assert part in shown
@@ -100,7 +101,7 @@ def test_what_a_search_keeps_can_be_read(merge_study: MergeStudy) -> None:
 
 def test_all_that_is_tested_can_be_read(merge_study: MergeStudy) -> None:
     said: list[str] = []
-    scored = FinalScorer(merge_study, said.append).final_scores(choose_trial(merge_study, "0"))
+    scored = FinalScorer(merge_study, said.append).final_scores(find_trial(merge_study, "0"))
     found = rows(merge_study)
     assert {row["split"] for row in found} == {"test"}
     for table_row in scored:

@@ -13,7 +13,7 @@ from evomerge_optuna.errors import ExportError
 from evomerge_optuna.models import older_form
 from evomerge_optuna.report import asking
 from evomerge_optuna.report.export import export
-from evomerge_optuna.results.final import choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
@@ -79,13 +79,13 @@ def test_what_is_not_the_scored_model_is_not_exported(
 ) -> None:
     monkeypatch.setattr(older_form, "write_older_form", damage)  # the last that is written
     with pytest.raises(ExportError, match=told):
-        export(finished, choose_trial(finished, "best"), tmp_path / "out")
+        export(finished, find_trial(finished, "best"), tmp_path / "out")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_what_was_checked_is_said(finished: MergeStudy, tmp_path: Path) -> None:
     said: list[str] = []
-    export(finished, choose_trial(finished, "best"), tmp_path / "out", said.append)
+    export(finished, find_trial(finished, "best"), tmp_path / "out", said.append)
     (line,) = said
     assert "plain transformers loads it, no tensor missing or left over" in line
     assert "tensors, logits, answers to 4 problems, tokens" in line
@@ -99,7 +99,7 @@ def test_without_problems_of_its_own_the_logits_decide(
     damage = changed("config.json", lambda c: {**c, "rms_norm_eps": 0.5})
     monkeypatch.setattr(older_form, "write_older_form", damage)
     with pytest.raises(ExportError, match="its logits differ by"):
-        export(finished, choose_trial(finished, "best"), tmp_path / "out")
+        export(finished, find_trial(finished, "best"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("problems", [True, False])
@@ -118,7 +118,7 @@ def test_a_stack_that_answers_otherwise_is_not_exported(
         monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
     monkeypatch.setattr(older_form, "write_older_form", with_another_norm)
     with pytest.raises(ExportError, match="its logits differ by"):
-        export(merge_study, choose_trial(merge_study, "best"), tmp_path / "out")
+        export(merge_study, find_trial(merge_study, "best"), tmp_path / "out")
 
 
 def test_the_chat_template_tells_the_day_of_the_study(
@@ -133,5 +133,5 @@ def test_the_chat_template_tells_the_day_of_the_study(
     finished.study.set_user_attr(DAY, "2020-02-02")
     monkeypatch.setattr(asking, "_outcomes", note)
     later = open_study(finished.store, finished.name)
-    export(later, choose_trial(later, "best"), tmp_path / "out")
+    export(later, find_trial(later, "best"), tmp_path / "out")
     assert told == ["2020-02-02", "2020-02-02"]

@@ -23,7 +23,8 @@ from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import front_matter
 from evomerge_optuna.report.export import export, mergekit_yaml
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -49,7 +50,7 @@ def finished(make_spec: SpecMaker, tmp_path: Path, home: Path) -> Iterator[Merge
 
 
 def test_export(finished: MergeStudy, tmp_path: Path) -> None:
-    best = choose_trial(finished, "best")
+    best = find_trial(finished, "best")
     scores = FinalScorer(finished).final_scores(best)[-1].scores
     out = tmp_path / "new" / "model"
     digest = export(finished, best, out)
@@ -121,7 +122,7 @@ def test_nothing_is_overwritten(finished: MergeStudy, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(UsageError, match="never overwrites"):
-        export(finished, choose_trial(finished, "best"), out)
+        export(finished, find_trial(finished, "best"), out)
     assert not list(out.iterdir())
 
 
@@ -140,7 +141,7 @@ def test_a_changed_model_is_not_exported(finished: MergeStudy, tmp_path: Path) -
     tensors["model.norm.weight"] += 1
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(ExportError, match="are not those that were scored"):
-        export(finished, choose_trial(finished, "best"), tmp_path / "out")
+        export(finished, find_trial(finished, "best"), tmp_path / "out")
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
 
 
@@ -150,8 +151,8 @@ def test_a_changed_model_is_not_exported(finished: MergeStudy, tmp_path: Path) -
 )
 def test_choosing_a_trial_that_is_not_there(finished: MergeStudy, which: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        choose_trial(finished, which)
-    assert choose_trial(finished, "2").number == 2
+        find_trial(finished, which)
+    assert find_trial(finished, "2").number == 2
 
 
 def test_an_export_says_where_plain_mergekit_makes_another_model(
@@ -167,7 +168,7 @@ def test_an_export_says_where_plain_mergekit_makes_another_model(
     spec = make_spec(base_model=str(base), models={"a": f"{base}+{adapter}", "b": str(other)})
     study = create_study(open_store(), spec)
     run_trials(study, 1)
-    export(study, choose_trial(study, "best"), tmp_path / "out")
+    export(study, find_trial(study, "best"), tmp_path / "out")
     for file in ("mergekit_config.yml", "README.md"):
         text = (tmp_path / "out" / file).read_text()
         assert "ame tensors" not in text

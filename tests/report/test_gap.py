@@ -7,7 +7,7 @@ from scipy.stats import chi2_contingency
 
 from evomerge_optuna.evaluation.scores import Score, drop_of_proportion, mean, proportion
 from evomerge_optuna.report.gap import gap_text, gaps
-from evomerge_optuna.results.final import FinalScores
+from evomerge_optuna.results.final_scores import FinalScores
 from evomerge_optuna.spec import Objective
 
 ACCURACY = Objective(maximize="math.accuracy")

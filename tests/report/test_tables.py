@@ -9,7 +9,7 @@ from rich.console import Console
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.numbers import show_score
 from evomerge_optuna.report.tables import final_json, final_table
-from evomerge_optuna.results.final import FinalScores
+from evomerge_optuna.results.final_scores import FinalScores
 from tests.conftest import SpecMaker
 
 

@@ -12,9 +12,9 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.comparison import write_report
 from evomerge_optuna.report.tables import comparison_json
-from evomerge_optuna.results.compare import Contender, compare, hypervolumes, pair
-from evomerge_optuna.results.final import FinalScorer, choose_trial
-from evomerge_optuna.results.front import knee
+from evomerge_optuna.results.chosen_trial import find_trial, knee
+from evomerge_optuna.results.compare import ScoredModel, compare, hypervolumes, pair
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.results.progress import progress_of
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import GenerateTask, parse_spec
@@ -32,8 +32,8 @@ def store(home: Path) -> Store:
 
 def contender(
     name: str, marks: str, problems: str = "p", task: GenerateTask | None = None
-) -> Contender:
-    return Contender(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems, task)
+) -> ScoredModel:
+    return ScoredModel(name, {"t.accuracy": Score(0.5, 0.4, 0.6, 10)}, marks, problems, task)
 
 
 def several(store: Store, content: dict[str, Any], **parts: Any) -> MergeStudy:
@@ -95,7 +95,7 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
         run_trials(study, 3 + number)
         scorer = FinalScorer(study)
         scorer.score_finalists()
-        scorer.final_scores(choose_trial(study, "best"))
+        scorer.final_scores(find_trial(study, "best"))
     comparison = compare(studies)
     names = [row.name for row in comparison.tested]
     assert names[:3] == ["a", "b", "uniform merge"]
@@ -123,7 +123,7 @@ def test_models_that_are_called_alike(
         given = {alias: str(tiny / folder) for alias, folder in sources.items()}
         study = create_study(store, parse_spec(spec_content(study=name, models=given)))
         run_trials(study, 1)
-        FinalScorer(study).final_scores(choose_trial(study, "best"))
+        FinalScorer(study).final_scores(find_trial(study, "best"))
         studies.append(study)
     comparison = compare(studies)
     names = [row.name for row in comparison.tested]
@@ -152,11 +152,11 @@ def test_front_knee_and_choice(store: Store, spec_content: Callable[..., dict[st
         return sum((value - good) / (bad - good) for value, good, bad in ends)
 
     assert loss(knee(study, front)) == pytest.approx(min(map(loss, front)))
-    assert choose_trial(study, "knee") == knee(study, front)
+    assert find_trial(study, "knee") == knee(study, front)
     with pytest.raises(UsageError, match="have no dev score; run study test tiny"):
-        choose_trial(study, "best")
+        find_trial(study, "best")
     FinalScorer(study).score_finalists()
-    chosen = choose_trial(study, "best")
+    chosen = find_trial(study, "best")
     dev = {
         t.number: FinalScorer(study).final_scores(t)[-1].scores["dev"]["words.perplexity"].value
         for t in front

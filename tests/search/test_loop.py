@@ -13,7 +13,9 @@ from evomerge_optuna.engines.base import Candidate, Engine
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
+from evomerge_optuna.results.final_scores import stored_final_scores
 from evomerge_optuna.search import objective
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import requeue_running
@@ -185,7 +187,7 @@ def test_final_scores_are_computed_once(
     merge_study: MergeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_trials(merge_study, 4)
-    best = choose_trial(merge_study, "best")
+    best = find_trial(merge_study, "best")
     rows = FinalScorer(merge_study).final_scores(best)
     assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
     assert list(rows[0].scores) == ["search", "dev", "test"]

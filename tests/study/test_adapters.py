@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.report.export import export
-from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.export import export
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store
@@ -52,7 +53,7 @@ def test_searched_scored_and_exported(
 ) -> None:
     study = create_study(open_store(), a_study(make_spec, tmp_path, with_template, **merge))
     run_trials(study, 2)
-    best = choose_trial(study, "best")
+    best = find_trial(study, "best")
     rows = FinalScorer(study).final_scores(best)
     assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
     export(study, best, tmp_path / "out")

@@ -16,8 +16,8 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.tables import state_counts, study_json, study_table
+from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.compare import compare
-from evomerge_optuna.results.final import choose_trial
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.requeue import retry
 from evomerge_optuna.store.open import open_store
@@ -87,7 +87,7 @@ def test_trials_that_were_added_change_nothing(
     assert summary.trials == 5
     for number in foreign:
         with pytest.raises(UsageError, match=f"trial {number} of study 'tiny' is foreign"):
-            choose_trial(study, str(number))
+            find_trial(study, str(number))
         with pytest.raises(UsageError, match="has not failed for good"):
             retry(study, number)
 

@@ -14,7 +14,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.export import export
-from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search import objective
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec

@@ -18,7 +18,7 @@ from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.merging.tokenizer import reader_of_candidate
 from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.card import model_card
-from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.open import open_store

@@ -18,7 +18,9 @@ from optuna_dashboard import wsgi
 from sqlalchemy import event
 
 from evomerge_optuna.errors import EvomergeError
-from evomerge_optuna.results.final import FinalScorer, choose_trial, stored_final_scores
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
+from evomerge_optuna.results.final_scores import stored_final_scores
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.store.open import open_store
@@ -167,10 +169,10 @@ def test_final_scores_are_stored_in_it(make_spec: SpecMaker, home: Path) -> None
             rename(open_study(open_store(), "tiny"))
         said.append(line)
 
-    best = choose_trial(study, "best")
+    best = find_trial(study, "best")
     rows = FinalScorer(study, say=say).final_scores(best)
     found = open_study(open_store(), NEW)
-    assert stored_final_scores(found, choose_trial(found, "best")) == rows
+    assert stored_final_scores(found, find_trial(found, "best")) == rows
 
 
 def test_a_study_deleted_while_it_runs(make_spec: SpecMaker, home: Path) -> None:

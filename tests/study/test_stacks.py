@@ -14,7 +14,8 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.dashboard import attach_path, describe_study, describe_trial
 from evomerge_optuna.report.export import STACK_FILE, export
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
@@ -85,7 +86,7 @@ def test_the_path_is_shown(dfs_study: MergeStudy) -> None:
     for trial in dfs_study.trials():
         describe_trial(dfs_study, trial, dfs_study.read())
     describe_study(dfs_study)
-    assert attach_path(dfs_study, choose_trial(dfs_study, "1")) == "path-trial-1.html"
+    assert attach_path(dfs_study, find_trial(dfs_study, "1")) == "path-trial-1.html"
     (meta,) = optuna.artifacts.get_all_artifact_meta(dfs_study.study)
     assert (meta.filename, meta.mimetype) == ("path-trial-1.html", "text/html")
     attributes = dfs_study.store.rdb.get_study_system_attrs(dfs_study.study._study_id)
@@ -128,4 +129,4 @@ def test_a_figure_is_of_a_stack(make_spec: Callable[..., StudySpec], home: Path)
     merge_study = create_study(open_store(), make_spec())
     run_trials(merge_study, 1)
     with pytest.raises(UsageError, match="is no layer stack"):
-        attach_path(merge_study, choose_trial(merge_study, "best"))
+        attach_path(merge_study, find_trial(merge_study, "best"))

@@ -14,7 +14,8 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
-from evomerge_optuna.results.final import FinalScorer, choose_trial
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
@@ -69,7 +70,7 @@ def test_searched_scored_and_exported(
 ) -> None:
     merge_study = run(vision_spec(**STAGES[stage]))
     assert merge_study.spec.vision == "vl"
-    chosen = choose_trial(merge_study, "2")
+    chosen = find_trial(merge_study, "2")
     rows = {row.name: row.scores for row in FinalScorer(merge_study).final_scores(chosen)}
     evaluator = Evaluator(merge_study.spec)
     alone = evaluator.evaluate(load_engine(vlm, EvaluationSpec(device="cpu")), "test")
@@ -108,7 +109,7 @@ def test_a_stack_of_the_best_merge(vision_spec: MakeSpec, tmp_path: Path, vlm: P
         )
     )  # fmt: skip
     assert staged.spec.host == str(vlm)
-    best = choose_trial(staged, "0")
+    best = find_trial(staged, "0")
     assert best.values[0] == first.best().values[0]  # type: ignore[union-attr]
     export(staged, best, tmp_path / "out")
     AutoModelForImageTextToText.from_pretrained(tmp_path / "out")

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.report.dashboard import describe_study
-from evomerge_optuna.results.final import FinalScorer
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store

@@ -1,4 +1,7 @@
-"""Which trial is taken in the end: dev chooses among the best few on search."""
+"""Which trial is a study's result: dev chooses among the best few on search.
+
+Covers results.final_scores and results.final_scorer, too.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +13,15 @@ from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.report.notes import study_note
 from evomerge_optuna.report.tables import study_json
-from evomerge_optuna.results.final import (
+from evomerge_optuna.results.chosen_trial import (
     FINALISTS,
-    FinalScorer,
-    choice,
-    choose_trial,
+    chosen_trial,
     finalists,
+    find_trial,
     is_chosen_on_dev,
     without_dev_score,
 )
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
@@ -40,7 +43,7 @@ def test_dev_chooses_among_the_best_on_search(store: Store, make_spec: SpecMaker
     study.study.enqueue_trial(ranked[0].params)  # the same recipe is a finalist once
     run_trials(study, 8)
     assert finalists(study) == ranked[:FINALISTS]
-    assert choice(study) == choose_trial(study, "best") == study.best() == ranked[0]
+    assert chosen_trial(study) == find_trial(study, "best") == study.best() == ranked[0]
     assert without_dev_score(study)
 
     builder, evaluator = Builder(study.spec.evaluation), Evaluator(study.spec)
@@ -56,7 +59,7 @@ def test_dev_chooses_among_the_best_on_search(store: Store, make_spec: SpecMaker
     chosen = min(ranked[:FINALISTS], key=lambda trial: on_dev(trial.number))
     assert chosen != ranked[0]  # or this test shows nothing
     assert is_chosen_on_dev(study)
-    assert choice(study) == choose_trial(study, "best") == chosen
+    assert chosen_trial(study) == find_trial(study, "best") == chosen
     assert study_json(study)["best_trial"] == chosen.number
     assert f"trial {chosen.number}, the best on dev" in study_note(study)
     assert study.best() == ranked[0]
@@ -70,6 +73,6 @@ def test_search_chooses_where_there_is_no_dev_split(
     study = create_study(store, parse_spec(content))
     run_trials(study, 7)
     FinalScorer(study).score_finalists()
-    assert choose_trial(study, "best") == study.best()
+    assert find_trial(study, "best") == study.best()
     assert not is_chosen_on_dev(study)
     assert without_dev_score(study) == []

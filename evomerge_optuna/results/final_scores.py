@@ -1,0 +1,74 @@
+"""Final scores as they are stored: of the sources, the baseline and one trial, on every split."""
+
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial
+
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.study.result import Scores, as_scores, result_of
+from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES, FINGERPRINTS
+from evomerge_optuna.study.studies import MergeStudy, recipe_of
+
+
+@dataclass(frozen=True)
+class ModelToScore:
+    """One row of the final table: a source model or a recipe.
+
+    `confirmed` are the scores by split that its trial has from the search.
+    """
+
+    name: str
+    identity: str
+    model: str | None = None
+    recipe: Recipe | None = None
+    confirmed: dict[str, Scores] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """A model's scores, by split and then by `TASK.METRIC`."""
+
+    name: str
+    scores: dict[str, Scores]
+
+
+def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelToScore]:
+    """Each source model, the baseline of the search space, and the recipe of the trial."""
+    fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    sources = [
+        ModelToScore(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
+        for key, model in merge_study.spec.source_ids().items()
+    ]
+    space = merge_study.space
+    baseline = space.recipe(space.baseline())
+    return [
+        *sources,
+        ModelToScore(space.baseline_name, baseline.digest(), recipe=baseline),
+        model_of_trial(trial),
+    ]
+
+
+def model_of_trial(trial: FrozenTrial) -> ModelToScore:
+    recipe = recipe_of(trial)
+    dev = result_of(trial).dev
+    confirmed: dict[str, Scores] = {} if dev is None else {"dev": dev}
+    return ModelToScore(f"trial {trial.number}", recipe.digest(), None, recipe, confirmed)
+
+
+def stored_scores(merge_study: MergeStudy, entry: ModelToScore) -> dict[str, Scores]:
+    """A model's scores as far as they are stored, by split and then by metric."""
+    saved = merge_study.study.user_attrs.get(FINAL_SCORES + entry.identity, {})
+    return entry.confirmed | {split: as_scores(scores) for split, scores in saved.items()}
+
+
+def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[FinalScores]:
+    """What is stored of the same models' scores; none that has no score, but the trial's."""
+    found = models_to_score(merge_study, trial)
+    *others, own = [FinalScores(c.name, stored_scores(merge_study, c)) for c in found]
+    scored = [row for row in others if row.scores]
+    return [*scored, own] if scored or own.scores else []
+
+
+def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[str, str]]:
+    """By split and task a 1 for each problem answered right and a 0 for each other, in order."""
+    return dict(merge_study.study.user_attrs.get(FINAL_OUTCOMES + identity, {}))
