@@ -122,7 +122,7 @@ def export(
     """
     store = open_store(storage)
     with database_errors(store.url):
-        opened, which = open_study(store, study), str(trial)
+        opened, which = open_study(store, study).as_read(), str(trial)
         digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
         if remark := choice_remark(opened, which):
             say(remark)

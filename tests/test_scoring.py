@@ -19,7 +19,7 @@ def test_the_evaluators_own_scores(make_spec: SpecMaker, tiny: Path) -> None:
     wanted = Evaluator(make_spec()).evaluate(engine_of(*load_model(tiny / "c", "cpu")), "dev")
     assert found.scores == wanted.scores
     (score,) = found.scores.values()
-    table = evaluation_table("c", found)
+    table = evaluation_table("c", make_spec(), found)
     assert [list(column.cells) for column in table.columns] == [
         ["words.perplexity"],
         ["20"],

@@ -446,7 +446,8 @@ def test_a_path_that_cannot_be(tmp_path: Path, spec_content: Content, model: str
 
 def test_metrics_of_a_scorer() -> None:
     def metrics(**parts: Any) -> tuple[str, ...]:
-        return GenerateTask.model_validate({"type": "generate", "data": "x", **parts}).metrics
+        task = GenerateTask.model_validate({"type": "generate", "data": "x", **parts})
+        return tuple(metric.name for metric in task.metrics)
 
     assert metrics() == ("accuracy", "number_accuracy")
     assert metrics(language="ja") == ("accuracy", "number_accuracy", "language_share")

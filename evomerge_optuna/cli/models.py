@@ -69,8 +69,10 @@ def evaluate(
         say(remark)
     if answers is not None:
         write_answers(answers, model, spec, evaluation)
-    shown = evaluation_json if as_json else evaluation_table
-    print_result(shown(model, evaluation))
+    if as_json:
+        print_result(evaluation_json(model, evaluation))
+    else:
+        print_result(evaluation_table(model, spec, evaluation))
 
 
 @click.command("import")

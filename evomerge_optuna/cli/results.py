@@ -47,7 +47,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
+    shown = open_study(open_to_read(storage), name).as_read()
     if as_json:
         print_result(study_json(shown))
         return
@@ -61,7 +61,8 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         print_result(study_table(shown))
         if rows := stored_final_scores(shown, best):
             print_result(final_table(shown.spec, rows))
-            print_line(gap_text(shown.spec.objective, rows[-1]))
+            objective = shown.spec.objective
+            print_line(gap_text(objective, shown.spec.metric(objective.target), rows[-1]))
 
 
 @click.command("test")
@@ -87,13 +88,13 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
-    chosen = find_trial(merge_study, trial)
+    chosen = find_trial(merge_study.as_read(), trial)
     rows = scorer.final_scores(chosen)
     describe_study(merge_study)
     spec = merge_study.spec
     print_result(final_json(spec, rows) if as_json else final_table(spec, rows))
     if not as_json:
-        print_line(gap_text(spec.objective, rows[-1]))
+        print_line(gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
             "Look at the study: evomerge-optuna dashboard\n"
@@ -136,7 +137,7 @@ def study_answers(
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    shown = open_study(open_to_read(storage), name)
+    shown = open_study(open_to_read(storage), name).as_read()
     chosen = [find_trial(shown, trial) for trial in trials]
     asked = answers_of_study(shown, chosen, split, partial(click.echo, err=True))
     if wrong:
@@ -189,7 +190,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
+    merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
@@ -207,7 +208,7 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
 
-    merge_study = open_study(open_storage(storage), name)
+    merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
     click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")

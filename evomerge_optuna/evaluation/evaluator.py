@@ -145,7 +145,7 @@ class Evaluator:
         for name, runner in self._runners.items():
             if own := [outcome for outcome in outcomes if outcome.task == name]:
                 found = runner.scores(own, split)
-                scores |= {f"{name}.{metric}": found[metric] for metric in runner.task.metrics}
+                scores |= {f"{name}.{m.name}": found[m.name] for m in runner.task.metrics}
                 if remark := runner.remark(own):
                     remarks[name] = remark
         return Evaluation(split, scores, tuple(outcomes), remarks)

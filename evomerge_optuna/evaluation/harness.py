@@ -34,6 +34,7 @@ from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask
+from evomerge_optuna.spec.metrics import Better
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,12 @@ class HarnessTask:
     def is_mean(self) -> bool:
         """Is the metric the mean of the documents' values?"""
         return self.aggregate is lm_eval.api.metrics.mean
+
+    @property
+    def better(self) -> Better | None:
+        """Which values of the metric are better, where the task declares it."""
+        is_high: bool | None = self._task.higher_is_better().get(self._spec.metric)
+        return None if is_high is None else "high" if is_high else "low"
 
     @property
     def aggregate(self) -> Aggregation:

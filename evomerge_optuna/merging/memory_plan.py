@@ -1,29 +1,37 @@
-"""What a study needs of a machine, from its models' headers: told before any weight is loaded."""
+"""The memory and disk that a study needs, by its models' headers alone; no weight is read."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
+from evomerge_optuna.merging.kernel import Layout, ignores_base
+from evomerge_optuna.merging.kernels import GeneralKernel, kernel_for
 from evomerge_optuna.models.headers import STORED, Header
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 Headers = Mapping[str, Header]  # of one model, by the tensor's name
 
+_TORCH = {  # safetensors' names of the types that a model which can be merged may have
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16},
+    **{"I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool},
+}
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_MASKED = ("ties", "dare_linear", "dare_ties")
 _SHARD = 5 * 10**9  # bytes that mergekit gathers before it writes a file
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What headers do not tell of a study's models.
+    """What a plan needs to know of a study's models beside their headers.
 
     Args:
-        loaded_in: the dtype that a model's configuration names, by the model's key in the spec; it
-            is loaded in that, however it is stored.
+        loaded_in: the dtype that a model's configuration names, by the model's key in the spec; the
+            model is loaded in that, however it is stored.
         tokens: in the first model's vocabulary, and in the union of all where a merge has that.
         kept: bytes of the tensors that are not merged, which every candidate has.
     """
@@ -37,13 +45,13 @@ class ModelFacts:
 class MemoryPlan:
     """Bytes of memory (a GPU's, where the study runs on one) and of disk that a study takes.
 
-    What a batch takes and torch itself come on top.
+    A batch and torch itself take more.
 
     Args:
-        required: without which no candidate can be built: the merged model and the work on its
+        required: without these no candidate can be built: the merged model and the work on its
             largest tensor; of a stack all models.
-        shared: that the resident merger keeps between trials as far as there is room, since all
-            candidates share it: the models, ranks of task vectors, random numbers of masks.
+        shared: the resident merger keeps these between trials as far as there is room, since all
+            candidates share them: the models, and what their kernels keep.
         scratch: of disk, for a candidate's checkpoint and for models with their adapters.
         export: of disk, for an exported checkpoint, at most.
     """
@@ -64,22 +72,22 @@ def plan_memory(
     """
     adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
     adapters = sum(_size(headers[key]) for key in adapted.values())
-    needs = MemoryPlan(0, 0, adapters, 0)
+    plan = MemoryPlan(0, 0, adapters, 0)
     # What is held, by the dtype in which it is loaded.
     held: list[tuple[Headers, str | None]] = []
     if (merge := _merge_of(spec, headers, facts)) is not None:
-        needs = _with_merge(needs, merge, spec, on_gpu)
+        plan = _with_merge(plan, merge, spec, on_gpu)
         held = [(_as_merged(merge.merged, spec.dtype), spec.dtype or merge.loaded_in)]
     if spec.stacking is not None:
         keys = [f"models.{alias}" for alias in spec.models if _is_stacked(alias, spec)]
         loaded = [_as_loaded(headers[key], facts.loaded_in.get(key)) for key in keys]
-        needs = _with_stack(needs, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
+        plan = _with_stack(plan, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
         held += [(_as_merged(model, spec.dtype), None) for model in loaded]
     copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
     return replace(
-        needs,
-        required=needs.required + copied + facts.kept,
-        export=needs.export + facts.kept,
+        plan,
+        required=plan.required + copied + facts.kept,
+        export=plan.export + facts.kept,
     )
 
 
@@ -107,20 +115,20 @@ def check_memory(
             f"evaluation.memory_limit: {_gb(limit)} is more than the {_gb(machine.memory)} that "
             "this machine has; leave it out for 70% of what is free"
         )
-    needs = plan_memory(spec, headers, machine.on_gpu, facts)
-    if needs.required > machine.memory:
+    plan = plan_memory(spec, headers, machine.on_gpu, facts)
+    if plan.required > machine.memory:
         raise SpecError(
-            f"{_gb(needs.required)} of memory are needed to build a candidate, and "
+            f"{_gb(plan.required)} of memory are needed to build a candidate, and "
             f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
             f"{_cure(spec, headers, machine, facts)}"
         )
-    told = f"memory: {_gb(needs.required)} are needed to build a candidate"
-    if needs.shared:
+    told = f"memory: {_gb(plan.required)} are needed to build a candidate"
+    if plan.shared:
         most = machine.free * 7 // 10 if limit is None else int(limit)
-        told += _told_of_shared(needs.shared, min(max(0, most - needs.required), needs.shared))
-    if needs.scratch:
-        told += f"; {_gb(needs.scratch)} of disk in the home folder"
-    return f"{told}; an export takes up to {_gb(needs.export)}"
+        told += _told_of_shared(plan.shared, min(max(0, most - plan.required), plan.shared))
+    if plan.scratch:
+        told += f"; {_gb(plan.scratch)} of disk in the home folder"
+    return f"{told}; an export takes up to {_gb(plan.export)}"
 
 
 def _told_of_shared(shared: int, kept: int) -> str:
@@ -158,28 +166,71 @@ def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A study's merge."""
+    """A study's merge.
+
+    Args:
+        inputs: tensors of each model, as they are stored.
+        merged: tensors of what is made of them, before the spec's dtype.
+        loaded_in: the dtype that its configuration names where the spec names none.
+        has_base: one of the inputs is the base model's, which others are compared with.
+        drops: a density below 1 drops a part of the task vectors.
+    """
 
     method: str
     inputs: Sequence[Headers]
-    sources: int
-    merged: Headers  # of what is made of them
-    loaded_in: str | None  # the dtype that its configuration names where the spec names none
+    merged: Headers
+    loaded_in: str | None
+    has_base: bool
+    drops: bool
+
+    def layouts(self, dtype: str | None, on_gpu: bool) -> Iterator[Layout]:
+        """Of every merged tensor the inputs, which have the merged tensor's shape.
+
+        Args:
+            dtype: in which the spec has them merged; None: as they are stored.
+        """
+        for name, header in self.merged.items():
+            stored = [model[name] for model in self.inputs if name in model]
+            yield Layout(
+                method=self.method,
+                dtypes=tuple(_TORCH[STORED[dtype] if dtype else each.dtype] for each in stored),
+                count=header.count,
+                is_complete=len(stored) == len(self.inputs),
+                has_base=self.has_base,
+                on_gpu=on_gpu,
+            )
 
 
 def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts) -> _Merge | None:
     if isinstance(spec, MergeSearchSpec):
-        keys, method, sources = list(headers), spec.merge.method, len(spec.models)
+        keys = list(_first_keys(spec.model_ids()))
+        method, has_base = spec.merge.method, spec.base_model is not None
+        drops = "density" not in spec.merge.searched or spec.merge.range_of("density").low < 1
     elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
         keys = [key for key in headers if key.startswith("from_study")]
         configuration = spec.merged.configuration
-        sources = len(keys) - (configuration.get("base_model") is not None)
-        method = configuration["merge_method"]
+        method, has_base = configuration["merge_method"], "base_model" in configuration
+        drops = True
     else:
         return None
     inputs = [headers[key] for key in keys]
-    merged = _with_rows(_promoted(inputs), facts.tokens)
-    return _Merge(method, inputs, sources, merged, facts.loaded_in.get(keys[0]))
+    return _Merge(
+        method=method,
+        inputs=inputs,
+        merged=_with_rows(_promoted(inputs), facts.tokens),
+        loaded_in=facts.loaded_in.get(keys[0]),
+        has_base=has_base and not ignores_base(method),
+        drops=drops,
+    )
+
+
+def _first_keys(models: Mapping[str, str]) -> Iterator[str]:
+    """The keys of the models, one for each, since one that is named twice is read once."""
+    named = set()
+    for key, model in models.items():
+        if model not in named:
+            yield key
+        named.add(model)
 
 
 def _with_rows(model: Headers, tokens: tuple[int, int] | None) -> Headers:
@@ -223,31 +274,24 @@ def _is_stacked(alias: str, spec: StudySpec) -> bool:
     return chosen is None or alias in chosen
 
 
-def _with_merge(needs: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) -> MemoryPlan:
-    made = _as_merged(merge.merged, spec.dtype)
-    merged = _size(made)
-    count = sum(header.count for header in made.values())
-    masked = merge.method in _MASKED
-    # For each element of the largest tensor: inputs and task vectors, masks, what is sorted.
-    largest = max(made.values(), key=lambda header: header.count * header.itemsize)
-    work = largest.itemsize * (len(merge.inputs) + merge.sources)
-    work += masked * merge.sources * (4 + largest.itemsize)
-    work += (merge.method == "ties") * (16 + largest.itemsize)
-    work *= largest.count
-    if spec.evaluation.merger == "checkpoint":
+def _with_merge(plan: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) -> MemoryPlan:
+    merged = _size(_as_merged(merge.merged, spec.dtype))
+    writes = spec.evaluation.merger == "checkpoint"
+    shared = work = 0
+    for layout in merge.layouts(spec.dtype, on_gpu):
+        kernel = GeneralKernel if writes else kernel_for(layout)
+        memory = kernel.memory(layout, merge.drops)
+        shared += layout.input_bytes + memory.kept
+        work = max(work, memory.work)
+    if writes:
         writing = min(merged, _SHARD) + work  # on the CPU; the model is loaded afterwards
         required = merged if on_gpu else max(merged, writing)
-        return replace(needs, required=required, scratch=needs.scratch + merged, export=merged)
-    # Ranks, or random numbers, which a GPU does not keep; see `kernels`.
-    numbers = 4 * merge.sources * count if masked else 0
-    if on_gpu and merge.method != "ties":
-        numbers = 0
-    shared = sum(_size(model, spec.dtype) for model in merge.inputs) + numbers
-    return replace(needs, required=merged + work, shared=shared, export=merged)
+        return replace(plan, required=required, scratch=plan.scratch + merged, export=merged)
+    return replace(plan, required=merged + work, shared=shared, export=merged)
 
 
 def _with_stack(
-    needs: MemoryPlan,
+    plan: MemoryPlan,
     merged: Sequence[Headers],
     loaded: Sequence[Headers],
     stack: StackSpec,
@@ -264,7 +308,7 @@ def _with_stack(
     most = stack.max_layers or stack.repeats * sum(number for _, number in layers)
     outside = _size(models[0], dtype) - layers[0][0]
     export = outside + most * max(size // number for size, number in layers)
-    return replace(needs, required=needs.required + sum(sizes) + changing, export=export)
+    return replace(plan, required=plan.required + sum(sizes) + changing, export=export)
 
 
 def _size(model: Headers, dtype: str | None = None) -> int:

@@ -11,7 +11,8 @@ import transformers
 from mergekit.graph import Executor, Task
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
-from evomerge_optuna.merging.kernels import GeneralKernel, Inputs, Kernel, Shared, choose_kernel
+from evomerge_optuna.merging.kernel import Inputs, Kernel, Shared
+from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel
 from evomerge_optuna.merging.memory import Budget, Scratch, size_of
 from evomerge_optuna.merging.merge_stream import MergeStream
 from evomerge_optuna.merging.mergekit_internals import close_model_files
@@ -178,14 +179,15 @@ class ReadingKernel:
 
 
 def _merged_size(plan: MergePlan) -> int:
-    """Bytes of the merged model, by the headers of the first model's files."""
-    first = Path(plan.configuration.referenced_models()[0].model.path)
-    headers = headers_in(first, str(first))
-    return sum(
-        headers[name].count * (tensor.dtype.itemsize if tensor.dtype else headers[name].itemsize)
-        for name, tensor in plan.tensors.items()
-        if name in headers
-    )
+    """Bytes of the merged model, by the headers of its models' files."""
+    sizes: dict[str, int] = defaultdict(int)
+    for model in plan.configuration.referenced_models():
+        folder = Path(model.model.path)
+        for name, header in headers_in(folder, str(folder)).items():
+            if (tensor := plan.tensors.get(name)) is not None:
+                itemsize = tensor.dtype.itemsize if tensor.dtype else header.itemsize
+                sizes[name] = max(sizes[name], header.count * itemsize)
+    return sum(sizes.values())
 
 
 def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:

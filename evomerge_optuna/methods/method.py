@@ -69,6 +69,9 @@ class Method:
         without_effect: parameters that mergekit declares for this method and does not use.
         base: whether mergekit needs a base model, takes one, or treats it as any other model.
         sources: the least and the largest number of source models; None: any number.
+        work: bytes that mergekit's kernel takes for an element of a float32 tensor beside the
+            inputs and as many task vectors as there are source models: in any case, and for each
+            source model. What is most among mergekit's methods unless given.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Method:
     without_effect: tuple[str, ...] = ()
     base: Literal["required", "optional", "ignored"] = "required"
     sources: tuple[int, int | None] = (1, None)
+    work: tuple[int, int] = (40, 17)
 
     @property
     def searched(self) -> tuple[str, ...]:

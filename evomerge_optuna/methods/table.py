@@ -40,22 +40,24 @@ RESCALE = replace(RESCALED, default=False)
 LAMBDA = Option("lambda", "What the merged task vector is multiplied by.", default=1.0)
 
 _ROWS = (
-    Method("linear", (WEIGHT,), (NORMALIZED,), base="ignored", sources=(2, None)),
+    Method("linear", (WEIGHT,), (NORMALIZED,), base="ignored", sources=(2, None), work=(2, 0)),
     Method(
         "task_arithmetic",
         (WEIGHT,),
         (NORMALIZE, LAMBDA),
         without_effect=("density", "rescale", "int8_mask"),
+        work=(8, 0),
     ),
-    Method("ties", (WEIGHT, DENSITY), (NORMALIZED, INT8_MASK, RESCALE, LAMBDA)),
+    Method("ties", (WEIGHT, DENSITY), (NORMALIZED, INT8_MASK, RESCALE, LAMBDA), work=(24, 1)),
     Method(
         "dare_linear",
         (WEIGHT, DENSITY),
         (NORMALIZE, RESCALED, LAMBDA),
         without_effect=("int8_mask",),
+        work=(16, 0),
     ),
-    Method("dare_ties", (WEIGHT, DENSITY), (NORMALIZE, INT8_MASK, RESCALED, LAMBDA)),
-    Method("slerp", (T,), sources=(1, 1)),
+    Method("dare_ties", (WEIGHT, DENSITY), (NORMALIZE, INT8_MASK, RESCALED, LAMBDA), work=(12, 4)),
+    Method("slerp", (T,), sources=(1, 1), work=(4, 0)),
 )
 
 METHODS = {row.name: row for row in _ROWS}

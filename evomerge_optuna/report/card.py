@@ -32,7 +32,7 @@ def model_card(
     """
     spec, recipe = merge_study.spec, recipe_of(trial)
     front = to_yaml(front_matter(spec))
-    versions = merge_study.study.user_attrs[VERSIONS]
+    versions = merge_study.attributes()[VERSIONS]
     return f"""---
 {front}---
 
@@ -91,23 +91,25 @@ def front_matter(spec: StudySpec) -> dict[str, Any]:
 
 def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     """Every stored score of this trial; its search score is always there."""
+    spec = merge_study.spec
     final = {row.name: row.scores for row in stored_final_scores(merge_study, trial)}
     own = final.get(f"trial {trial.number}", {})
     by_split = {"search": result_of(trial).scores, **own}
     rows = [
-        [f"`{metric}`", split, str(score.n), show_score(score, metric)]
+        [f"`{target}`", split, str(score.n), show_score(score, spec.metric(target))]
         for split in SPLITS
-        for metric, score in worth_showing(by_split.get(split, {})).items()
+        for target, score in worth_showing(by_split.get(split, {})).items()
     ]
     shown = table(["metric", "split", "n", "score"], rows)
     if "test" in by_split:
-        gap = gap_text(merge_study.spec.objective, FinalScores(f"trial {trial.number}", by_split))
+        row = FinalScores(f"trial {trial.number}", by_split)
+        gap = gap_text(spec.objective, spec.metric(spec.objective.target), row)
         return f"{shown}\n\n{gap}" if gap else shown
     return f"{shown}\n\nNot scored on test; `evomerge-optuna study test {merge_study.name}` does."
 
 
 def _lineage(merge_study: MergeStudy) -> str:
-    fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    fingerprints = merge_study.attributes()[FINGERPRINTS]
     return table(
         ["role", "model", "weights (sha256)"],
         (

@@ -39,7 +39,7 @@ _TOP = 20  # trials in the figures of spread
 
 def describe_study(merge_study: MergeStudy) -> None:
     """Names the objectives; writes the study's note and puts its figures into its page."""
-    study = merge_study.study
+    study, merge_study = merge_study.study, merge_study.as_read()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.target for objective in merge_study.spec.objectives])

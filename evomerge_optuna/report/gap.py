@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
-from evomerge_optuna.report.numbers import is_share, show_number
+from evomerge_optuna.report.numbers import show_number
 from evomerge_optuna.results.final_scores import FinalScores
-from evomerge_optuna.spec import Objective
+from evomerge_optuna.spec import Metric, Objective
 
 _UNLIKELY = 0.05
 
@@ -23,7 +23,7 @@ class Gap:
     p: float
 
 
-def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
+def gaps(objective: Objective, metric: Metric, row: FinalScores) -> list[Gap]:
     """Those of dev and test, as far as they and search are scored; a cost has none."""
     target = objective.target
     search = row.scores.get("search", {}).get(target)
@@ -33,22 +33,22 @@ def gaps(objective: Objective, row: FinalScores) -> list[Gap]:
         if search is None or score is None:
             continue
         before, after = (search, score) if objective.sign > 0 else (score, search)
-        found.append(Gap(split, score.value - search.value, _drop(target, before, after)))
+        found.append(Gap(split, score.value - search.value, _drop(metric, before, after)))
     return found
 
 
-def gap_text(objective: Objective, row: FinalScores) -> str:
+def gap_text(objective: Objective, metric: Metric, row: FinalScores) -> str:
     """One line, and a sentence for each split where the gap is more than noise; '' without one."""
-    found = gaps(objective, row)
+    found = gaps(objective, metric, row)
     if not found:
         return ""
     target = objective.target
 
     def shown_on(split: str) -> str:
-        return f"{split} {show_number(row.scores[split][target].value, target)}"
+        return f"{split} {show_number(row.scores[split][target].value, metric)}"
 
     shown = [shown_on("search")] + [
-        f"{shown_on(gap.split)} ({show_number(gap.difference, target, '+')})" for gap in found
+        f"{shown_on(gap.split)} ({show_number(gap.difference, metric, '+')})" for gap in found
     ]
     lines = [f"Gap of {row.name}: {', '.join(shown)}."]
     lines += [
@@ -60,16 +60,11 @@ def gap_text(objective: Objective, row: FinalScores) -> str:
     return " ".join(lines)
 
 
-def _drop(target: str, before: Score, after: Score) -> float:
-    """How likely noise alone makes a score fall so far.
-
-    ROUGE-L is read as a share, but it is a mean of scores between 0 and 1, which spread less.
-    """
-    if target.endswith("perplexity"):
-        return drop_of_mean(before, after, _log)
-    if is_share(target) and not target.endswith((".rouge_l", ".f1")):
+def _drop(metric: Metric, before: Score, after: Score) -> float:
+    """How likely noise alone makes a score fall so far."""
+    if metric.kind == "share":
         return drop_of_proportion(before, after)
-    return drop_of_mean(before, after, float)
+    return drop_of_mean(before, after, _log if metric.kind == "perplexity" else float)
 
 
 def _log(value: float) -> float:

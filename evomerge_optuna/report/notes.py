@@ -15,7 +15,7 @@ from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
 from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS
+from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import BASELINE, ERROR, RECIPE, STOPPED
@@ -33,13 +33,13 @@ def study_note(merge_study: MergeStudy) -> str:
     ]
     if best is not None:
         how = "the best on dev" if is_chosen_on_dev(merge_study) else "the best"
-        parts.append(_scores(merge_study.read(), (f"trial {best.number}, {how}", best)))
+        parts.append(_scores(spec, merge_study.read(), (f"trial {best.number}, {how}", best)))
         if final := stored_final_scores(merge_study, best):
             parts += [
                 "As far as they are scored on all splits, with 95% intervals:",
-                _final(spec.objective.target, final),
+                _final(spec, final),
             ]
-            if gap := gap_text(spec.objective, final[-1]):
+            if gap := gap_text(spec.objective, spec.metric(spec.objective.target), final[-1]):
                 parts.append(gap)
         parts += _answers(merge_study, best, of_search_alone=False)
     parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
@@ -68,7 +68,7 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> s
         problems = trial.user_attrs[STOPPED]
         parts.append(f"Stopped after {problems} problems, surely worse than the best by then.")
     if trial.state is TrialState.COMPLETE:
-        parts.append(_scores(before, (f"trial {trial.number}", trial)))
+        parts.append(_scores(merge_study.spec, before, (f"trial {trial.number}", trial)))
         parts.append(
             "Export it: "
             f"`evomerge-optuna study export {merge_study.name} OUT --trial {trial.number}`"
@@ -84,7 +84,7 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> s
     return "\n\n".join(parts)
 
 
-def _scores(trials: Trials, first: tuple[str, FrozenTrial]) -> str:
+def _scores(spec: StudySpec, trials: Trials, first: tuple[str, FrozenTrial]) -> str:
     """A trial's objectives on the search split, and below it those of the baselines."""
     wanted = trials.objectives
     rows = [first] + [
@@ -94,7 +94,7 @@ def _scores(trials: Trials, first: tuple[str, FrozenTrial]) -> str:
     ]
     return table(
         ["on search", *(objective.target for objective in wanted)],
-        ([name, *(show_value(trial, o) for o in wanted)] for name, trial in rows),
+        ([name, *(show_value(spec, trial, o) for o in wanted)] for name, trial in rows),
     )
 
 
@@ -118,12 +118,14 @@ def _answers(merge_study: MergeStudy, trial: FrozenTrial, *, of_search_alone: bo
     return [f"Some of its answers (all of them: `{command}`):", shown]
 
 
-def _final(target: str, rows: Sequence[FinalScores]) -> str:
+def _final(spec: StudySpec, rows: Sequence[FinalScores]) -> str:
+    target = spec.objective.target
+    metric = spec.metric(target)
     splits = [split for split in SPLITS if any(split in row.scores for row in rows)]
     return table(
         [target, *splits],
         (
-            [r.name, *(show_score_and_n(r.scores.get(s, {}).get(target), target) for s in splits)]
+            [r.name, *(show_score_and_n(r.scores.get(s, {}).get(target), metric) for s in splits)]
             for r in rows
         ),
     )

@@ -37,19 +37,21 @@ def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
     by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
     shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
     table = table_with("model", *(_split_title(split, scores) for split, scores in shown.items()))
+    metric = spec.metric(target)
     table.title = f"{escape(spec.study)}: {target} with 95% intervals"
     for row in rows:
-        cells = [show_score(scores[row.name], target) for scores in shown.values()]
+        cells = [show_score(scores[row.name], metric) for scores in shown.values()]
         table.add_row(escape(row.name), *cells)
     return table
 
 
 def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
     """The scores of all models; the last one's gap between search and the other splits."""
-    gap = gaps(spec.objective, rows[-1]) if rows else []
+    objective = spec.objective
+    gap = gaps(objective, spec.metric(objective.target), rows[-1]) if rows else []
     return {
         "study": spec.study,
-        "objective": spec.objective.target,
+        "objective": objective.target,
         "scores": {
             row.name: {
                 split: {metric: _finite(score) for metric, score in scores.items()}
@@ -61,12 +63,12 @@ def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
     }
 
 
-def evaluation_table(model: str, evaluation: Evaluation) -> Table:
+def evaluation_table(model: str, spec: StudySpec, evaluation: Evaluation) -> Table:
     """Every metric of a model on one split, with 95% intervals."""
     table = table_with("metric", "n", f"score on {evaluation.split}")
     table.title = escape(model)
-    for metric, score in worth_showing(evaluation.scores).items():
-        table.add_row(metric, str(score.n), show_score(score, metric))
+    for target, score in worth_showing(evaluation.scores).items():
+        table.add_row(target, str(score.n), show_score(score, spec.metric(target)))
     return table
 
 
@@ -91,7 +93,7 @@ def study_table(merge_study: MergeStudy) -> Table:
     chosen = chosen_trial(merge_study) if is_chosen_on_dev(merge_study) else None
 
     def add(trial: FrozenTrial, remark: str) -> None:
-        values = [show_value(trial, objective) for objective in spec.objectives]
+        values = [show_value(spec, trial, objective) for objective in spec.objectives]
         table.add_row(f"{trial.number}{remark}", *values, result_of(trial).sha256[:12])
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
@@ -149,11 +151,11 @@ def _split_title(split: str, scores: Mapping[str, Score | None]) -> str:
     return f"{split} (n={' to '.join(str(n) for n in sorted({min(counts), max(counts)}))})"
 
 
-def show_value(trial: FrozenTrial, objective: Objective) -> str:
+def show_value(spec: StudySpec, trial: FrozenTrial, objective: Objective) -> str:
     """A score with its interval and the number of problems, or a cost."""
     result = result_of(trial)
     if (score := result.scores.get(objective.target)) is not None:
-        return show_score_and_n(score, objective.target)
+        return show_score_and_n(score, spec.metric(objective.target))
     return f"{result.costs[objective.target]:,g}"
 
 
@@ -171,7 +173,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tested = table_with("model", f"{target} on test")
     tested.title = "Test scores with 95% intervals, as far as study test has made them"
     for row in comparison.tested:
-        tested.add_row(escape(row.name), show_score_and_n(row.scores.get(target), target))
+        tested.add_row(
+            escape(row.name), show_score_and_n(row.scores.get(target), comparison.metric)
+        )
     paired = table_with("on the same problems", "only the first right", "only the second", "p")
     paired.title = "Exact binomial test of the problems on which two differ (McNemar)"
     for pair in comparison.paired:
@@ -181,7 +185,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     for name, progress in comparison.progress.items():
         if progress.best:
             minutes = f"{progress.seconds[-1] / 60:.1f}"
-            best = show_number(progress.best[-1], target)
+            best = show_number(progress.best[-1], comparison.metric)
             searched.add_row(escape(name), str(progress.trials[-1]), minutes, best)
     volumes = table_with("study", "hypervolume")
     for name, volume in comparison.hypervolumes.items():

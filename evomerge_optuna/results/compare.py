@@ -18,7 +18,7 @@ from evomerge_optuna.results.final_scores import (
     stored_scores,
 )
 from evomerge_optuna.results.progress import Progress, progress_of
-from evomerge_optuna.spec import Task
+from evomerge_optuna.spec import Metric, Task
 from evomerge_optuna.study.schema import DATA
 from evomerge_optuna.study.studies import MergeStudy
 
@@ -53,6 +53,7 @@ class Comparison:
     """What `study compare` tells of studies with the same first objective."""
 
     target: str
+    metric: Metric
     progress: dict[str, Progress]
     tested: tuple[ScoredModel, ...]
     paired: tuple[Paired, ...]
@@ -65,6 +66,7 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
     Raises:
         UsageError: their first objectives differ.
     """
+    studies = [study.as_read() for study in studies]
     targets = {(s.spec.objective.target, s.spec.objective.direction) for s in studies}
     if len(targets) > 1:
         raise UsageError(
@@ -80,6 +82,7 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
     others = [(s.name, t) for s in studies for c in _others(s) if (t := _tested(s, c))]
     return Comparison(
         target=target,
+        metric=studies[0].spec.metric(target),
         progress={study.name: progress_of(study) for study in studies},
         tested=(*_once(others), *best),
         paired=tuple(
@@ -92,10 +95,10 @@ def compare(studies: Sequence[MergeStudy]) -> Comparison:
 def _once(found: Sequence[tuple[str, ScoredModel]]) -> list[ScoredModel]:
     """Each of the studies' models once; with its study's name where others are called alike."""
     different: list[tuple[str, ScoredModel]] = []
-    for study, contender in found:
-        if contender not in (known for _, known in different):
-            different.append((study, contender))
-    names = Counter(contender.name for _, contender in different)
+    for study, model in found:
+        if model not in (known for _, known in different):
+            different.append((study, model))
+    names = Counter(model.name for _, model in different)
     return [
         replace(one, name=f"{study} ({one.name})") if names[one.name] > 1 else one
         for study, one in different
@@ -163,6 +166,6 @@ def _tested(study: MergeStudy, entry: ModelToScore) -> ScoredModel | None:
         name=entry.name,
         scores=scores,
         marks=stored_outcomes(study, entry.identity).get("test", {}).get(task, ""),
-        problems=study.study.user_attrs[DATA].get(f"tasks.{task}.data.test", ""),
+        problems=study.attributes()[DATA].get(f"tasks.{task}.data.test", ""),
         task=asked and asked.model_copy(update={"data": None}),  # the same may lie elsewhere
     )

@@ -34,7 +34,7 @@ class FinalScores:
 
 def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelToScore]:
     """Each source model, the baseline of the search space, and the recipe of the trial."""
-    fingerprints = merge_study.study.user_attrs[FINGERPRINTS]
+    fingerprints = merge_study.attributes()[FINGERPRINTS]
     sources = [
         ModelToScore(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
         for key, model in merge_study.spec.source_ids().items()
@@ -57,7 +57,7 @@ def model_of_trial(trial: FrozenTrial) -> ModelToScore:
 
 def stored_scores(merge_study: MergeStudy, entry: ModelToScore) -> dict[str, Scores]:
     """A model's scores as far as they are stored, by split and then by metric."""
-    saved = merge_study.study.user_attrs.get(FINAL_SCORES + entry.identity, {})
+    saved = merge_study.attributes().get(FINAL_SCORES + entry.identity, {})
     return entry.confirmed | {split: as_scores(scores) for split, scores in saved.items()}
 
 
@@ -71,4 +71,4 @@ def stored_final_scores(merge_study: MergeStudy, trial: FrozenTrial) -> list[Fin
 
 def stored_outcomes(merge_study: MergeStudy, identity: str) -> dict[str, dict[str, str]]:
     """By split and task a 1 for each problem answered right and a 0 for each other, in order."""
-    return dict(merge_study.study.user_attrs.get(FINAL_OUTCOMES + identity, {}))
+    return dict(merge_study.attributes().get(FINAL_OUTCOMES + identity, {}))

@@ -10,6 +10,7 @@ from evomerge_optuna.spec.files import (
     spec_at,
 )
 from evomerge_optuna.spec.merge import MergeSpec
+from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Range
 from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
@@ -61,6 +62,7 @@ __all__ = [
     "LMEvalTask",
     "MergeSearchSpec",
     "MergeSpec",
+    "Metric",
     "Objective",
     "ParameterStudySpec",
     "PerplexityTask",

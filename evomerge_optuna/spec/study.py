@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.spec.evaluation import EvaluationSpec
+from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
@@ -155,16 +156,23 @@ class StudySpec(Strict):
                 f"{where}: there is no task '{name}'; tasks are {', '.join(self.tasks)}"
                 + (f"; costs are {', '.join(COSTS)}" if self.stacking else "")
             )
-        elif metric not in self.tasks[name].metrics:
+        elif metric not in (known := [m.name for m in self.tasks[name].metrics]):
             raise ValueError(
-                f"{where}: task '{name}' has no metric '{metric}'; "
-                f"it has {', '.join(self.tasks[name].metrics)}"
+                f"{where}: task '{name}' has no metric '{metric}'; it has {', '.join(known)}"
             )
 
     @property
     def objective(self) -> Objective:
         """The first objective, by which tables sort."""
         return self.objectives[0]
+
+    def metric(self, target: str) -> Metric:
+        """What a target is, `TASK.METRIC` or a cost."""
+        if target in COSTS:
+            return Metric(target, "number", "low")
+        task, _, name = target.partition(".")
+        known = self.tasks[task].metrics
+        return next((m for m in known if m.name == name), Metric(name, "number"))
 
     @property
     def has_dev(self) -> bool:

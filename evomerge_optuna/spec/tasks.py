@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
+from evomerge_optuna.spec.metrics import Metric, harness_metric
 from evomerge_optuna.spec.part import Integer, Strict
 
 IMAGE = "<image>"  # in the prompt of a vqa task
@@ -42,6 +43,7 @@ Scorer = Annotated[
 Cut = Literal["cut", "cut_middle"]
 
 CUT_OFF = "cut_off_share"  # the metric: the share of answers whose thinking has no end
+_CUT_OFF = Metric(CUT_OFF, "share", "low")
 
 # The program itself gives these arguments to `apply_chat_template`.
 _NOT_OF_THE_TEMPLATE = (
@@ -124,14 +126,16 @@ class Generated(Asked):
     ignored. By default it is found in the tokenizer."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        found: tuple[str, ...] = ("accuracy", "match_accuracy")
-        if self.scorer in ("last_number", "released_number"):
-            found = ("accuracy", "number_accuracy")
-        elif self.scorer == "rouge_l":
-            found = ("rouge_l",)
-        thinks = (CUT_OFF,) if self.chat or self.thinking else ()
-        return (*found, *(("language_share",) if self.language else ()), *thinks)
+    def metrics(self) -> tuple[Metric, ...]:
+        if self.scorer == "rouge_l":
+            found = [Metric("rouge_l", "grade", "high")]
+        else:
+            numbers = self.scorer in ("last_number", "released_number")
+            match = "number_accuracy" if numbers else "match_accuracy"
+            found = [Metric("accuracy", "share", "high"), Metric(match, "share", "high")]
+        if self.language:
+            found.append(Metric("language_share", "share", "high"))
+        return (*found, *([_CUT_OFF] if self.chat or self.thinking else []))
 
 
 class GenerateTask(Prompted, Generated):
@@ -186,8 +190,11 @@ class ChoiceTask(Prompted):
         return self
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("accuracy", "normalized_accuracy")
+    def metrics(self) -> tuple[Metric, ...]:
+        return (
+            Metric("accuracy", "share", "high"),
+            Metric("normalized_accuracy", "share", "high"),
+        )
 
 
 class PerplexityTask(Strict):
@@ -207,8 +214,8 @@ class PerplexityTask(Strict):
     beginning, `cut_middle` its middle. By default such a text is refused."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("perplexity",)
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("perplexity", "perplexity", "low"),)
 
 
 class PythonTask(Strict):
@@ -222,8 +229,8 @@ class PythonTask(Strict):
     """`module:function`, imported from the current folder. It returns a number for each row."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        return ("score",)
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("score", "number"),)
 
 
 class LMEvalTask(Strict):
@@ -280,8 +287,9 @@ class LMEvalTask(Strict):
         return self
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric, CUT_OFF) if self.chat or self.thinking else (self.metric,)
+    def metrics(self) -> tuple[Metric, ...]:
+        own = harness_metric(self.metric)
+        return (own, _CUT_OFF) if self.chat or self.thinking else (own,)
 
 
 Task = Annotated[

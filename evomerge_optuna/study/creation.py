@@ -23,6 +23,7 @@ from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
+from evomerge_optuna.study.directions import unusual_directions
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -88,7 +89,7 @@ def create_study(
         f"{len(space.ranges())} {'parameter' if len(space.ranges()) == 1 else 'parameters'} "
         "to search"
     )
-    for remark in architecture.remarks:
+    for remark in (*architecture.remarks, *unusual_directions(spec, tasks)):
         say(remark)
     if len(space.ranges()) > _MANY:
         say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")

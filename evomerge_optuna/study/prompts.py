@@ -42,7 +42,7 @@ def check_prompts_unchanged(stored: MergeStudy) -> None:
     Raises:
         StudyChangedError: naming every split that is read otherwise.
     """
-    before = stored.study.user_attrs.get(PROMPTS)
+    before = stored.attributes().get(PROMPTS)
     if before is None:
         return  # of an earlier version
     now = prompts_of(stored.spec, stored.space, runners(stored.spec.tasks), stored.day)

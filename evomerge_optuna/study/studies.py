@@ -1,11 +1,12 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
 import difflib
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -62,10 +63,19 @@ class MergeStudy:
         return self.study.study_name
 
     def read(self) -> Trials:
-        """All trials as they are now; the methods below ask one question each."""
+        """All trials as they are now; the methods below read them for one question each."""
         everything = self.study.get_trials(deepcopy=False)
         foreign = {trial.number for trial in everything if self._is_foreign(trial)}
         return Trials(everything, self.spec.objectives, foreign)
+
+    def attributes(self) -> Mapping[str, Any]:
+        """What is stored with the study itself, by the names of `schema`."""
+        return self.study.user_attrs
+
+    def as_read(self) -> "MergeStudy":
+        """The study as it is now: what is asked of it then is read once, and stays as it was."""
+        parts = (self.store, self.study, self.spec, self.space, self.identity, self._foreign)
+        return _StudyAsRead(*parts)
 
     def _is_foreign(self, trial: FrozenTrial) -> bool:
         if not trial.state.is_finished():
@@ -107,14 +117,26 @@ class MergeStudy:
     @cached_property
     def day(self) -> date | None:
         """When it was created; None: by an earlier version, which did not note it."""
-        given: str | None = self.study.user_attrs.get(DAY)
+        given: str | None = self.attributes().get(DAY)
         return None if given is None else date.fromisoformat(given)
 
     @cached_property
     def start(self) -> dict[str, float] | None:
         """Where CMA-ES begins: the recipe of the first study that warms this one."""
-        given: dict[str, float] | None = self.study.user_attrs.get(START)
+        given: dict[str, float] | None = self.attributes().get(START)
         return given
+
+
+@dataclass(eq=False)
+class _StudyAsRead(MergeStudy):
+    def __post_init__(self) -> None:
+        self._trials, self._attributes = super().read(), super().attributes()
+
+    def read(self) -> Trials:
+        return self._trials
+
+    def attributes(self) -> Mapping[str, Any]:
+        return self._attributes
 
 
 def recipe_of(trial: FrozenTrial) -> Recipe:
@@ -209,14 +231,14 @@ def check_files_unchanged(stored: MergeStudy) -> None:
     Raises:
         StudyChangedError: naming every model and data split that differs.
     """
-    before, now = stored.study.user_attrs[FINGERPRINTS], model_fingerprints(stored.spec)
+    before, now = stored.attributes()[FINGERPRINTS], model_fingerprints(stored.spec)
     changed = [
         f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
         for key, model in stored.spec.model_ids().items()
         for part in before[key]
         if before[key][part] != now[key][part]
     ]
-    data_before = stored.study.user_attrs[DATA]
+    data_before = stored.attributes()[DATA]
     data_now = fingerprint_code(stored.spec) | fingerprint_data(runners(stored.spec.tasks))
     changed += [
         f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
@@ -232,7 +254,7 @@ def check_files_unchanged(stored: MergeStudy) -> None:
 
 def changed_versions(stored: MergeStudy) -> list[str]:
     """The packages that have another version than when the study was created."""
-    before, now = stored.study.user_attrs[VERSIONS], versions_of(stored.spec)
+    before, now = stored.attributes()[VERSIONS], versions_of(stored.spec)
     known = [name for name in now if name in before]
     return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
 
@@ -247,7 +269,7 @@ def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> l
     for name in sorted(optuna.get_all_study_names(store.rdb)):
         if exists(store, name):
             try:
-                found.append(summarize(open_study(store, name)))
+                found.append(summarize(open_study(store, name).as_read()))
             except SpecError as error:
                 say(f"Not shown, for this version cannot read it: {error}")
     return found

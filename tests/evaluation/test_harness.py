@@ -22,6 +22,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.report.export import export
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.spec import LMEvalTask, RacingSpec, StudySpec, parse_spec
+from evomerge_optuna.spec.metrics import harness_metric
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
@@ -61,7 +62,7 @@ filter_list:
       - {{function: take_first}}
 metric_list:
   - {{metric: exact_match}}
-  - {{metric: bleu}}
+  - {{metric: bleu, higher_is_better: false}}
 """
 PYTHON = """
 def question(doc):
@@ -127,6 +128,15 @@ def make(spec_content: Callable[..., dict[str, Any]], folder: Path) -> Make:
         )
 
     return made
+
+
+def test_a_task_declares_which_way_is_better(make: Make) -> None:
+    """Its own word counts more than what the metric is elsewhere."""
+    found = {}
+    for metric in ("exact_match", "bleu"):
+        runner = runners(make(task="say", metric=metric).tasks)["words"]
+        found[metric] = runner.better(harness_metric(metric))
+    assert found == {"exact_match": "high", "bleu": "low"}
 
 
 def alone(task: str, folder: Path, model: Path, documents: range, **options: Any) -> Any:

@@ -4,41 +4,22 @@ See tests/data/older/make.py. Covers study.schema, too: what is stored keeps its
 """
 
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from evomerge_optuna import export, run_study
-from evomerge_optuna.cli import main
 from tests.data.older import make
-
-FILES = Path(make.__file__).parent
-STUDIES = ["merge", "path", "both"]
-
-
-@pytest.fixture
-def older(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the studies, and of their models, by relative paths."""
-    folder = tmp_path / "older"
-    shutil.copytree(FILES, folder)
-    monkeypatch.chdir(folder)
-    return folder
+from tests.older import FILES, STUDIES, command
+from tests.older import older as older
 
 
 @cache
 def continued() -> dict[str, Any]:
     """What the version that made the studies made of them when it went on."""
     return json.loads((FILES / "continued.json").read_text())
-
-
-def command(*arguments: str) -> str:
-    found = CliRunner().invoke(main, [*arguments, "--storage", make.URL], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.stdout
 
 
 def test_all_are_listed(older: Path) -> None:

@@ -13,7 +13,8 @@ from evomerge_optuna.evaluation.problem import Problem, Row
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.spec import DataSource, Task
+from evomerge_optuna.spec import DataSource, Metric, Task
+from evomerge_optuna.spec.metrics import Better
 
 T = TypeVar("T", bound=Task)
 
@@ -67,6 +68,14 @@ class TaskRunner(ABC, Generic[T]):
     def is_mean(self) -> bool:
         """Is the score a mean over problems, so that blocks of them can be raced?"""
         return True
+
+    def better(self, metric: Metric) -> Better | None:
+        """Which values of one of the task's metrics are better; None: nobody says.
+
+        Raises:
+            SpecError: the task cannot be loaded.
+        """
+        return metric.better
 
     def shots(self) -> list[Problem]:
         """The solved problems that come before every other.

@@ -177,7 +177,7 @@ def answer_scores(task: Generated, answers: Sequence[Answer]) -> dict[str, Score
         "language_share": proportion([answer.language_right for answer in answers]),
         CUT_OFF: proportion([answer.cut_off for answer in answers]),
     }
-    return {name: scores[name] for name in task.metrics}
+    return {metric.name: scores[metric.name] for metric in task.metrics}
 
 
 def answer_remark(key: str, answers: Sequence[Answer]) -> str:

@@ -17,7 +17,8 @@ from evomerge_optuna.evaluation.scores import Score, bootstrapped, mean, proport
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask
+from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask, Metric
+from evomerge_optuna.spec.metrics import Better
 
 if TYPE_CHECKING:
     from evomerge_optuna.evaluation.harness import Aggregation, HarnessTask
@@ -72,6 +73,11 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
     @property
     def is_mean(self) -> bool:
         return self._harness.is_mean
+
+    def better(self, metric: Metric) -> Better | None:
+        if metric.name != self.task.metric:
+            return metric.better
+        return self._harness.better or metric.better
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = json.dumps(row, ensure_ascii=False, sort_keys=True, default=str)
