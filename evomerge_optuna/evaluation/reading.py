@@ -32,14 +32,16 @@ class NamedReader:
     reader: Reader
 
 
-def reader_of(key: str, model: str) -> NamedReader:
+def reader_of(model: OpenedModel, key: str | None = None) -> NamedReader:
     """What a model by itself reads with.
+
+    Args:
+        key: the model's place in the spec, unless it is the one that it was opened with.
 
     Raises:
         SpecError: its files cannot be read.
     """
-    found = OpenedModel(model, key)
-    return NamedReader(key, model, family_of(found).reader(found))
+    return NamedReader(key or model.key, model.name, family_of(model).reader(model))
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:

@@ -171,12 +171,12 @@ class Family(ABC):
         raise NotImplementedError(f"a {self.name} is merged whole")
 
     def reader_of_whole(
-        self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+        self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
     ) -> Reader:
         """What a host with a merged part reads with, before any weight is read.
 
         Args:
-            host: the host's name.
+            host: the host.
             config: of a model whose configuration the merged part has.
             tokenizer: of the merged part.
 

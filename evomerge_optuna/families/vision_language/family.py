@@ -118,10 +118,9 @@ class VisionLanguage(CausalLM):
         return HostInMemory(name, device)
 
     def reader_of_whole(
-        self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+        self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
     ) -> Reader:
-        folder, text = OpenedModel(host).folder, text_config(config, host)
-        processor = processor_of_whole(folder, text, tokenizer)
+        processor = processor_of_whole(host, text_config(config, host.name), tokenizer)
         return Reader(processor.tokenizer, positions(config), processor)
 
     def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
