@@ -1,6 +1,6 @@
 """A study's prompts stay what they were at its creation: the day, the tokenizer, the template.
 
-Covers `opening`, evaluation.day, evaluation.reading and merging.tokenizer, too.
+Covers `ready`, evaluation.day, evaluation.reading and merging.tokenizer, too.
 """
 
 import json

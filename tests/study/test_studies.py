@@ -1,6 +1,6 @@
 """A study is created whole or not at all, and continued only as it was begun.
 
-Covers study.creation, too.
+Covers study.checks and study.creation, too.
 """
 
 import shutil
