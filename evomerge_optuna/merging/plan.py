@@ -20,6 +20,7 @@ from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.explain import first_line
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.mergekit_internals import (
@@ -233,9 +234,4 @@ def translated_errors(place: Path | None = None) -> Iterator[None]:
         if system := re.search(r"\(os error (\d+)\)", str(error)):
             number = int(system[1])
             raise OSError(number, os.strerror(number), str(place) if place else None) from error
-        raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise CandidateError(f"mergekit cannot build it: {first_line(error)}") from error
