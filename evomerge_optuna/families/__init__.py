@@ -5,19 +5,14 @@ A new family is a class of `base.Family` in files of its own, and its row in `FA
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.base import Architecture, Family
+from evomerge_optuna.families.base import Architecture, Family, Loaded
 from evomerge_optuna.families.causal_lm import CausalLM, is_causal_lm
 from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.ends import read_json
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import HOST_KEY, StudySpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CAUSAL_LM = CausalLM()
 FAMILIES: tuple[Family, ...] = (CAUSAL_LM, VisionLanguage())
@@ -49,9 +44,7 @@ def family_of_host(host: str | None) -> Family:
     return CAUSAL_LM if host is None else family_of(OpenedModel(host))
 
 
-def load_checkpoint(
-    folder: Path, device: str, dtype: str | None = None
-) -> "tuple[PreTrainedModel, Reader]":
+def load_checkpoint(folder: Path, device: str, dtype: str | None = None) -> Loaded:
     """The model of a local checkpoint, ready to run; see `Family.load`."""
     return family_in(folder).load(folder, device, dtype)
 

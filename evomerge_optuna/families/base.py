@@ -14,6 +14,8 @@ from evomerge_optuna.spec import StudySpec
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+Loaded = tuple["PreTrainedModel", Reader]
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -133,9 +135,7 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def load(
-        self, folder: Path, device: str, dtype: str | None = None
-    ) -> "tuple[PreTrainedModel, Reader]":
+    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         """A checkpoint's model, ready to run, and what it reads with.
 
         Args:

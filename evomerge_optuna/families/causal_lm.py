@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.base import Architecture, Family
+from evomerge_optuna.families.base import Architecture, Family, Loaded
 from evomerge_optuna.families.fit import (
     check_architecture,
     check_dtype,
@@ -33,7 +33,7 @@ from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class CausalLM(Family):
@@ -71,9 +71,7 @@ class CausalLM(Family):
     def reader(self, model: OpenedModel) -> Reader:
         return Reader(model.tokenizer, positions(model.config))
 
-    def load(
-        self, folder: Path, device: str, dtype: str | None = None
-    ) -> "tuple[PreTrainedModel, Reader]":
+    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         model, tokenizer = load_model(folder, device, dtype)
         return model, Reader(tokenizer, positions(model.config))
 

@@ -1,4 +1,4 @@
-"""The tokenizer that a recipe's model will have, before any weight of it is made."""
+"""What a recipe's model will read with, known before any weight of it is made."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def reader_of_candidate(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Reader:
-    """What the model of a recipe reads with.
+def reader_of_recipe(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Reader:
+    """What a recipe's model reads with.
 
     Args:
         open_model: opens the recipe's models by their names.
@@ -61,8 +61,8 @@ def with_chat_template(
         open_model: opens the recipes' models by their names.
     """
     with suppress(SpecError):  # it has no tokenizer
-        if not reader_of_candidate(source, open_model).tokenizer.chat_template:
-            template = reader_of_candidate(merge, open_model).tokenizer.chat_template
+        if not reader_of_recipe(source, open_model).tokenizer.chat_template:
+            template = reader_of_recipe(merge, open_model).tokenizer.chat_template
             added = {"chat_template": template} if isinstance(template, str) else {}
             return source.model_copy(update={"configuration": source.configuration | added})
     return source

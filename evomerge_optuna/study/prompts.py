@@ -16,7 +16,7 @@ from evomerge_optuna.evaluation.tasks import Tasks
 from evomerge_optuna.merging.tokenizer import (
     give_chat_template,
     model_of_tokenizer,
-    reader_of_candidate,
+    reader_of_recipe,
 )
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.spaces.space import SearchSpace
@@ -44,7 +44,7 @@ def prompts_of(
 def _readers(spec: StudySpec, space: SearchSpace, models: OpenedModels) -> list[NamedReader]:
     """The candidates, which all have one tokenizer, and the sources that `study test` scores."""
     recipe = space.recipe(space.baseline())
-    own = reader_of_candidate(recipe, models.named)
+    own = reader_of_recipe(recipe, models.named)
     model = model_of_tokenizer(recipe)
     keys = {name: key for key, name in spec.model_ids().items()}
     key, name = ("merge", "its tokenizer") if model is None else (keys[model], model)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families.base import Host
+from evomerge_optuna.families.base import Host, Loaded
 from evomerge_optuna.families.causal_lm import CausalLM
 from evomerge_optuna.families.vision_language.checkpoint import (
     missing_tokens,
@@ -27,7 +27,7 @@ from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class VisionLanguage(CausalLM):
@@ -72,9 +72,7 @@ class VisionLanguage(CausalLM):
     def reader(self, model: OpenedModel) -> Reader:
         return Reader(model.tokenizer, positions(model.config), model.processor)
 
-    def load(
-        self, folder: Path, device: str, dtype: str | None = None
-    ) -> "tuple[PreTrainedModel, Reader]":
+    def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         from transformers import AutoModelForImageTextToText
 
         model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")

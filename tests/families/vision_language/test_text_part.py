@@ -186,7 +186,7 @@ def test_what_is_loaded(home: Path, tmp_path: Path) -> None:
     vlm = save_tiny_llava(tmp_path / "vlm", 0)
     model, reader = load_checkpoint(vlm, "cpu")
     assert isinstance(model, transformers.LlavaForConditionalGeneration)
-    assert reader.processor is not None and reader.processor.tokenizer is reader.tokenizer
+    assert reader.processor.tokenizer is reader.tokenizer
     model, reader = load_checkpoint(merged_folder(str(vlm)), "cpu")
     assert isinstance(model, transformers.LlamaForCausalLM)
     assert reader.processor is None
