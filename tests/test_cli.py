@@ -1,4 +1,8 @@
-"""The command line as its users meet it: one line for each mistake, JSON that parses."""
+"""The command line as its users meet it: one line for each mistake, JSON that parses.
+
+Covers `__main__`, `errors`, `examples`, `versions`, cli.models, cli.options, cli.output,
+cli.results, cli.servers, cli.studies and report.study_list, too.
+"""
 
 import json
 import subprocess

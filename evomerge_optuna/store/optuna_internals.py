@@ -3,6 +3,7 @@
 Read in the versions of `READ_IN`. An upgrade of Optuna is a look at this module and at its test.
 """
 
+import copy
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,14 +85,16 @@ def sampler_state(trial: FrozenTrial) -> dict[str, Any]:
 def with_trials(
     study: optuna.Study, trials: Sequence[FrozenTrial], written: dict[str, Any] | None = None
 ) -> optuna.Study:
-    """The study as a sampler sees it, with these trials alone, which are not read again.
+    """The study as a sampler reads it, with these trials alone, which are not read again.
 
     Args:
         written: gets the attributes that the sampler writes for a trial that is not stored yet;
             without it they are written to the database.
     """
-    storage: Any = _GivenTrials(study._storage, trials, written)
-    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=study.sampler)
+    # Not by its name, which may be another study's by now.
+    seen = copy.copy(study)
+    seen._storage = cast(Any, _GivenTrials(study._storage, trials, written))
+    return seen
 
 
 class _GivenTrials:

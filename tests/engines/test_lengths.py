@@ -1,4 +1,7 @@
-"""What a model has no positions for is refused by its row, or cut where the task says so."""
+"""What a model has no positions for is refused by its row, or cut where the task says so.
+
+Covers models.positions and models.reader, too.
+"""
 
 import json
 from pathlib import Path

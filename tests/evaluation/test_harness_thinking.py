@@ -1,4 +1,7 @@
-"""Tasks of lm-evaluation-harness with models that think, and with prompts that are too long."""
+"""Tasks of lm-evaluation-harness with models that think, and with prompts that are too long.
+
+Covers evaluation.cut_off, too.
+"""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""A study is created whole or not at all, and continued only as it was begun."""
+"""A study is created whole or not at all, and continued only as it was begun.
+
+Covers study.checks and study.creation, too.
+"""
 
 import shutil
 from pathlib import Path
