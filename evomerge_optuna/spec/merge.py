@@ -79,7 +79,7 @@ class MergeSpec(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_default_ranges(cls, content: object) -> object:
+    def _with_default_ranges(cls, content: Any) -> object:
         """Gives every parameter of the method its default range where the spec gives none."""
         method = content.get("method") if isinstance(content, dict) else None
         if not isinstance(method, str) or method not in METHODS:
