@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evomerge_optuna.opening import make_study
+from evomerge_optuna.ready import make_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.report.outcome import choice_remark
 from evomerge_optuna.results.chosen_trial import find_trial

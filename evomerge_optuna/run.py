@@ -12,13 +12,8 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
 from evomerge_optuna.models.catalog import train, trained_here
-from evomerge_optuna.opening import (
-    allow_code_of,
-    check_unchanged,
-    make_or_continue,
-    open_with_models,
-)
 from evomerge_optuna.quiet import be_quiet, is_quiet
+from evomerge_optuna.ready import ready_study
 from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
 from evomerge_optuna.report.outcome import outcome_line, run_command
 from evomerge_optuna.search.loop import run_trials
@@ -103,13 +98,7 @@ def run_study(
             wanted trials are done and none has a score.
     """
     _check_limits(trials=trials, workers=workers, timeout=timeout, grace=grace)
-    if isinstance(study, StudySpec):
-        opened = make_or_continue(store, study, face.say, face.train_zoo)
-    else:
-        opened = open_with_models(store, study, face.train_zoo)
-    if allow_code:
-        allow_code_of(opened.spec)
-    check_unchanged(opened, face.say)
+    opened = ready_study(store, study, face.say, face.train_zoo, allow_code)
     wanted = trials or opened.spec.trials
     run = _run_here if workers == 1 else partial(_run_with_workers, workers=workers)
     try:

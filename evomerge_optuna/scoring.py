@@ -8,8 +8,8 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.explain import one_line
-from evomerge_optuna.models.catalog import load_config, local_folder
 from evomerge_optuna.models.loading import torch_device
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec
 
@@ -30,10 +30,11 @@ def score_checkpoint(
     if split not in known:
         raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
     torch_device(spec.evaluation.device)  # before anything is read
-    evaluator, named = Evaluator(spec, day), reader_of("MODEL", model)
+    opened = OpenedModel(model, "MODEL")
+    evaluator, named = Evaluator(spec, day), reader_of(opened)
     evaluator.check(named, split)
-    folder = local_folder(model)
-    rows = load_config(str(folder), "MODEL").get_text_config().vocab_size
+    folder = opened.folder
+    rows = OpenedModel(str(folder), "MODEL").config.get_text_config().vocab_size
     check_ids(named.reader.tokenizer, rows, model, "MODEL")
     try:
         engine = load_engine(folder, spec.evaluation)

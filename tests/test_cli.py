@@ -1,4 +1,8 @@
-"""The command line as its users meet it: one line for each mistake, JSON that parses."""
+"""The command line as its users meet it: one line for each mistake, JSON that parses.
+
+Covers `__main__`, `errors`, `examples`, `versions`, cli.models, cli.options, cli.output,
+cli.results, cli.servers, cli.studies and report.study_list, too.
+"""
 
 import json
 import subprocess
@@ -18,7 +22,7 @@ from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.spec import load_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.studies import check_files_unchanged
+from evomerge_optuna.study.unchanged import check_unchanged
 from tests.conftest import CommandLine, SpecMaker, save_tiny_model
 
 
@@ -146,7 +150,7 @@ def test_code_of_a_stored_study_needs_permission(
     assert [trial.values for trial in created.trials()] == [[1.5]] * 2
     module.write_text(module.read_text().replace("1.5", "2.5"))
     with pytest.raises(StudyChangedError, match=r"other files \(tasks\.own\.function: sha256"):
-        check_files_unchanged(created)
+        check_unchanged(created, lambda _: None)
 
 
 def test_evaluate(command_line: CommandLine, write_spec: Callable[..., str], tiny: Path) -> None:

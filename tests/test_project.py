@@ -1,5 +1,6 @@
 """What stands beside the code keeps its promises."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -112,3 +113,31 @@ def test_the_page_on_architecture_has_the_layers_of_the_contract() -> None:
     table = page.partition("| layer, the top first |")[2].partition("\n\n")[0]
     rows = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table.splitlines()[2:]]
     assert rows == [layer.split(" | ") for layer in contract["layers"]]
+
+
+PACKAGE = ROOT / "evomerge_optuna"
+MODULES = {
+    ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+    for file in PACKAGE.rglob("*.py")
+    if file.name != "__init__.py"
+}
+
+
+def covered(test_file: Path) -> set[str]:
+    """The modules that a test module names in its docstring after the word Covers."""
+    docstring = ast.get_docstring(ast.parse(test_file.read_text())) or ""
+    _, _, after = docstring.partition("Covers ")
+    named = re.findall(r"`(\w[\w./]*\w)`|\b(\w+(?:\.\w+)+)\b", after.partition("\n\n")[0])
+    return {(a or b).replace("/", ".").removesuffix(".py") for a, b in named}
+
+
+def test_every_module_has_a_test() -> None:
+    """One of its name, or one whose docstring says that it covers the module."""
+    tests = ROOT / "tests"
+    own = {
+        ".".join([*file.relative_to(tests).parts[:-1], file.stem.removeprefix("test_")])
+        for file in tests.rglob("test_*.py")
+    }
+    named = {name: file for file in tests.rglob("test_*.py") for name in covered(file)}
+    assert sorted(MODULES - own - named.keys()) == []
+    assert {name: file for name, file in named.items() if name not in MODULES} == {}

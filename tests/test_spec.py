@@ -1,4 +1,8 @@
-"""Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back."""
+"""Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back.
+
+Covers spec.data, spec.evaluation, spec.files, spec.merge, spec.objectives, spec.part, spec.search,
+spec.stack, spec.stages, spec.study and spec.tasks, too.
+"""
 
 import json
 import os

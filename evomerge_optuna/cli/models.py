@@ -44,7 +44,7 @@ def evaluate(
 ) -> None:
     """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
     from evomerge_optuna.models.catalog import check_exists
-    from evomerge_optuna.opening import allow_code_of
+    from evomerge_optuna.ready import allow_code_of
     from evomerge_optuna.report.answers import check_answers_file, write_answers
     from evomerge_optuna.report.tables import evaluation_json, evaluation_table
     from evomerge_optuna.scoring import score_checkpoint

@@ -73,13 +73,14 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @json_option
 def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
     """Score sources, uniform merge and a trial on all splits."""
-    from evomerge_optuna.opening import allow_code_of, check_unchanged
+    from evomerge_optuna.ready import allow_code_of
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.results.final_scorer import FinalScorer
     from evomerge_optuna.study.studies import open_study
+    from evomerge_optuna.study.unchanged import check_unchanged
 
     merge_study = open_study(open_storage(storage), name)
     if allow_code:

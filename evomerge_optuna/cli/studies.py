@@ -31,7 +31,7 @@ def study_example(name: str | None) -> None:
 @storage_option
 def study_create(spec_file: Path, storage: str | None) -> None:
     """Check a spec and store its study without running it."""
-    from evomerge_optuna.opening import make_study
+    from evomerge_optuna.ready import make_study
     from evomerge_optuna.report.outcome import run_command
     from evomerge_optuna.spec import load_spec
 

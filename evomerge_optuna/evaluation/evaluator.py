@@ -12,7 +12,7 @@ from evomerge_optuna.evaluation.blocks import WHOLE, Block
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.reading import NamedReader, read_prompts
 from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.evaluation.tasks import Outcome, runners
+from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
 from evomerge_optuna.spec import StudySpec
 
 
@@ -64,11 +64,14 @@ class Evaluator:
 
     Args:
         day: that chat templates tell; None: the day on which a model is scored.
+        tasks: what runs the spec's tasks, where that is made already, its data loaded.
     """
 
-    def __init__(self, spec: StudySpec, day: date | None = None) -> None:
+    def __init__(
+        self, spec: StudySpec, day: date | None = None, tasks: Tasks | None = None
+    ) -> None:
         self._day = day
-        self._runners = runners(spec.tasks)
+        self._runners = runners(spec.tasks) if tasks is None else tasks
 
     def load(self, split: str) -> None:
         """Loads the problems and shots of a split.

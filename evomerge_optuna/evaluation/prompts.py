@@ -6,6 +6,7 @@ from functools import partial
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import IMAGE, Asked, LMEvalTask, Prompted, StudySpec, VqaTask
 
@@ -86,14 +87,12 @@ def check_chat(task: Asked | LMEvalTask, reader: Reader, key: str) -> None:
         _text_chats(reader, task, [], ["a"], key)
 
 
-def check_image_tasks(spec: StudySpec) -> None:
-    """Tries the prompts of tasks with images with the processor of the study's vision.
+def check_image_tasks(spec: StudySpec, models: OpenedModels) -> None:
+    """Tries the prompts of tasks with images with the processor of the study's host.
 
     Raises:
         SpecError: no model of the study takes images, or see `image_prompts`.
     """
-    from evomerge_optuna.models.catalog import load_processor
-
     for name, task in spec.tasks.items():
         if not isinstance(task, VqaTask):
             continue
@@ -102,7 +101,7 @@ def check_image_tasks(spec: StudySpec) -> None:
                 f"tasks.{name}: a vqa task has images, and none of the models takes any; name a "
                 "vision-language model among them"
             )
-        processor = load_processor(spec.host, f"tasks.{name}")
+        processor = models.named(spec.host).processor
         reader = Reader(processor.tokenizer, processor=processor)
         image_prompts(task, [Problem(IMAGE)], reader, f"tasks.{name}")
 

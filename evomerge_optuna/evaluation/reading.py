@@ -33,15 +33,18 @@ class NamedReader:
     reader: Reader
 
 
-def reader_of(key: str, model: str) -> NamedReader:
+def reader_of(model: OpenedModel, key: str | None = None) -> NamedReader:
     """What a model by itself reads with.
+
+    Args:
+        key: the model's place in the spec, unless it is the one that it was opened with.
 
     Raises:
         SpecError: its configuration, its tokenizer or its processor cannot be read.
     """
-    found = OpenedModel(model, key)
-    processor = family_of(found).processor(found)
-    return NamedReader(key, model, Reader(found.tokenizer, positions(found.config), processor))
+    processor = family_of(model).processor(model)
+    reader = Reader(model.tokenizer, positions(model.config), processor)
+    return NamedReader(key or model.key, model.name, reader)
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:

@@ -172,12 +172,12 @@ class Family(ABC):
         raise NotImplementedError(f"a {self.name} is merged whole")
 
     def processor_of_whole(
-        self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+        self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
     ) -> "ProcessorMixin":
         """The processor of a host with a merged part, before any weight is read.
 
         Args:
-            host: the host's name.
+            host: the host.
             config: of a model whose configuration the merged part has.
             tokenizer: of the merged part.
 

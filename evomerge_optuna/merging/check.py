@@ -9,18 +9,22 @@ from mergekit.io.tasks import LoadTensor
 from mergekit.tokenizer import PermutedVocabulary
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families import merged_folder
+from evomerge_optuna.families import family_of
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors, plan_merge
 from evomerge_optuna.models.ends import end_tokens
 from evomerge_optuna.models.headers import headers_in
+from evomerge_optuna.models.opened import OpenedModel, OpenModel
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
-def check_merge(recipe: MergeRecipe) -> list[str]:
+def check_merge(recipe: MergeRecipe, open_model: OpenModel = OpenedModel) -> list[str]:
     """Refuses a merge of which a tensor is in none of a model's files.
 
     Its plan has all tensors of the models' class, see `merge_architecture`. Each must be there by
     one of its names, or be what mergekit makes of those that are there, as joined experts are.
+
+    Args:
+        open_model: opens the recipe's models by their names.
 
     Returns:
         What is worth knowing of it: where plain mergekit makes another model of the recipe, and
@@ -29,7 +33,11 @@ def check_merge(recipe: MergeRecipe) -> list[str]:
     Raises:
         SpecError: naming the model and the tensor.
     """
-    names = {str(merged_folder(model)): model for model in recipe.models()}
+    models = {
+        family_of(model).merged_folder(model.folder): model
+        for model in map(open_model, recipe.models())
+    }
+    names = {str(folder): model.name for folder, model in models.items()}
     with mergekit_errors():
         plan = plan_merge(recipe)
     files = {
@@ -47,7 +55,7 @@ def check_merge(recipe: MergeRecipe) -> list[str]:
                 f"{names[folder]}: there is no tensor {load.tensor}, nor any that mergekit makes "
                 "it of; load the model with transformers, save it again and name that"
             )
-    return [*_told_of_tensors(plan), *_told_of_ends([Path(folder) for folder in names])]
+    return [*_told_of_tensors(plan), *_told_of_ends(models)]
 
 
 def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
@@ -58,8 +66,8 @@ def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
         )
 
 
-def _told_of_ends(folders: list[Path]) -> Iterator[str]:
-    ends = [end_tokens(folder) for folder in folders]
+def _told_of_ends(models: Mapping[Path, OpenedModel]) -> Iterator[str]:
+    ends = [end_tokens(folder, model.any_tokenizer) for folder, model in models.items()]
     if len(set(map(frozenset, ends))) > 1:
         all_ends = dict.fromkeys(token for own in ends for token in own)
         yield f"texts of merged models end with any of the models' ends: {', '.join(all_ends)}"

@@ -4,21 +4,29 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families import family_of_host
-from evomerge_optuna.models.catalog import load_config, load_tokenizer
+from evomerge_optuna.families import family_of
+from evomerge_optuna.models.opened import OpenedModel, OpenModel
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 # The keys of a configuration by which mergekit makes a tokenizer; else the base's is copied.
 _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
+def tokenizer_of(
+    recipe: Recipe, open_model: OpenModel = OpenedModel
+) -> "tuple[PreTrainedTokenizerBase, PretrainedConfig, ProcessorMixin | None]":
     """The tokenizer and the configuration of a recipe's model, and its processor if it has one.
+
+    Args:
+        open_model: opens the recipe's models by their names.
 
     Raises:
         SpecError: a model's files cannot be read.
@@ -28,25 +36,34 @@ def tokenizer_of(recipe: Recipe) -> tuple[Any, Any, Any | None]:
     if model is None:
         tokenizer, config = _made(recipe)
     else:
-        tokenizer, config = load_tokenizer(model, model), load_config(model, model)
+        opened = open_model(model)
+        tokenizer, config = opened.tokenizer, opened.config
     if recipe.host is None:
         return tokenizer, config, None
-    family = family_of_host(recipe.host)
-    processor = family.processor_of_whole(recipe.host, config, tokenizer)
+    host = open_model(recipe.host)
+    processor = family_of(host).processor_of_whole(host, config, tokenizer)
     return processor.tokenizer, config, processor
 
 
-def give_chat_template(tokenizer: Any, merged: Callable[[], Any]) -> None:
+def give_chat_template(
+    tokenizer: "PreTrainedTokenizerBase", merged: "Callable[[], PreTrainedTokenizerBase]"
+) -> None:
     """A source model's tokenizer that has no chat template gets that of the merge's tokenizer."""
     if not getattr(tokenizer, "chat_template", None):
         tokenizer.chat_template = merged().chat_template
 
 
-def with_chat_template(source: MergeRecipe, merge: MergeRecipe) -> MergeRecipe:
-    """The recipe of a source model alone, which gets the merge's chat template if it has none."""
+def with_chat_template(
+    source: MergeRecipe, merge: MergeRecipe, open_model: OpenModel = OpenedModel
+) -> MergeRecipe:
+    """The recipe of a source model alone, which gets the merge's chat template if it has none.
+
+    Args:
+        open_model: opens the recipes' models by their names.
+    """
     with suppress(SpecError):  # it has no tokenizer
-        if not tokenizer_of(source)[0].chat_template:
-            template = tokenizer_of(merge)[0].chat_template
+        if not tokenizer_of(source, open_model)[0].chat_template:
+            template = tokenizer_of(merge, open_model)[0].chat_template
             added = {"chat_template": template} if isinstance(template, str) else {}
             return source.model_copy(update={"configuration": source.configuration | added})
     return source
@@ -69,7 +86,7 @@ def _of_text(recipe: Recipe) -> MergeRecipe | str:
     return recipe
 
 
-def _made(recipe: Recipe) -> tuple[Any, Any]:
+def _made(recipe: Recipe) -> "tuple[PreTrainedTokenizerBase, PretrainedConfig]":
     from evomerge_optuna.merging.plan import mergekit_errors, plan_merge  # takes seconds
 
     merge = _of_text(recipe)
@@ -77,4 +94,4 @@ def _made(recipe: Recipe) -> tuple[Any, Any]:
     with TemporaryDirectory() as folder, mergekit_errors():
         plan = plan_merge(merge)
         plan.write_files_beside_weights(Path(folder))
-        return load_tokenizer(folder, "merge"), plan.config
+        return OpenedModel(folder, "merge").tokenizer, plan.config

@@ -10,7 +10,10 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_ID = re.compile(r"\w+_token_(id|index)")
@@ -34,9 +37,8 @@ def ends_of(folder: Path) -> list[int]:
     return end_ids(read_json(file if file.is_file() else folder / "config.json"))
 
 
-def end_tokens(folder: Path) -> list[str]:
+def end_tokens(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> list[str]:
     """The tokens with which `generate` ends a text of this checkpoint; none without a tokenizer."""
-    tokenizer = _tokenizer(folder, None)
     ids = ends_of(folder)
     return [] if tokenizer is None else [str(t) for t in tokenizer.convert_ids_to_tokens(ids)]
 

@@ -1,6 +1,6 @@
 """A model by its name, each of its files read once: configuration, tokenizer, processor, folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
     from evomerge_optuna.models.headers import Header
+
+_NAME_ONE = "name a model with its tokenizer files, such as tokenizer.json"
 
 
 class OpenedModel:
@@ -31,7 +33,6 @@ class OpenedModel:
         self.name = name
         self.key = key or name
         self.source = source_of(name)
-        self._no_tokenizer: SpecError | None = None
 
     @cached_property
     def is_on_hub(self) -> bool:
@@ -70,13 +71,19 @@ class OpenedModel:
         Raises:
             SpecError: it has no tokenizer that can be read.
         """
-        if self._no_tokenizer is not None:
-            raise self._no_tokenizer
-        try:
-            return self._read_tokenizer()
-        except SpecError as error:
-            self._no_tokenizer = error
-            raise
+        found = self._tokenizer_or_error
+        if isinstance(found, SpecError):
+            raise found
+        # Where there are no files, some classes make a tokenizer of special tokens alone.
+        if found.get_vocab().keys() <= set(found.all_special_tokens):
+            raise SpecError(f"{self.key}: {self.name} has no tokenizer; {_NAME_ONE}")
+        return found
+
+    @property
+    def any_tokenizer(self) -> "PreTrainedTokenizerBase | None":
+        """What transformers gives for its tokenizer, if only of special tokens; None: nothing."""
+        found = self._tokenizer_or_error
+        return None if isinstance(found, SpecError) else found
 
     @cached_property
     def processor(self) -> "ProcessorMixin":
@@ -134,27 +141,31 @@ class OpenedModel:
         self.source.check(self.name, self.name)
         return self.source.fingerprint(self.name)
 
-    def _read_tokenizer(self) -> "PreTrainedTokenizerBase":
+    @cached_property
+    def _tokenizer_or_error(self) -> "PreTrainedTokenizerBase | SpecError":
         from transformers import AutoTokenizer
 
         place, revision = self.source.tokenizer_location(self.name)
-        cure = "name a model with its tokenizer files, such as tokenizer.json"
+        # Which transformers would read again to find the tokenizer's class.
+        beside = (place, revision) == self.source.location(self.name)
+        known = self.__dict__.get("config") if beside else None
         try:
-            found = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(
+                place, revision=revision, trust_remote_code=False, config=known
+            )
         except Exception as error:
-            raise SpecError(
+            return SpecError(
                 f"{self.key}: the tokenizer of {self.name} cannot be read: {first_line(error)}; "
-                f"{cure}"
-            ) from error
-        # Where there are no files, some classes make a tokenizer of special tokens alone.
-        if found.get_vocab().keys() <= set(found.all_special_tokens):
-            raise SpecError(f"{self.key}: {self.name} has no tokenizer; {cure}")
-        return found
+                f"{_NAME_ONE}"
+            )
 
     def _why_unreadable(self, error: Exception) -> str:
         if not self.is_on_hub:
             return f"{self.name}: its configuration cannot be read: {first_line(error)}"
         return not_on_hub(self.name, error)
+
+
+OpenModel = Callable[[str], OpenedModel]  # by its name
 
 
 class OpenedModels(Mapping[str, OpenedModel]):

@@ -42,7 +42,7 @@ class FinalScorer:
         self._study = merge_study
         self._say = say
         self._builder = candidate_builder(merge_study.spec.evaluation)
-        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day, merge_study.tasks)
 
     def final_scores(self, trial: FrozenTrial) -> list[FinalScores]:
         """Scores every model on every split of the spec.

@@ -41,7 +41,7 @@ class Objective:
         self._study = merge_study
         self._say = say
         self._builder = candidate_builder(merge_study.spec.evaluation, say)
-        self._evaluator = Evaluator(merge_study.spec, merge_study.day)
+        self._evaluator = Evaluator(merge_study.spec, merge_study.day, merge_study.tasks)
         racing = merge_study.spec.racing
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)

@@ -1,29 +1,29 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from evomerge_optuna.errors import SpecError, StudyExistsError, UsageError
-from evomerge_optuna.evaluation.data import check_data, fingerprint_data
-from evomerge_optuna.evaluation.prompts import check_image_tasks
-from evomerge_optuna.evaluation.tasks import Tasks, runners
+from evomerge_optuna.errors import StudyExistsError, UsageError
+from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.families import check_models, family_of, with_host
-from evomerge_optuna.families.base import Architecture
-from evomerge_optuna.merging.tokenizer import with_chat_template
-from evomerge_optuna.models.opened import OpenedModel, OpenedModels
+from evomerge_optuna.families import check_models, with_host
+from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
-from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
-from evomerge_optuna.study.directions import unusual_directions
+from evomerge_optuna.study.checks import (
+    check_all_weights,
+    check_space,
+    checked_tasks,
+    description,
+    memory_plan,
+)
+from evomerge_optuna.study.first_trials import baselines, own_recipes, warm_starts
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -34,22 +34,12 @@ from evomerge_optuna.study.schema import (
     IDENTITY,
     LAYERS,
     PROMPTS,
-    RECIPE,
     SPEC,
     START,
     VERSIONS,
 )
-from evomerge_optuna.study.studies import (
-    MergeStudy,
-    exists,
-    model_fingerprints,
-    open_study,
-    recipe_of,
-    store_spec,
-    versions_of,
-)
-
-_MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
+from evomerge_optuna.study.studies import MergeStudy, exists, open_study, recipe_of, store_spec
+from evomerge_optuna.study.unchanged import model_fingerprints, versions_of
 
 
 def create_study(
@@ -71,36 +61,20 @@ def create_study(
     spec = with_host(spec, models)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
-    check_image_tasks(spec)
-    tasks = runners(spec.tasks)
-    _check_languages(spec)
-    check_data(tasks)
-    _check_racing(spec, tasks)
+    tasks = checked_tasks(spec, models)
     space, day = make_space(spec, architecture.layers), date.today()
-    prompts = prompts_of(spec, space, tasks, day)
-    if not space.ranges():
-        raise SpecError(
-            "merge: there is nothing to search, for every value is fixed; give one of them a range "
-            "[low, high]"
-        )
-    say(
-        f"{architecture.name}, {' + '.join(map(str, sorted({*architecture.layers.values()})))} "
-        f"layers, {architecture.parameters / 1e6:,.1f}M parameters; "
-        f"{len(space.ranges())} {'parameter' if len(space.ranges()) == 1 else 'parameters'} "
-        "to search"
-    )
-    for remark in (*architecture.remarks, *unusual_directions(spec, tasks)):
-        say(remark)
-    if len(space.ranges()) > _MANY:
-        say(f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}")
-    say(_memory_plan(spec, models, architecture))
-    for line in _check_weights(spec, models, space):
+    prompts = prompts_of(spec, space, tasks, models, day)
+    check_space(space)
+    for line in description(spec, tasks, architecture, space):
         say(line)
-    warm = _warm_starts(store, spec, space)
+    say(memory_plan(spec, models, architecture))
+    for line in check_all_weights(spec, models, space):
+        say(line)
+    warm = warm_starts(store, spec, space)
     identity = new_identity()
     attributes = {
         VERSIONS: versions_of(spec),
-        FINGERPRINTS: model_fingerprints(spec),
+        FINGERPRINTS: model_fingerprints(models),
         DATA: fingerprint_data(tasks) | code,
         PROMPTS: prompts,
         DAY: day.isoformat(),
@@ -117,11 +91,13 @@ def create_study(
         )
         for name, value in attributes.items():
             study.set_user_attr(name, value)
-        sources = _own_recipes(space, architecture)
-        for name, values in {**_baselines(spec, space), **warm}.items():
+        sources = own_recipes(space, architecture, models)
+        for name, values in {**baselines(spec, space), **warm}.items():
             study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
-    return MergeStudy(store, study, spec, space, identity)
+    created = MergeStudy(store, study, spec, space, identity)
+    created.tasks = tasks
+    return created
 
 
 def with_merged(store: Store, spec: StudySpec) -> StudySpec:
@@ -170,110 +146,3 @@ def _exists_already(store: Store, name: str) -> StudyExistsError:
     return StudyExistsError(
         f"study '{name}' exists in {store}; resume it with study run {name}, or choose another name"
     )
-
-
-def _baselines(spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
-    """Parameters to begin with, by what they are."""
-    first = {space.baseline_name: space.baseline()}
-    if not spec.sampler.row.learns_from_others:
-        return first
-    return first | {f"source {alias}": values for alias, values in space.sources().items()}
-
-
-def _own_recipes(space: SearchSpace, architecture: Architecture) -> dict[str, dict[str, Any]]:
-    """Attributes of the trials of source models that are themselves only as they are.
-
-    A merge of such a model alone has the first model's configuration, and so is another one.
-    """
-    if not isinstance(space, ParameterSpace) or space.spec.host is not None:
-        return {}  # in another model it has that one's configuration, too
-    merge = space.recipe(space.baseline())
-    return {
-        f"source {alias}": {
-            RECIPE: with_chat_template(space.source(alias), merge).model_dump(mode="json")
-        }
-        for alias in space.spec.models
-        if f"models.{alias}" in architecture.others
-    }
-
-
-def _warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, dict[str, float]]:
-    """Where the best recipes of the studies of `warm_start` lie in this space.
-
-    Raises:
-        UsageError: there is no such study, nothing is scored in it, or its recipe does not fit.
-    """
-    found = {}
-    for name in spec.warm_start:
-        best = open_study(store, name).best()
-        if best is None:
-            raise UsageError(f"warm_start: study '{name}' has no scored trial; run it first")
-        values = space.values_of(best.params, recipe_of(best))
-        if values is None:
-            raise UsageError(
-                f"warm_start: the best recipe of study '{name}' is none of this search space; "
-                "name studies of the same models"
-            )
-        found[f"best of {name}"] = values
-    return found
-
-
-def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
-    """Refuses more blocks than a task has problems, and scores that no blocks tell of."""
-    if spec.racing is None:
-        return
-    for runner in tasks.values():
-        if runner.name == spec.objective.task and not runner.is_mean:
-            raise SpecError(
-                f"racing: {spec.objective.target} is no mean over problems, so that blocks of "
-                "them do not tell it; remove racing"
-            )
-        problems = len(runner.problems("search"))
-        if problems < spec.racing.blocks:
-            raise SpecError(
-                f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
-                f"{problems} problems; write no more blocks than that"
-            )
-
-
-def _memory_plan(
-    spec: StudySpec, models: Mapping[str, OpenedModel], architecture: Architecture
-) -> str:
-    """What the study needs; refuses what cannot fit into this machine."""
-    from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
-    from evomerge_optuna.models.loading import torch_device
-
-    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
-    host = None if spec.host_key is None else models[spec.host_key]
-    facts = ModelFacts(
-        loaded_in=architecture.dtypes,
-        tokens=architecture.tokens,
-        kept=0 if host is None else family_of(host).kept_size(host),
-    )
-    return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
-
-
-def _check_weights(
-    spec: StudySpec, models: Mapping[str, OpenedModel], space: SearchSpace
-) -> list[str]:
-    """Refuses weights that cannot be merged; what is worth a remark, a line each."""
-    from evomerge_optuna.families.weights import check_weights
-    from evomerge_optuna.merging.check import check_merge  # imports torch
-
-    check_weights(spec, models)
-    recipe = space.recipe(space.baseline())  # all others read the same
-    merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
-    return [line for merge in merges for line in check_merge(merge)]
-
-
-def _check_languages(spec: StudySpec) -> None:
-    from evomerge_optuna.evaluation.language import known_languages
-
-    for name, task in spec.tasks.items():
-        language = getattr(task, "language", None)
-        if language is not None and language not in known_languages():
-            raise SpecError(
-                f"tasks.{name}.language: lid.176 does not know '{language}'; write an ISO 639 "
-                "code such as ja"
-            )

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,31 +17,26 @@ from evomerge_optuna.errors import (
     StudyChangedError,
     UsageError,
 )
-from evomerge_optuna.evaluation.data import fingerprint_data
-from evomerge_optuna.evaluation.tasks import runners
-from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.models.catalog import model_fingerprint
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import LMEvalTask, StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.foreign import is_foreign
 from evomerge_optuna.study.schema import (
-    DATA,
     DAY,
-    FINGERPRINTS,
     IDENTITY,
     LAYERS,
     RECIPE,
     SPEC,
     START,
-    VERSIONS,
 )
 from evomerge_optuna.study.trials import Trials, lease_of
-from evomerge_optuna.versions import engine_versions
+
+if TYPE_CHECKING:
+    from evomerge_optuna.evaluation.tasks import Tasks
 
 
 @dataclass(eq=False)
@@ -61,6 +56,13 @@ class MergeStudy:
     @property
     def name(self) -> str:
         return self.study.study_name
+
+    @cached_property
+    def tasks(self) -> "Tasks":
+        """What runs its tasks. Problems are loaded once; `check_unchanged` begins anew."""
+        from evomerge_optuna.evaluation.tasks import runners
+
+        return runners(self.spec.tasks)
 
     def read(self) -> Trials:
         """All trials as they are now; the methods below read them for one question each."""
@@ -225,40 +227,6 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     return replace(stored, spec=given)
 
 
-def check_files_unchanged(stored: MergeStudy) -> None:
-    """A study is continued only with the model files and the problems it began with.
-
-    Raises:
-        StudyChangedError: naming every model and data split that differs.
-    """
-    before, now = stored.attributes()[FINGERPRINTS], model_fingerprints(stored.spec)
-    changed = [
-        f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
-        for key, model in stored.spec.model_ids().items()
-        for part in before[key]
-        if before[key][part] != now[key][part]
-    ]
-    data_before = stored.attributes()[DATA]
-    data_now = fingerprint_code(stored.spec) | fingerprint_data(runners(stored.spec.tasks))
-    changed += [
-        f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
-        for split in data_before
-        if data_before[split] != data_now[split]
-    ]
-    if changed:
-        raise StudyChangedError(
-            f"study '{stored.name}' was begun with other files ({'; '.join(changed)}); "
-            "put the old ones back, or give the study a new name"
-        )
-
-
-def changed_versions(stored: MergeStudy) -> list[str]:
-    """The packages that have another version than when the study was created."""
-    before, now = stored.attributes()[VERSIONS], versions_of(stored.spec)
-    known = [name for name in now if name in before]
-    return [f"{name} {before[name]} -> {now[name]}" for name in known if before[name] != now[name]]
-
-
 def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> list[StudySummary]:
     """All studies of this program in a store, by name.
 
@@ -317,16 +285,6 @@ def delete_study(store: Store, name: str) -> None:
                 with suppress(ArtifactNotFound, ValueError):  # the latter: of a path, not an id
                     store.artifacts.remove(key.removeprefix(ARTIFACT))
         optuna.delete_study(study_name=name, storage=store.rdb)
-
-
-def model_fingerprints(spec: StudySpec) -> dict[str, dict[str, str]]:
-    """Hashes of every model's files, by its key in the spec."""
-    return {key: asdict(model_fingerprint(model)) for key, model in spec.model_ids().items()}
-
-
-def versions_of(spec: StudySpec) -> dict[str, str]:
-    has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
-    return engine_versions("lm-eval") if has_harness else engine_versions()
 
 
 def store_spec(study: optuna.Study, spec: StudySpec) -> None:

@@ -1,4 +1,7 @@
-"""Likelihoods of options: batched as alone, by definition."""
+"""Likelihoods of options: batched as alone, by definition.
+
+Covers engines.encoding, too.
+"""
 
 from pathlib import Path
 

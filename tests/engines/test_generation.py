@@ -1,4 +1,7 @@
-"""Batched, padded generation gives what each prompt gives alone, and ends where it is told."""
+"""Batched, padded generation gives what each prompt gives alone, and ends where it is told.
+
+Covers engines.endings, engines.library and engines.transformers, too.
+"""
 
 import json
 import shutil

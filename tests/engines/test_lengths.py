@@ -1,4 +1,7 @@
-"""What a model has no positions for is refused by its row, or cut where the task says so."""
+"""What a model has no positions for is refused by its row, or cut where the task says so.
+
+Covers models.positions and models.reader, too.
+"""
 
 import json
 from pathlib import Path
@@ -14,6 +17,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.scoring import score_checkpoint
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
@@ -144,7 +148,7 @@ def test_a_chat_is_measured_as_it_is_given(make_spec: SpecMaker, tmp_path: Path)
     for tokens, fits in ((3, True), (4, False)):
         own = {**task, "scorer": "exact", "max_new_tokens": tokens}
         spec = make_spec(tasks={"t": own}, objectives=[{"maximize": "t.accuracy"}])
-        evaluator, reader = Evaluator(spec), reader_of("MODEL", str(folder))
+        evaluator, reader = Evaluator(spec), reader_of(OpenedModel(str(folder), "MODEL"))
         if fits:
             evaluator.check(reader, "search")
         else:

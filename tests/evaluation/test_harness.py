@@ -1,4 +1,7 @@
-"""Tasks of lm-evaluation-harness: the scores that it gives alone, in memory and by its backends."""
+"""Tasks of lm-evaluation-harness: the scores that it gives alone, in memory and by its backends.
+
+Covers evaluation.harness_model and evaluation.tasks.lm_eval, too.
+"""
 
 import json
 import random

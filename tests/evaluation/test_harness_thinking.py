@@ -1,4 +1,7 @@
-"""Tasks of lm-evaluation-harness with models that think, and with prompts that are too long."""
+"""Tasks of lm-evaluation-harness with models that think, and with prompts that are too long.
+
+Covers evaluation.cut_off, too.
+"""
 
 import json
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.spec import StudySpec
 from tests.conftest import SpecMaker
 from tests.engine import engine_of
@@ -113,7 +117,7 @@ def test_options_are_asked_for_when_thinking_is_over(make: Make, thinker: Path) 
 
 
 def test_too_long_a_prompt_is_refused_or_cut(make: Make, thinker: Path) -> None:
-    reader = reader_of("MODEL", str(thinker))
+    reader = reader_of(OpenedModel(str(thinker), "MODEL"))
     Evaluator(make(tokens=20)).check(reader, "search")
     with pytest.raises(SpecError) as error:
         Evaluator(make(tokens=21)).check(reader, "search")

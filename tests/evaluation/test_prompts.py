@@ -1,4 +1,7 @@
-"""Prompts: what the model is given is what the shots and the chat template make of it."""
+"""Prompts: what the model is given is what the shots and the chat template make of it.
+
+Covers evaluation.tasks.prompted, too.
+"""
 
 from pathlib import Path
 from typing import Any

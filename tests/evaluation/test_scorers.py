@@ -1,4 +1,7 @@
-"""What a text is worth by each scorer; ROUGE-L against rouge-score and against hand counts."""
+"""What a text is worth by each scorer; ROUGE-L against rouge-score and against hand counts.
+
+Covers evaluation.expressions and evaluation.rouge, too.
+"""
 
 import signal
 import time

@@ -1,4 +1,7 @@
-"""Local files: every cell is the text that stands there, or the file is refused by its place."""
+"""Local files: every cell is the text that stands there, or the file is refused by its place.
+
+Covers evaluation.problem and evaluation.rows, too.
+"""
 
 import csv
 import datetime

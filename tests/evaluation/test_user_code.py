@@ -1,4 +1,7 @@
-"""A python task's function: allowed or refused, imported, called, and told what is wrong."""
+"""A python task's function: allowed or refused, imported, called, and told what is wrong.
+
+Covers evaluation.tasks.python, too.
+"""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""Models that do not fit are named from their configs alone, before any weight is read."""
+"""Models that do not fit are named from their configs alone, before any weight is read.
+
+Covers families.base, families.fit and models.tokens, too.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""What a study needs: a 7B model's true shapes, sparse on disk, and what a real merger keeps."""
+"""What a study needs: a 7B model's true shapes, sparse on disk, and what a real merger keeps.
+
+Covers models.headers, too.
+"""
 
 import json
 from collections.abc import Callable

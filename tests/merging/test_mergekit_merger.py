@@ -1,4 +1,7 @@
-"""What is written is, bit for bit, what mergekit writes from the recipe's YAML."""
+"""What is written is, bit for bit, what mergekit writes from the recipe's YAML.
+
+Covers merging.plan, too.
+"""
 
 import errno
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """A recipe's stream is one model, whoever takes it: in memory, in place, on disk.
 
-Covers merging.merge_stream, merging.in_place, merging.stack_sources and models.stream, too.
+Covers merging.in_place, merging.merge_stream, merging.merged, merging.merger, merging.stack_sources
+and models.stream, too.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""What the resident merger holds in memory is, bit for bit, what `run_merge` writes."""
+"""What the resident merger holds in memory is, bit for bit, what `run_merge` writes.
+
+Covers merging.kernels, merging.memory and merging.uniforms, too.
+"""
 
 import gc
 import sys

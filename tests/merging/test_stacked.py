@@ -1,4 +1,7 @@
-"""A stack in memory and its folded checkpoint are the same model, on every architecture."""
+"""A stack in memory and its folded checkpoint are the same model, on every architecture.
+
+Covers merging.folding and models.architectures, too.
+"""
 
 from pathlib import Path
 from typing import Any

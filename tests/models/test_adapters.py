@@ -1,4 +1,7 @@
-"""`model+adapter`: real LoRA adapters of peft on tiny models, against mergekit's own way."""
+"""`model+adapter`: real LoRA adapters of peft on tiny models, against mergekit's own way.
+
+Covers models.sources.adapted, too.
+"""
 
 import json
 import shutil

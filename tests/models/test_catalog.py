@@ -1,4 +1,7 @@
-"""Hub ids, folders and zoo names; the hub itself is stood in for."""
+"""Hub ids, folders and zoo names; the hub itself is stood in for.
+
+Covers models.opened, models.sources.base, models.sources.hub and models.sources.path, too.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""A recipe is its content: it survives JSON, and equal content is one recipe."""
+"""A recipe is its content: it survives JSON, and equal content is one recipe.
+
+Covers recipes.identity, too.
+"""
 
 import pytest
 import yaml

@@ -1,4 +1,7 @@
-"""A stack recipe is the same after any way through text."""
+"""A stack recipe is the same after any way through text.
+
+Covers recipes.recipe, too.
+"""
 
 import pytest
 import yaml

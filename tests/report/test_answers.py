@@ -1,4 +1,7 @@
-"""Answers as a person reads them: those that were scored, of every model, on every split."""
+"""Answers as a person reads them: those that were scored, of every model, on every split.
+
+Covers evaluation.answered, report.notes and study.answers, too.
+"""
 
 import html
 import io

@@ -1,4 +1,7 @@
-"""What optuna-dashboard serves of a study: names, notes, artifacts."""
+"""What optuna-dashboard serves of a study: names, notes, artifacts.
+
+Covers report.dashboard_notes, report.figures and report.markdown, too.
+"""
 
 import json
 import urllib.request

@@ -1,4 +1,7 @@
-"""An export is the scored model, whole or not there, and anyone can make it again."""
+"""An export is the scored model, whole or not there, and anyone can make it again.
+
+Covers report.card, too.
+"""
 
 import os
 import subprocess

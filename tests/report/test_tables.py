@@ -1,4 +1,7 @@
-"""Tables and JSON of scores, the odd ones too."""
+"""Tables and JSON of scores, the odd ones too.
+
+Covers report.columns and report.numbers, too.
+"""
 
 import json
 import math

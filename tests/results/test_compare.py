@@ -1,4 +1,7 @@
-"""Studies side by side."""
+"""Studies side by side.
+
+Covers report.comparison and results.progress, too.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

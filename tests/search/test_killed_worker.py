@@ -1,6 +1,8 @@
 """A worker that is killed from outside costs nothing; a trial that kills its workers is given up.
 
 Workers are killed at events of theirs, never after some seconds: they do it themselves there.
+
+Covers search.deaths, too.
 """
 
 import multiprocessing

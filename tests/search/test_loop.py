@@ -1,4 +1,7 @@
-"""A bad candidate fails its trial and nothing else; what is not its fault stops the run."""
+"""A bad candidate fails its trial and nothing else; what is not its fault stops the run.
+
+Covers search.next_trial, search.objective and study.result, too.
+"""
 
 import errno
 import json

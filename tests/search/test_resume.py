@@ -1,4 +1,7 @@
-"""A study stopped anywhere and resumed is trial for trial the study that was never stopped."""
+"""A study stopped anywhere and resumed is trial for trial the study that was never stopped.
+
+Covers search.requeue and study.trials, too.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""Workers that share a study, die, are told to stop and lose their database: nothing is lost."""
+"""Workers that share a study, die, are told to stop and lose their database: nothing is lost.
+
+Covers search.worker, too.
+"""
 
 import random
 import signal

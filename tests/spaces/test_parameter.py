@@ -1,4 +1,7 @@
-"""The parameter space: readable names, and recipes that mean to mergekit what they say."""
+"""The parameter space: readable names, and recipes that mean to mergekit what they say.
+
+Covers spaces.of_spec and spaces.space, too.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,7 @@
-"""What a process holds is let go by its death and by nothing else."""
+"""What a process holds is let go by its death and by nothing else.
+
+Covers store.advisory_locks, store.file_locks and store.proxy, too.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""Storage URLs: what is taken, what is refused, and no password in any message."""
+"""Storage URLs: what is taken, what is refused, and no password in any message.
+
+Covers store.faults, store.store and store.urls, too.
+"""
 
 import sys
 import time

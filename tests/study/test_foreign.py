@@ -13,7 +13,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.errors import EvomergeError, UsageError
-from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.report.tables import state_counts, study_json, study_table
 from evomerge_optuna.results.chosen_trial import find_trial
@@ -26,6 +25,7 @@ from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import REPEATS, RESULT
 from evomerge_optuna.study.studies import MergeStudy, list_studies
 from evomerge_optuna.study.trials import Trials
+from evomerge_optuna.study.unchanged import check_unchanged
 from tests.conftest import CommandLine, SpecMaker
 
 SPECS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,7 @@
-"""PS+DFS, several objectives: from spec to export, resumed, warmed by other studies."""
+"""PS+DFS, several objectives: from spec to export, resumed, warmed by other studies.
+
+Covers spaces.joint, too.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A study's prompts stay what they were at its creation: the day, the tokenizer, the template."""
+"""A study's prompts stay what they were at its creation: the day, the tokenizer, the template.
+
+Covers `ready`, evaluation.day, evaluation.reading and merging.tokenizer, too.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +19,6 @@ from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import SpecError, StudyChangedError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.merging.tokenizer import tokenizer_of
-from evomerge_optuna.opening import check_unchanged
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
@@ -26,6 +28,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import DAY, PROMPTS
 from evomerge_optuna.study.studies import open_study
+from evomerge_optuna.study.unchanged import check_unchanged
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
 from tests.engine import merged_of
 from tests.scripted import save_scripted_model

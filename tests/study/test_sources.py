@@ -1,4 +1,7 @@
-"""In the first population of NSGA-II a source model is the source model."""
+"""In the first population of NSGA-II a source model is the source model.
+
+Covers study.first_trials, too.
+"""
 
 import json
 import shutil

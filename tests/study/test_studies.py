@@ -1,4 +1,7 @@
-"""A study is created whole or not at all, and continued only as it was begun."""
+"""A study is created whole or not at all, and continued only as it was begun.
+
+Covers study.checks and study.creation, too.
+"""
 
 import shutil
 from pathlib import Path
@@ -13,15 +16,13 @@ from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study import schema
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import (
-    changed_versions,
-    check_files_unchanged,
     continue_with,
     delete_study,
     exists,
     list_studies,
     open_study,
 )
-from tests.conftest import SpecMaker, save_tiny_model
+from tests.conftest import SpecMaker
 
 
 def test_a_study_is_its_spec_and_needs_nothing_else(make_spec: SpecMaker, home: Path) -> None:
@@ -110,44 +111,6 @@ def test_a_changed_spec_is_refused(make_spec: SpecMaker, home: Path) -> None:
             created,
             make_spec(merge={"method": "ties", "layer_group_size": 2, "weight": [0, 1]}),
         )
-
-
-def test_changed_model_files_are_refused(make_spec: SpecMaker, home: Path, tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base", 0)
-    models = {
-        name: str(save_tiny_model(tmp_path / name, i, base)) for i, name in enumerate("ab", 1)
-    }
-    created = create_study(open_store(), make_spec(base_model=str(base), models=models))
-    check_files_unchanged(created)
-    save_tiny_model(tmp_path / "b", 7, base)
-    with pytest.raises(StudyChangedError, match=r"models\.b .*: weights sha256"):
-        check_files_unchanged(created)
-
-
-def test_changed_tokenizers_and_problems_are_refused(
-    make_spec: SpecMaker, home: Path, tmp_path: Path, tiny: Path
-) -> None:
-    base = Path(shutil.copytree(tiny / "base", tmp_path / "base"))
-    search = Path(shutil.copy(tiny / "search.jsonl", tmp_path))
-    task = {"type": "perplexity", "data": {"search": {"path": str(search)}}}
-    created = create_study(open_store(), make_spec(base_model=str(base), tasks={"words": task}))
-    settings = base / "tokenizer_config.json"
-    settings.write_text(settings.read_text() + "\n")
-    search.write_text(search.read_text() + '{"text": "word1"}\n')
-    with pytest.raises(StudyChangedError) as raised:
-        check_files_unchanged(created)
-    assert "base_model" in str(raised.value) and "tokenizer sha256" in str(raised.value)
-    assert "tasks.words.data.search: sha256" in str(raised.value)
-
-
-def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:
-    created = create_study(open_store(), make_spec())
-    assert changed_versions(created) == []
-    versions = created.study.user_attrs[schema.VERSIONS]
-    created.study.set_user_attr(schema.VERSIONS, versions | {"mergekit": "0.1.4"})
-    assert changed_versions(created) == ["mergekit 0.1.4 -> 0.1.5"]
-    created.study.set_user_attr(schema.VERSIONS, {"optuna": versions["optuna"]})
-    assert changed_versions(created) == []  # of what was not stored nothing is known
 
 
 def test_delete_takes_trials_and_artifacts(make_spec: SpecMaker, home: Path) -> None:

@@ -1,4 +1,7 @@
-"""The zoo's checkpoints are ordinary ones, the same at every build, and built once."""
+"""The zoo's checkpoints are ordinary ones, the same at every build, and built once.
+
+Covers zoo.training, too.
+"""
 
 import hashlib
 import multiprocessing

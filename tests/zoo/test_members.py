@@ -1,6 +1,8 @@
 """The zoo's models by their names: each group is trained at most once, and only where it is asked.
 
 The training itself is tested in `test_language` and `test_vision`.
+
+Covers models.sources.zoo, too.
 """
 
 from pathlib import Path

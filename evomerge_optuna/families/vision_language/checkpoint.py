@@ -130,12 +130,12 @@ def write_files_beside_weights(
 
 
 def processor_of_whole(
-    host: Path, text: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+    host: OpenedModel, text: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
 ) -> "ProcessorMixin":
     """The processor that `write_files_beside_weights` would write."""
     with TemporaryDirectory() as folder:
-        write_files_beside_weights(host, text, tokenizer, [], Path(folder))
-        return OpenedModel(folder, str(host)).processor
+        write_files_beside_weights(host.folder, text, tokenizer, [], Path(folder))
+        return OpenedModel(folder, host.name).processor
 
 
 def config_of_whole(

@@ -113,9 +113,9 @@ class VisionLanguage(CausalLM):
         return HostInMemory(name, device)
 
     def processor_of_whole(
-        self, host: str, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+        self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
     ) -> "ProcessorMixin":
-        return processor_of_whole(OpenedModel(host).folder, text_config(config, host), tokenizer)
+        return processor_of_whole(host, text_config(config, host.name), tokenizer)
 
     def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
         return write_whole(host, merged, digest, folder)

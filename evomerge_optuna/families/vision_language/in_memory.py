@@ -15,8 +15,9 @@ from evomerge_optuna.families.vision_language.checkpoint import (
     digest_of_whole,
     write_files_beside_weights,
 )
-from evomerge_optuna.models.catalog import load_processor, local_folder
+from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.ends import ends_of_model
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.transformers_internals import set_attention_like
 
 
@@ -80,7 +81,7 @@ class HostInMemory:
         with tempfile.TemporaryDirectory() as place:
             ends = ends_of_model(text)
             write_files_beside_weights(self._folder, text.config, tokenizer, ends, Path(place))
-            self.processor = load_processor(place, self.name)
+            self.processor = OpenedModel(place, self.name).processor
             if (Path(place) / "generation_config.json").is_file():
                 self._generation_config = GenerationConfig.from_pretrained(place)
             else:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.catalog import load_config
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.shards import read_tensors, write_tensors
 from evomerge_optuna.models.transformers_internals import causal_language_models
 
@@ -88,7 +88,7 @@ def is_text(name: str) -> bool:
 
 
 def _write_text_part(whole: Path, folder: Path) -> None:
-    config = load_config(str(whole), str(whole))
+    config = OpenedModel(str(whole)).config
     text_config(config, str(whole)).save_pretrained(folder)
     write_tensors(folder, read_tensors(whole, _text_name))
     for name in TOKENIZER_FILES:

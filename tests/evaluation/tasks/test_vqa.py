@@ -1,4 +1,7 @@
-"""Questions about images: data of every kind, prompts, batches, scores, models without eyes."""
+"""Questions about images: data of every kind, prompts, batches, scores, models without eyes.
+
+Covers engines.images and evaluation.images, too.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""A merged vision-language model: the text part is mergekit's, all else is the source's."""
+"""A merged vision-language model: the text part is mergekit's, all else is the source's.
+
+Covers families.vision_language.checkpoint and families.vision_language.family, too.
+"""
 
 import json
 import tempfile

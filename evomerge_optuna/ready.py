@@ -1,0 +1,69 @@
+"""A study ready to run: made from its spec or opened by its name, its models and files in place."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from evomerge_optuna.errors import StudyExistsError
+from evomerge_optuna.evaluation.user_code import allow, code_of
+from evomerge_optuna.models.sources import source_of
+from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.store.store import Store
+from evomerge_optuna.study.creation import create_study, with_merged
+from evomerge_optuna.study.studies import MergeStudy, continue_with, exists, open_study
+from evomerge_optuna.study.unchanged import check_unchanged
+
+Say = Callable[[str], None]
+Train = Callable[[Iterable[str]], object]  # trains those of these models that are trained here
+
+
+def make_study(store: Store, spec: StudySpec, say: Say, train: Train) -> MergeStudy:
+    """Makes the study of a spec that the user has written; see `create_study`."""
+    allow_code_of(spec)
+    _prepare_models(with_merged(store, spec), train)
+    created = create_study(store, spec, say=say)
+    describe_study(created)
+    return created
+
+
+def ready_study(
+    store: Store, study: StudySpec | str, say: Say, train: Train, allow_code: bool = False
+) -> MergeStudy:
+    """The study of a spec, which is made unless it exists, or a stored one by its name.
+
+    One that exists is checked to be as it began.
+
+    Args:
+        study: a spec that the user has written, whose code may run, or a name.
+        allow_code: run the code that a stored study names, too.
+
+    Raises:
+        SpecError: models or data do not fit.
+        StudyChangedError: the spec, a file or a prompt is not what the study began with.
+    """
+    if isinstance(study, str):
+        opened = open_study(store, study)
+    else:
+        allow_code_of(study)
+        if not exists(store, study.study):
+            with suppress(StudyExistsError):  # made meanwhile by another worker
+                return make_study(store, study, say, train)
+        opened = continue_with(open_study(store, study.study), study)
+    _prepare_models(opened.spec, train)
+    if allow_code:
+        allow_code_of(opened.spec)
+    check_unchanged(opened, say)
+    return opened
+
+
+def allow_code_of(spec: StudySpec) -> None:
+    """For a spec that the user has written, or a stored one that the user vouches for."""
+    allow(code_of(spec))
+
+
+def _prepare_models(spec: StudySpec, train: Train) -> None:
+    """Names a missing model at once; trains those that are trained here."""
+    models = spec.model_ids()
+    for key, model in models.items():
+        source_of(model).check(model, key)
+    train(models.values())

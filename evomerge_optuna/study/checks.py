@@ -1,0 +1,131 @@
+"""What is checked before a study is made: its tasks, its search space, memory and weights.
+
+The models themselves are checked by their family; see `families.check_models`.
+"""
+
+from collections.abc import Iterator
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.data import check_data
+from evomerge_optuna.evaluation.prompts import check_image_tasks
+from evomerge_optuna.evaluation.tasks import Tasks, runners
+from evomerge_optuna.families import family_of
+from evomerge_optuna.families.base import Architecture
+from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.spaces.space import SearchSpace
+from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.study.directions import unusual_directions
+
+_MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
+
+
+def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
+    """What runs the spec's tasks; all their problems are loaded and looked at.
+
+    Raises:
+        SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
+    """
+    check_image_tasks(spec, models)
+    tasks = runners(spec.tasks)
+    _check_languages(spec)
+    check_data(tasks)
+    _check_racing(spec, tasks)
+    return tasks
+
+
+def check_space(space: SearchSpace) -> None:
+    """Refuses a space in which there is nothing to search.
+
+    Raises:
+        SpecError: every value is fixed.
+    """
+    if not space.ranges():
+        raise SpecError(
+            "merge: there is nothing to search, for every value is fixed; give one of them a range "
+            "[low, high]"
+        )
+
+
+def description(
+    spec: StudySpec, tasks: Tasks, architecture: Architecture, space: SearchSpace
+) -> Iterator[str]:
+    """What the models are and what is searched, and what the user should know of both."""
+    layers = " + ".join(map(str, sorted({*architecture.layers.values()})))
+    searched = len(space.ranges())
+    yield (
+        f"{architecture.name}, {layers} layers, {architecture.parameters / 1e6:,.1f}M parameters; "
+        f"{searched} {'parameter' if searched == 1 else 'parameters'} to search"
+    )
+    yield from architecture.remarks
+    yield from unusual_directions(spec, tasks)
+    if searched > _MANY:
+        yield f"Warning: storing so many parameters takes longer than many a trial; {space.fewer}"
+
+
+def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architecture) -> str:
+    """How much memory and disk the study needs, in one line.
+
+    Raises:
+        SpecError: this machine has too little.
+    """
+    from evomerge_optuna.machine import this_machine  # imports torch
+    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
+    from evomerge_optuna.models.loading import torch_device
+
+    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
+    host = None if spec.host_key is None else models[spec.host_key]
+    facts = ModelFacts(
+        loaded_in=architecture.dtypes,
+        tokens=architecture.tokens,
+        kept=0 if host is None else family_of(host).kept_size(host),
+    )
+    return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
+
+
+def check_all_weights(spec: StudySpec, models: OpenedModels, space: SearchSpace) -> list[str]:
+    """Reads every tensor once, and checks that all can be merged.
+
+    Returns:
+        Remarks for the user, one line each.
+
+    Raises:
+        SpecError: naming the model and the tensor.
+    """
+    from evomerge_optuna.families.weights import check_weights
+    from evomerge_optuna.merging.check import check_merge  # imports torch
+
+    check_weights(spec, models)
+    recipe = space.recipe(space.baseline())  # all others read the same
+    merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
+    return [line for merge in merges for line in check_merge(merge, models.named)]
+
+
+def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
+    """Refuses more blocks than a task has problems, and a score that is no mean of blocks."""
+    if spec.racing is None:
+        return
+    for runner in tasks.values():
+        if runner.name == spec.objective.task and not runner.is_mean:
+            raise SpecError(
+                f"racing: {spec.objective.target} is no mean over problems, so that blocks of "
+                "them do not tell it; remove racing"
+            )
+        problems = len(runner.problems("search"))
+        if problems < spec.racing.blocks:
+            raise SpecError(
+                f"racing.blocks: {spec.racing.blocks}, but {runner.key}.data.search has "
+                f"{problems} problems; write no more blocks than that"
+            )
+
+
+def _check_languages(spec: StudySpec) -> None:
+    from evomerge_optuna.evaluation.language import known_languages
+
+    for name, task in spec.tasks.items():
+        language = getattr(task, "language", None)
+        if language is not None and language not in known_languages():
+            raise SpecError(
+                f"tasks.{name}.language: lid.176 does not know '{language}'; write an ISO 639 "
+                "code such as ja"
+            )
