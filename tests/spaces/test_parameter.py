@@ -90,12 +90,10 @@ def test_mergekit_resolves_every_parameter_as_it_was_suggested(
         for tensor in (f"layers.{layer}.self_attn.q_proj", f"layers.{layer}.mlp.up_proj"):
             for alias, model in models.items():
                 group = group_of(space, layer, tensor)
+                given = trial.params
                 values = {
-                    parameter: trial.params.get(
-                        f"{alias}.{parameter}.{group}",
-                        trial.params.get(f"merge.{parameter}.{group}"),
-                    )
-                    for parameter in METHODS[method].searched
+                    name: given.get(f"{alias}.{name}.{group}", given.get(f"merge.{name}.{group}"))
+                    for name in METHODS[method].searched
                 }
                 for parameter in METHODS[method].parameters:
                     found = resolve(configuration, method, parameter.name, model, layer, tensor)
