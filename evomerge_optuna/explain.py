@@ -119,7 +119,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def first_line(error: Exception) -> str:
+def kind_and_message(error: BaseException, longest: int = _LONGEST) -> str:
+    """An error that any code may raise, as `ValueError: message`."""
+    return one_line(f"{type(error).__name__}: {error}", longest)
+
+
+def first_line(error: BaseException) -> str:
     """The first line of what a library says; its error's name where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(":") if lines else type(error).__name__

@@ -26,6 +26,8 @@ from evomerge_optuna.cli.studies import (
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.quiet import be_quiet
 
+_LONGEST = 20_000  # characters of a message: all that a person may want to read
+
 
 class _OneLineErrors(click.Group):
     """Prints errors that a user can cure as one line; `--debug` shows the traceback."""
@@ -39,7 +41,9 @@ class _OneLineErrors(click.Group):
         except EvomergeError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            from evomerge_optuna.explain import one_line
+
+            click.echo(f"Error: {one_line(error, _LONGEST)}", err=True)
             ctx.exit(error.exit_code)
 
 

@@ -31,7 +31,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Stored
 from evomerge_optuna.evaluation.harness_model import HarnessModel
 from evomerge_optuna.evaluation.problem import Row
-from evomerge_optuna.explain import one_line
+from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask
 from evomerge_optuna.spec.metrics import Better
@@ -262,7 +262,7 @@ def _load(spec: LMEvalTask, key: str) -> Task:
     try:
         loaded = manager.load([spec.task])["tasks"][spec.task]
     except Exception as error:  # of the data set, the configuration or its functions
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = kind_and_message(error)
         raise SpecError(f"{key}.task: {spec.task} cannot be loaded: {reason}") from error
     if getattr(loaded, "UNSAFE_CODE", False):
         raise SpecError(f"{key}.task: {spec.task} runs code that the model writes; choose another")

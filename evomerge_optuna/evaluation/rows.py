@@ -10,7 +10,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS
 from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.evaluation.tables import ENDINGS, kind_of, read_table
-from evomerge_optuna.explain import one_line
+from evomerge_optuna.explain import first_line, one_line
 from evomerge_optuna.spec import DataSource
 from evomerge_optuna.zoo.data import ZOO_DATA, ZOO_SPLITS
 
@@ -162,5 +162,4 @@ def _cause(error: BaseException) -> str:
 
     while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return one_line(lines[0] if lines else type(error).__name__)
+    return one_line(first_line(error))

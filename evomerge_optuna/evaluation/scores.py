@@ -24,12 +24,13 @@ class Score:
 
 def proportion(outcomes: Sequence[bool]) -> Score:
     """The share of true outcomes with Wilson's interval (Wilson 1927)."""
-    n = len(outcomes)
-    p = sum(outcomes) / n
-    centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    # At p = 0 and p = 1 the bound is p itself but for rounding.
-    return Score(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
+    from scipy.stats import binomtest  # takes a third of a second to import
+
+    n, right = len(outcomes), sum(outcomes)
+    p = right / n
+    found = binomtest(right, n).proportion_ci(method="wilson")
+    # The interval has the share in it but for rounding.
+    return Score(p, min(p, float(found.low)), max(p, float(found.high)), n)
 
 
 def mean(values: Sequence[float], transform: Callable[[float], float] = lambda x: x) -> Score:

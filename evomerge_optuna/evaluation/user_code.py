@@ -23,7 +23,7 @@ from pathlib import Path
 from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.explain import one_line
+from evomerge_optuna.explain import kind_and_message, one_line
 from evomerge_optuna.spec import LMEvalTask, PythonTask, StudySpec
 
 _allowed: set[str] = set()
@@ -114,8 +114,7 @@ def load_function(function: str, key: str) -> Callable[..., object]:
         found: Callable[..., object] | None = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # a module may raise what it likes
         raise SpecError(
-            f"{key}: module {module} cannot be imported: "
-            + one_line(f"{type(error).__name__}: {error}")
+            f"{key}: module {module} cannot be imported: " + kind_and_message(error)
         ) from error
     if found is None or not callable(found):
         raise SpecError(f"{key}: module {module} has no function '{name}'")
@@ -137,7 +136,7 @@ def score_rows(
         scores = function(raw.model, raw.tokenizer, rows)
         given = list(scores) if isinstance(scores, Iterable) else None
     except Exception as error:
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = kind_and_message(error)
         raise CandidateError(f"{key}: {task.function} raised {reason}") from error
     try:
         if given is None:

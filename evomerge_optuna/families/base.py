@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
         ProcessorMixin,
     )
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase", "ProcessorMixin | None"]
+Loaded = tuple["PreTrainedModel", Reader]
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Family(ABC):
 
     @abstractmethod
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        """A checkpoint's model, ready to run, its tokenizer, and its processor if it has one.
+        """A checkpoint's model, ready to run, and what it reads with.
 
         Args:
             device: "auto", "cpu" or "cuda".
@@ -186,21 +188,15 @@ class Family(ABC):
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 
-    def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
-        """Writes the checkpoint of a host with a merged part.
+    def whole_stream(self, host: str, merged: Stream) -> Stream:
+        """The whole model: a host with a merged part.
 
         Args:
             host: the host's name.
-            merged: the merged part's checkpoint.
-            digest: SHA-256 of the merged part's tensors.
-            folder: exists and is empty.
-
-        Returns:
-            SHA-256 of the whole model's tensors.
+            merged: the merged part, which is passed on.
 
         Raises:
-            CandidateError: the merged part does not fit.
-            OSError: a file cannot be read or written.
+            SpecError: the host cannot be had.
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 

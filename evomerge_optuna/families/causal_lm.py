@@ -26,6 +26,8 @@ from evomerge_optuna.models.files import check_files, check_unquantized
 from evomerge_optuna.models.headers import STORED, Header, parameter_shapes
 from evomerge_optuna.models.loading import complete_model, load_model, torch_device
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
@@ -70,7 +72,8 @@ class CausalLM(Family):
         return None
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        return *load_model(folder, device, dtype), None
+        model, tokenizer = load_model(folder, device, dtype)
+        return model, Reader(tokenizer, positions(model.config))
 
     def write_for_others(self, folder: Path) -> None:
         from evomerge_optuna.models.older_form import write_older_form

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from mergekit.tokenizer import BuildTokenizer
 from transformers import AutoTokenizer
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
+from evomerge_optuna.explain import first_line
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.mergekit_internals import (
@@ -117,9 +119,8 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
     """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe, device)
-    configs = {model: model.config() for model in _models(configuration)}
-    tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
-    architecture = merge_architecture(list(configs.values()), _weight_files(configs), tied)
+    models = tuple(_models(configuration))
+    architecture, tied = _architecture(models, _changed(models))
     config = merged_config(configuration, architecture)
     is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
     if not tied:
@@ -146,6 +147,26 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
         tasks=tasks,
         is_untied=is_untied,
     )
+
+
+@lru_cache(maxsize=8)
+def _architecture(
+    models: tuple[ModelReference, ...], changed: tuple[float, ...]
+) -> tuple[ModelArchitecture, bool]:
+    """The architecture of a merge, and whether its head is its embeddings.
+
+    Args:
+        changed: see `_changed`; what is known of other files is not used.
+    """
+    configs = {model: model.config() for model in models}
+    tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
+    return merge_architecture(list(configs.values()), _weight_files(models), tied), tied
+
+
+def _changed(models: Iterable[ModelReference]) -> tuple[float, ...]:
+    """When each of the models' files was changed last."""
+    configs = [Path(model.model.path) / "config.json" for model in models]
+    return tuple(file.stat().st_mtime for file in [*configs, *_weight_files(models)])
 
 
 def _models(configuration: MergeConfiguration) -> list[ModelReference]:
@@ -233,9 +254,4 @@ def translated_errors(place: Path | None = None) -> Iterator[None]:
         if system := re.search(r"\(os error (\d+)\)", str(error)):
             number = int(system[1])
             raise OSError(number, os.strerror(number), str(place) if place else None) from error
-        raise CandidateError(f"mergekit cannot build it: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise CandidateError(f"mergekit cannot build it: {first_line(error)}") from error

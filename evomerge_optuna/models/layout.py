@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.transformers_internals import names_in_memory
 
@@ -45,7 +46,7 @@ def meta_model(config: "PretrainedConfig", key: str) -> Any:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         # Every architecture has its own demands on a configuration, and its own errors.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise SpecError(
             f"{key}: its configuration gives no model: {reason}; correct its config.json"
         ) from error

@@ -1,12 +1,8 @@
 """Studies side by side: progress, test scores on the same problems, hypervolume."""
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-import optuna
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
@@ -17,6 +13,7 @@ from evomerge_optuna.results.final_scores import (
     stored_outcomes,
     stored_scores,
 )
+from evomerge_optuna.results.hypervolume import hypervolume
 from evomerge_optuna.results.progress import Progress, progress_of
 from evomerge_optuna.spec import Metric, Task
 from evomerge_optuna.study.schema import DATA
@@ -129,18 +126,17 @@ def hypervolumes(studies: Sequence[MergeStudy]) -> dict[str, float]:
     alike = [s for s in several if s.spec.objectives == several[0].spec.objectives]
     if not alike:
         return {}
-    values = np.array([trial.values for study in alike for trial in study.front()])
-    signs = np.array([objective.sign for objective in alike[0].spec.objectives])
-    worst = signs * (signs * values).min(axis=0)
-    return {study.name: _hypervolume(study, worst.tolist()) for study in alike}
-
-
-def _hypervolume(study: MergeStudy, reference: list[float]) -> float:
-    # Optuna computes it for its own figure alone.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        figure = optuna.visualization.plot_hypervolume_history(study.study, reference)
-    return float(figure.data[0].y[-1])
+    signs = [-objective.sign for objective in alike[0].spec.objectives]  # the least is the best
+    fronts = {
+        study.name: [
+            tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
+            for trial in study.front()
+        ]
+        for study in alike
+    }
+    points = [point for front in fronts.values() for point in front]
+    worst = tuple(map(max, zip(*points, strict=True)))
+    return {name: hypervolume(front, worst) for name, front in fronts.items()}
 
 
 def _chosen(study: MergeStudy) -> ModelToScore | None:

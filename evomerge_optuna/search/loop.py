@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError, Interrupted, NotFiniteError
+from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.search.grace import grace_period
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.search.requeue import requeue
@@ -37,6 +38,7 @@ OnTrial = Callable[[FrozenTrial, Trials], None]
 
 # So many candidates in a row that fail alike say that something else is wrong.
 ALIKE = 5
+_LONGEST = 500  # characters of a candidate's error
 
 
 def run_trials(
@@ -153,7 +155,7 @@ def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> F
         raise EvomergeError(_about_the_machine(error)) from error
     except Exception as error:
         # Whatever a candidate does (out of memory, an exception in its layers), the study goes on.
-        return _fail_or_give_up(merge_study, trial, _one_line(error))
+        return _fail_or_give_up(merge_study, trial, kind_and_message(error, _LONGEST))
     return _tell(study, trial, values)
 
 
@@ -195,10 +197,6 @@ def _about_the_machine(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{place}: no space left; free some and run again: every finished trial is kept"
     return f"{place}: {error.strerror or error}"
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evomerge_optuna.errors import StorageError
+from evomerge_optuna.explain import one_line
 
 if TYPE_CHECKING:
     from cmaes import CMA
@@ -35,7 +36,7 @@ def restore(state: str) -> "CMA":
         return optimizer
     except Exception as error:  # a damaged pickle raises nearly anything
         raise StorageError(
-            f"the stored state of CMA-ES cannot be used ({' '.join(str(error).split())}); who "
+            f"the stored state of CMA-ES cannot be used ({one_line(error)}); who "
             "wrote it? begin a new study, warmed by this one (warm_start)"
         ) from error
 

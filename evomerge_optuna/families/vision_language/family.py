@@ -10,8 +10,8 @@ from evomerge_optuna.families.causal_lm import CausalLM
 from evomerge_optuna.families.vision_language.checkpoint import (
     missing_tokens,
     processor_of_whole,
-    write_whole,
 )
+from evomerge_optuna.families.vision_language.stream import WholeStream
 from evomerge_optuna.families.vision_language.text_part import (
     VISION_MODELS,
     is_text,
@@ -22,6 +22,9 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.loading import complete_model, torch_device
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 if TYPE_CHECKING:
@@ -75,7 +78,8 @@ class VisionLanguage(CausalLM):
 
         model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
         processor = OpenedModel(str(folder)).processor
-        return model.to(torch_device(device)).eval(), processor.tokenizer, processor
+        reader = Reader(processor.tokenizer, positions(model.config), processor)
+        return model.to(torch_device(device)).eval(), reader
 
     def whose_configuration(self, spec: StudySpec, first: str) -> str:
         if spec.vision is None:  # the merge of another study has it
@@ -117,8 +121,8 @@ class VisionLanguage(CausalLM):
     ) -> "ProcessorMixin":
         return processor_of_whole(host, text_config(config, host.name), tokenizer)
 
-    def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
-        return write_whole(host, merged, digest, folder)
+    def whole_stream(self, host: str, merged: Stream) -> Stream:
+        return WholeStream(host, merged)
 
     def write_for_others(self, folder: Path) -> None:
         write_older_form(folder)  # its tensors have the names that the host's files have
