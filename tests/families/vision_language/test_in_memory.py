@@ -6,6 +6,7 @@ Covers families.vision_language.checkpoint and families.vision_language.family, 
 import json
 import tempfile
 import weakref
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
