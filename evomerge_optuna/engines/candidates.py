@@ -54,8 +54,7 @@ class Builder:
             reader = Reader(merged.tokenizer, positions(merged.model.config))
             return self._candidate(merged.model, reader, merged.digest)
         host = self._completed(recipe.host, merged)
-        reader = Reader(host.processor.tokenizer, positions(host.model.config), host.processor)
-        return self._candidate(host.model, reader, host.digest(merged.digest))
+        return self._candidate(host.model, host.reader, host.digest(merged.digest))
 
     def _candidate(self, model: "PreTrainedModel", reader: Reader, digest: str) -> Candidate:
         if self._spec.dtype is not None:

@@ -13,12 +13,7 @@ from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:
-    from transformers import (
-        PretrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerBase,
-        ProcessorMixin,
-    )
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Loaded = tuple["PreTrainedModel", Reader]
 
@@ -53,12 +48,15 @@ class Host(Protocol):
     Attributes:
         name: the host's name.
         model: the host with the last merged part.
-        processor: makes the inputs of the model.
     """
 
     name: str
     model: "PreTrainedModel"
-    processor: "ProcessorMixin"
+
+    @property
+    def reader(self) -> Reader:
+        """What the host with the last merged part reads with."""
+        ...
 
     def complete(self, merged: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Puts a merged part into the host. Both share its parameters until the next call.
@@ -130,8 +128,8 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        """What makes inputs of text and images; None: such a model takes text alone.
+    def reader(self, model: OpenedModel) -> Reader:
+        """What a model reads with.
 
         Raises:
             SpecError: its files cannot be read.
@@ -146,7 +144,7 @@ class Family(ABC):
             dtype: in which it is to run; None: its own.
 
         Raises:
-            SpecError: the device is not there, or the processor's files cannot be read.
+            SpecError: the device is not there, or the reader's files cannot be read.
             IncompleteError: a tensor is missing, unknown or of another shape.
         """
 
@@ -173,10 +171,10 @@ class Family(ABC):
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 
-    def processor_of_whole(
+    def reader_of_whole(
         self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> "ProcessorMixin":
-        """The processor of a host with a merged part, before any weight is read.
+    ) -> Reader:
+        """What a host with a merged part reads with, before any weight is read.
 
         Args:
             host: the host.

@@ -33,7 +33,7 @@ from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class CausalLM(Family):
@@ -68,8 +68,8 @@ class CausalLM(Family):
 
         complete_model(AutoModelForCausalLM, model.folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return None
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config))
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         model, tokenizer = load_model(folder, device, dtype)

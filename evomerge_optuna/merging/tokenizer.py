@@ -41,8 +41,7 @@ def reader_of_recipe(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Rea
     if recipe.host is None:
         return Reader(tokenizer, positions(config))
     host = open_model(recipe.host)
-    processor = family_of(host).processor_of_whole(host, config, tokenizer)
-    return Reader(processor.tokenizer, positions(config), processor)
+    return family_of(host).reader_of_whole(host, config, tokenizer)
 
 
 def give_chat_template(

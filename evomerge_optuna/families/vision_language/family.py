@@ -28,7 +28,7 @@ from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class VisionLanguage(CausalLM):
@@ -70,8 +70,8 @@ class VisionLanguage(CausalLM):
         ):
             complete_model(kind, folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return model.processor
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config), model.processor)
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         from transformers import AutoModelForImageTextToText
@@ -116,10 +116,11 @@ class VisionLanguage(CausalLM):
 
         return HostInMemory(name, device)
 
-    def processor_of_whole(
+    def reader_of_whole(
         self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> "ProcessorMixin":
-        return processor_of_whole(host, text_config(config, host.name), tokenizer)
+    ) -> Reader:
+        processor = processor_of_whole(host, text_config(config, host.name), tokenizer)
+        return Reader(processor.tokenizer, positions(config), processor)
 
     def whole_stream(self, host: str, merged: Stream) -> Stream:
         return WholeStream(host, merged)

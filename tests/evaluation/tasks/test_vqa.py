@@ -21,8 +21,8 @@ from evomerge_optuna.engines import batching, load_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.reader import Reader
