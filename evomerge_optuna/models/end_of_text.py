@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PreTrainedTokenizerBase
 
 _PROBE = "a"
 # What `without_end` gave; None: the tokenizer itself.
@@ -28,16 +28,6 @@ def without_end(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBas
         _known[tokenizer] = _copy_with(tokenizer, before) if behind else None
     changed = _known[tokenizer]
     return tokenizer if changed is None else changed
-
-
-def processor_without_end(processor: "ProcessorMixin") -> "ProcessorMixin":
-    """A processor whose tokenizer is `without_end`; the given one stays as it is."""
-    tokenizer = without_end(processor.tokenizer)
-    if tokenizer is processor.tokenizer:
-        return processor
-    changed = copy.copy(processor)
-    changed.tokenizer = tokenizer
-    return changed
 
 
 def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
