@@ -1,28 +1,34 @@
 """Engines for tests: a model and its tokenizer asked in one call."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evomerge_optuna.engines.base import Candidate, Greedy
 from evomerge_optuna.engines.transformers import TransformersEngine
-from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut
 
 
-def engine_of(
-    model: Any, tokenizer: Any, processor: Any = None, batch_size: int = 64
-) -> TransformersEngine:
-    """An engine of a loaded model; `engine_of(*load_model(...))`, or of `load_checkpoint`."""
-    reader = Reader(tokenizer, positions(model.config), processor)
-    return TransformersEngine(model, reader, batch_size)
+def engine_of(model: Any, tokenizer: Any, batch_size: int = 64) -> TransformersEngine:
+    """An engine of a loaded model; `engine_of(*load_model(...))`."""
+    return TransformersEngine(model, Reader(tokenizer, positions(model.config)), batch_size)
 
 
-def merged_of(candidate: Candidate) -> Merged:
-    """The model of a candidate, to look into."""
+@dataclass(frozen=True)
+class Seen:
+    """A candidate to look into."""
+
+    model: Any
+    tokenizer: Any
+    digest: str
+    processor: Any
+
+
+def merged_of(candidate: Candidate) -> Seen:
     raw, reader = candidate.engine.raw("a test"), candidate.engine.reader
-    return Merged(raw.model, raw.tokenizer, candidate.digest, reader.processor)
+    return Seen(raw.model, raw.tokenizer, candidate.digest, reader.processor)
 
 
 def generate(
@@ -41,14 +47,14 @@ def generate(
 
 def generate_about(
     model: Any,
-    processor: Any,
+    reader: Reader,
     prompts: Sequence[str],
     images: Sequence[bytes],
     max_new_tokens: int,
     batch_size: int,
     stop: Sequence[str] = (),
 ) -> list[Any]:
-    engine = engine_of(model, processor.tokenizer, processor, batch_size)
+    engine = TransformersEngine(model, reader, batch_size)
     return engine.generate(prompts, Greedy(max_new_tokens, stop), images)
 
 

@@ -141,3 +141,16 @@ def test_every_module_has_a_test() -> None:
     named = {name: file for file in tests.rglob("test_*.py") for name in covered(file)}
     assert sorted(MODULES - own - named.keys()) == []
     assert {name: file for name, file in named.items() if name not in MODULES} == {}
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    folders = {folder.name for folder in PACKAGE.iterdir() if folder.is_dir()}
+    missing = []
+    for document in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]:
+        for name in re.findall(r"`(\w+(?:/\w+)+(?:\.\w+)?)/?`", document.read_text()):
+            first, *_ = name.split("/")
+            place = PACKAGE / name if first in folders else ROOT / name
+            known = first in folders or first in ("benchmarks", "evomerge_optuna", "tests")
+            if known and not (place.exists() or place.with_suffix(".py").exists()):
+                missing.append((document.name, name))
+    assert missing == []

@@ -1,5 +1,8 @@
 """Tiny vision-language models: random towers before the random text models of conftest."""
 
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from transformers import (
     LlavaProcessor,
 )
 
+from evomerge_optuna.families.vision_language.stream import WholeStream
+from evomerge_optuna.models import shards
+from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.models.shards import NamedTensor
+from evomerge_optuna.models.stream import write_stream
 from tests.conftest import save_tiny_model
 
 IMAGE = "<image>"
@@ -84,3 +92,31 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 def is_of_the_text(name: str) -> bool:
     """Of a saved LLaVA."""
     return name.startswith("language_model.")
+
+
+@dataclass(frozen=True)
+class FolderStream:
+    """A checkpoint on disk as a stream."""
+
+    folder: Path
+
+    @property
+    def structure(self) -> str:
+        return str(self.folder)
+
+    def __iter__(self) -> Iterator[NamedTensor]:
+        return shards.read_tensors(self.folder)
+
+    def digest(self) -> str:
+        return digest_files(self.folder)
+
+    def write_files_beside_weights(self, folder: Path) -> None:
+        for file in self.folder.iterdir():
+            if ".safetensors" not in file.name:
+                shutil.copy(file, folder)
+
+
+def write_whole(host: Path, text: Path, out: Path) -> str:
+    """Writes the host with another text part into a new folder."""
+    out.mkdir()
+    return write_stream(WholeStream(str(host), FolderStream(text)), out)

@@ -170,7 +170,7 @@ class EngineKind:
         candidate_builder: makes what builds the candidates of a study; its second argument is
             given a line about what is kept in memory, once.
         load_engine: gives a checkpoint's folder ready to be asked. It raises SpecError where the
-            device is not there or the processor cannot be made, and IncompleteError where a tensor
+            device is not there or the reader cannot be made, and IncompleteError where a tensor
             is missing, unknown or of another shape.
     """
 

@@ -10,11 +10,15 @@ from evomerge_optuna.families import family_of_host
 from evomerge_optuna.families.base import Host
 from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.loading import in_dtype, torch_device
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from evomerge_optuna.merging.stacked import StackedModels
 
 
@@ -46,28 +50,30 @@ class Builder:
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
-        if recipe.host is not None:
-            merged = self._completed(recipe.host, merged)
-        model = merged.model
+        if recipe.host is None:
+            reader = Reader(merged.tokenizer, positions(merged.model.config))
+            return self._candidate(merged.model, reader, merged.digest)
+        host = self._completed(recipe.host, merged)
+        return self._candidate(host.model, host.reader, host.digest(merged.digest))
+
+    def _candidate(self, model: "PreTrainedModel", reader: Reader, digest: str) -> Candidate:
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
-        engine = TransformersEngine(model, merged.reader, self._spec.batch_size)
-        return Candidate(engine, merged.digest)
+        return Candidate(TransformersEngine(model, reader, self._spec.batch_size), digest)
 
     def _merge(self, recipe: Recipe) -> Merged:
         if isinstance(recipe, StackRecipe):
             return self._stacked.merge(recipe)
         return self._merged.merge(recipe)
 
-    def _completed(self, name: str, merged: Merged) -> Merged:
-        """The whole model of this name with a merged model as its merged part."""
+    def _completed(self, name: str, merged: Merged) -> Host:
+        """The host of this name with a merged model as its merged part."""
         from evomerge_optuna.merging.plan import mergekit_errors
 
         host = self._host_of(name)
         with mergekit_errors():
             host.complete(merged.model, merged.tokenizer)
-        digest = host.digest(merged.digest)
-        return Merged(host.model, host.processor.tokenizer, digest, host.processor)
+        return host
 
     def _host_of(self, name: str) -> Host:
         if self._host is None or self._host.name != name:

@@ -22,7 +22,6 @@ from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.end_of_text import processor_without_end
 from evomerge_optuna.models.ends import ends_of_model
-from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut, EvaluationSpec
 
@@ -142,6 +141,5 @@ class TransformersEngine:
 
 def load_engine(folder: Path, spec: EvaluationSpec) -> TransformersEngine:
     """A checkpoint, ready to be asked; see `EngineKind` for what it raises."""
-    model, tokenizer, processor = load_checkpoint(folder, spec.device, spec.dtype)
-    reader = Reader(tokenizer, positions(model.config), processor)
+    model, reader = load_checkpoint(folder, spec.device, spec.dtype)
     return TransformersEngine(model, reader, spec.batch_size)

@@ -7,7 +7,7 @@ from datetime import date
 from itertools import chain, islice
 
 from evomerge_optuna.engines.base import Engine
-from evomerge_optuna.errors import NotFiniteError, SpecError
+from evomerge_optuna.errors import NotFiniteError
 from evomerge_optuna.evaluation.blocks import WHOLE, Block
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.reading import NamedReader, read_prompts
@@ -128,11 +128,8 @@ class Evaluator:
         for runner in self._runners.values():
             if split not in runner.splits:
                 continue
-            if runner.has_images and not (engine.reader.takes_images or without_images):
-                raise SpecError(
-                    f"{runner.key}: the model takes no images; a vqa task needs a "
-                    "vision-language model, with its processor"
-                )
+            if not without_images:
+                runner.check_reader(engine.reader)
             parts = [block.of(runner.problems(split)) for block in blocks]
             problems = list(chain.from_iterable(parts))
             with on_day(self._day):

@@ -14,7 +14,6 @@ from evomerge_optuna.evaluation.prompts import check_chat
 from evomerge_optuna.evaluation.tasks import AnyRunner, Tasks
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import LMEvalTask, Prompted
 
@@ -40,11 +39,9 @@ def reader_of(model: OpenedModel, key: str | None = None) -> NamedReader:
         key: the model's place in the spec, unless it is the one that it was opened with.
 
     Raises:
-        SpecError: its configuration, its tokenizer or its processor cannot be read.
+        SpecError: its files cannot be read.
     """
-    processor = family_of(model).processor(model)
-    reader = Reader(model.tokenizer, positions(model.config), processor)
-    return NamedReader(key or model.key, model.name, reader)
+    return NamedReader(key or model.key, model.name, family_of(model).reader(model))
 
 
 def check_chat_args(tasks: Tasks, readers: Sequence[NamedReader]) -> None:
@@ -107,7 +104,7 @@ def _identity(named: NamedReader) -> Hashable:
 
 
 def _check_template(runner: AnyRunner, readers: Sequence[NamedReader]) -> None:
-    """Tries the chat template of every model; of a task with images a processor has it."""
+    """Tries the chat template of every model; a task with images tries its own."""
     if isinstance(runner.task, Prompted | LMEvalTask):
         for reader in readers:
             check_chat(runner.task, reader.reader, f"{reader.key}: {reader.model}: {runner.key}")

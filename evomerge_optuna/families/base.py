@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:
-    from transformers import (
-        PretrainedConfig,
-        PreTrainedModel,
-        PreTrainedTokenizerBase,
-        ProcessorMixin,
-    )
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase", "ProcessorMixin | None"]
+Loaded = tuple["PreTrainedModel", Reader]
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,15 @@ class Host(Protocol):
     Attributes:
         name: the host's name.
         model: the host with the last merged part.
-        processor: makes the inputs of the model.
     """
 
     name: str
     model: "PreTrainedModel"
-    processor: "ProcessorMixin"
+
+    @property
+    def reader(self) -> Reader:
+        """What the host with the last merged part reads with."""
+        ...
 
     def complete(self, merged: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Puts a merged part into the host. Both share its parameters until the next call.
@@ -128,8 +128,8 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        """What makes inputs of text and images; None: such a model takes text alone.
+    def reader(self, model: OpenedModel) -> Reader:
+        """What a model reads with.
 
         Raises:
             SpecError: its files cannot be read.
@@ -137,14 +137,14 @@ class Family(ABC):
 
     @abstractmethod
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        """A checkpoint's model, ready to run, its tokenizer, and its processor if it has one.
+        """A checkpoint's model, ready to run, and what it reads with.
 
         Args:
             device: "auto", "cpu" or "cuda".
             dtype: in which it is to run; None: its own.
 
         Raises:
-            SpecError: the device is not there, or the processor's files cannot be read.
+            SpecError: the device is not there, or the reader's files cannot be read.
             IncompleteError: a tensor is missing, unknown or of another shape.
         """
 
@@ -171,10 +171,10 @@ class Family(ABC):
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 
-    def processor_of_whole(
+    def reader_of_whole(
         self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> "ProcessorMixin":
-        """The processor of a host with a merged part, before any weight is read.
+    ) -> Reader:
+        """What a host with a merged part reads with, before any weight is read.
 
         Args:
             host: the host.
@@ -186,21 +186,15 @@ class Family(ABC):
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 
-    def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
-        """Writes the checkpoint of a host with a merged part.
+    def whole_stream(self, host: str, merged: Stream) -> Stream:
+        """The whole model: a host with a merged part.
 
         Args:
             host: the host's name.
-            merged: the merged part's checkpoint.
-            digest: SHA-256 of the merged part's tensors.
-            folder: exists and is empty.
-
-        Returns:
-            SHA-256 of the whole model's tensors.
+            merged: the merged part, which is passed on.
 
         Raises:
-            CandidateError: the merged part does not fit.
-            OSError: a file cannot be read or written.
+            SpecError: the host cannot be had.
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 

@@ -26,12 +26,14 @@ from evomerge_optuna.models.files import check_files, check_unquantized
 from evomerge_optuna.models.headers import STORED, Header, parameter_shapes
 from evomerge_optuna.models.loading import complete_model, load_model, torch_device
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.models.transformers_internals import causal_language_models
 from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class CausalLM(Family):
@@ -66,11 +68,12 @@ class CausalLM(Family):
 
         complete_model(AutoModelForCausalLM, model.folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return None
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config))
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
-        return *load_model(folder, device, dtype), None
+        model, tokenizer = load_model(folder, device, dtype)
+        return model, Reader(tokenizer, positions(model.config))
 
     def write_for_others(self, folder: Path) -> None:
         from evomerge_optuna.models.older_form import write_older_form

@@ -49,31 +49,30 @@ class ModelInPlace:
             if self._tensors.get(name) is not tensor:
                 self._tensors[name], self._is_current = tensor, False
         digest = stream.digest()
-        with mergekit_errors():
-            model, tokenizer = self._model_of(stream)
-        return Merged(model, tokenizer, digest)
+        if not (self._shares_memory and self._is_current):
+            with mergekit_errors():
+                self._make_model(stream)
+        return Merged(self._model, self._tokenizer, digest)
 
-    def _model_of(self, stream: Stream) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _make_model(self, stream: Stream) -> None:
         device = self._merger.device
         if self._model is None or self._tokenizer is None:
             with tempfile.TemporaryDirectory() as folder:
                 stream.write_files_beside_weights(Path(folder))
                 self._model, self._tokenizer = model_of(self._tensors, Path(folder), device)
-        elif not (self._shares_memory and self._is_current):
+        else:
             generation_config = self._model.generation_config
             model = model_with(type(self._model), self._model.config, self._tensors)
             model.generation_config = generation_config
             self._model = model.to(device)
-        else:
-            return self._model, self._tokenizer
         # transformers makes other tensors of those of some architectures, by rules of its own.
         self._shares_memory = _has_all(self._model, self._tensors)
         self._is_current = True
-        return self._model, self._tokenizer
 
     def _forget(self) -> None:
         self._tensors.clear()
         self._model = self._tokenizer = None
+        self._is_current = False
 
 
 def _has_all(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> bool:

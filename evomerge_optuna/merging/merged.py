@@ -1,30 +1,25 @@
 """A merged model in memory, and what makes such models."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from evomerge_optuna.models.positions import positions
-from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.merge import MergeRecipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A model ready to run, its tokenizer, and what its weights hash to.
+    """A causal language model, ready to run, its tokenizer, and what its weights hash to.
 
-    SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its models. A
-    vision-language model has a processor, too, which makes inputs of text and images.
+    `digest` is SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its
+    models.
     """
 
-    model: Any
-    tokenizer: Any
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     digest: str
-    processor: Any | None = None
-
-    @property
-    def reader(self) -> Reader:
-        """What the model reads with."""
-        return Reader(self.tokenizer, positions(self.model.config), self.processor)
 
 
 class ModelMaker(Protocol):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,9 +119,8 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
     """
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe, device)
-    configs = {model: model.config() for model in _models(configuration)}
-    tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
-    architecture = merge_architecture(list(configs.values()), _weight_files(configs), tied)
+    models = tuple(_models(configuration))
+    architecture, tied = _architecture(models, _changed(models))
     config = merged_config(configuration, architecture)
     is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
     if not tied:
@@ -147,6 +147,26 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
         tasks=tasks,
         is_untied=is_untied,
     )
+
+
+@lru_cache(maxsize=8)
+def _architecture(
+    models: tuple[ModelReference, ...], changed: tuple[float, ...]
+) -> tuple[ModelArchitecture, bool]:
+    """The architecture of a merge, and whether its head is its embeddings.
+
+    Args:
+        changed: see `_changed`; what is known of other files is not used.
+    """
+    configs = {model: model.config() for model in models}
+    tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
+    return merge_architecture(list(configs.values()), _weight_files(models), tied), tied
+
+
+def _changed(models: Iterable[ModelReference]) -> tuple[float, ...]:
+    """When each of the models' files was changed last."""
+    configs = [Path(model.model.path) / "config.json" for model in models]
+    return tuple(file.stat().st_mtime for file in [*configs, *_weight_files(models)])
 
 
 def _models(configuration: MergeConfiguration) -> list[ModelReference]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.merging.folding import StackMerger
 from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.merger import MergeMerger
-from evomerge_optuna.merging.plan import mergekit_errors, translated_errors
+from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.stack_sources import StackSources
 from evomerge_optuna.models.stream import NO_MEMORY, Memory, Stream, write_stream
 from evomerge_optuna.recipes.recipe import Recipe
@@ -17,7 +16,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 
 
 class RecipeMerger:
-    """Gives the stream of any recipe: a merge, or a stack, which is folded.
+    """Gives the stream of any recipe: of a merge, or of a stack, folded, each in its host if any.
 
     Args:
         device: "auto", "cpu" or "cuda".
@@ -43,14 +42,21 @@ class RecipeMerger:
             self._merges.load(recipe)
 
     def stream(self, recipe: Recipe, into: Memory = NO_MEMORY) -> Stream:
-        """The recipe's model; of a recipe with vision its text part.
+        """The recipe's model.
 
         Args:
-            into: the receiver's memory, in which a merge is made where it fits.
+            into: the receiver's memory, in which a merge is made where it fits. A stack, and a
+                merge that goes into a host, are made in memory of their own.
 
         Raises:
-            CandidateError, OSError: the recipe cannot be built.
+            CandidateError, SpecError, OSError: the recipe cannot be built.
         """
+        if recipe.host is not None:
+            family = family_of_host(recipe.host)
+            return family.whole_stream(recipe.host, self._merged(recipe, NO_MEMORY))
+        return self._merged(recipe, into)
+
+    def _merged(self, recipe: Recipe, into: Memory) -> Stream:
         if isinstance(recipe, StackRecipe):
             return self._stacks.stream(recipe)
         return self._merges.stream(recipe, into)
@@ -68,16 +74,6 @@ def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
         OSError: the machine's fault: a file cannot be read or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if recipe.host is None:
-        return _write(recipe, folder, device)
-    with TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as merged:
-        digest = _write(recipe, Path(merged), device)
-        with mergekit_errors(folder):
-            family = family_of_host(recipe.host)
-            return family.write_whole(recipe.host, Path(merged), digest, folder)
-
-
-def _write(recipe: Recipe, folder: Path, device: str) -> str:
-    with translated_errors(folder):
-        merger = RecipeMerger(device, lambda: MergekitMerger(device))
+    merger = RecipeMerger(device, lambda: MergekitMerger(device))
+    with mergekit_errors(folder):
         return write_stream(merger.stream(recipe), folder)

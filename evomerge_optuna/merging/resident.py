@@ -73,8 +73,9 @@ class ResidentMerger:
     def _tensors(
         self, kind: str, plan: MergePlan, seed: int, into: Memory
     ) -> Iterator[NamedTensor]:
-        with mergekit_errors():
-            resident = self._resident_for(kind, plan)
+        if (resident := self._resident) is None or resident.structure != kind:
+            with mergekit_errors():
+                resident = self._resident_for(kind, plan)
         transformers.set_seed(seed)
         try:
             with translated_errors():

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.stack_sources import StackSources, stack_digest, stack_ends
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.transformers_internals import set_attention_like
 from evomerge_optuna.recipes.stack import StackRecipe
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
@@ -84,7 +85,7 @@ def stacked_config(
             content[name] = [listed[step.model][step.layer] for step in recipe.steps]
     content[own.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(recipe.steps)
     config = type(own).from_dict(content)
-    config._attn_implementation = own._attn_implementation
+    set_attention_like(config, own)
     return config
 
 

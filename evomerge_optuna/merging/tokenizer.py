@@ -1,4 +1,4 @@
-"""The tokenizer that a recipe's model will have, before any weight of it is made."""
+"""What a recipe's model will read with, known before any weight of it is made."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel, OpenModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # The keys of a configuration by which mergekit makes a tokenizer; else the base's is copied.
 _MADE = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def tokenizer_of(
-    recipe: Recipe, open_model: OpenModel = OpenedModel
-) -> "tuple[PreTrainedTokenizerBase, PretrainedConfig, ProcessorMixin | None]":
-    """The tokenizer and the configuration of a recipe's model, and its processor if it has one.
+def reader_of_recipe(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Reader:
+    """What a recipe's model reads with.
 
     Args:
         open_model: opens the recipe's models by their names.
@@ -39,10 +39,9 @@ def tokenizer_of(
         opened = open_model(model)
         tokenizer, config = opened.tokenizer, opened.config
     if recipe.host is None:
-        return tokenizer, config, None
+        return Reader(tokenizer, positions(config))
     host = open_model(recipe.host)
-    processor = family_of(host).processor_of_whole(host, config, tokenizer)
-    return processor.tokenizer, config, processor
+    return family_of(host).reader_of_whole(host, config, tokenizer)
 
 
 def give_chat_template(
@@ -62,8 +61,8 @@ def with_chat_template(
         open_model: opens the recipes' models by their names.
     """
     with suppress(SpecError):  # it has no tokenizer
-        if not tokenizer_of(source, open_model)[0].chat_template:
-            template = tokenizer_of(merge, open_model)[0].chat_template
+        if not reader_of_recipe(source, open_model).tokenizer.chat_template:
+            template = reader_of_recipe(merge, open_model).tokenizer.chat_template
             added = {"chat_template": template} if isinstance(template, str) else {}
             return source.model_copy(update={"configuration": source.configuration | added})
     return source

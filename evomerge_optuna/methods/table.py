@@ -6,7 +6,7 @@ from evomerge_optuna.methods.method import Method, Option, Parameter
 
 WEIGHT = Parameter(
     "weight",
-    "Of each source model and layer group: `[low, high]` is searched, a number is fixed.",
+    "How much of each source model goes into the merge, in each layer group.",
     low=0.0,
     high=1.0,
     alone=(1.0, 0.0),
@@ -21,7 +21,7 @@ DENSITY = Parameter(
 )
 T = Parameter(
     "t",
-    "Of slerp: 0 is the base model, 1 the source model.",
+    "The place between the base model (0) and the source model (1).",
     low=0.0,
     high=1.0,
     scope="shared",
@@ -34,10 +34,10 @@ NORMALIZED = Option("normalize", "Divide by the sum of the weights.", default=Tr
 NORMALIZE = replace(NORMALIZED, default=False)
 INT8_MASK = Option("int8_mask", "Compare signs in int8.", default=False)
 RESCALED = Option(
-    "rescale", "Scale what is kept of a task vector to the L1 norm that it had.", default=True
+    "rescale", "Scale what is kept of a task vector to the L1 norm it had before.", default=True
 )
 RESCALE = replace(RESCALED, default=False)
-LAMBDA = Option("lambda", "What the merged task vector is multiplied by.", default=1.0)
+LAMBDA = Option("lambda", "A factor for the merged task vector.", default=1.0)
 
 _ROWS = (
     Method("linear", (WEIGHT,), (NORMALIZED,), base="ignored", sources=(2, None), work=(2, 0)),

@@ -62,10 +62,6 @@ def load_tokenizer(model: str, key: str) -> Any:
     return OpenedModel(model, key).tokenizer
 
 
-def load_processor(model: str, key: str) -> Any:
-    return OpenedModel(model, key).processor
-
-
 def local_folder(model: str) -> Path:
     """A local folder with the model's checkpoint: trained, downloaded or merged if need be.
 

@@ -32,7 +32,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-# What decides how a vision-language model reads an image.
+# What decides how a model that takes images reads one.
 PROCESSOR_FILES = (
     "chat_template.json",
     "preprocessor_config.json",

@@ -28,6 +28,12 @@ class Reader:
     def takes_images(self) -> bool:
         return self.processor is not None
 
+    @property
+    def chat_template(self) -> str | None:
+        """Its own chat template: of a model that takes images its processor's."""
+        template: str | None = getattr(self.processor or self.tokenizer, "chat_template", None)
+        return template
+
     def encode(self, text: str) -> list[int]:
         """The text's token ids, with what the tokenizer puts before it, once, and no end of text.
 

@@ -99,7 +99,7 @@ def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
         logits=logits,
         vocabulary=reader.tokenizer.get_vocab(),
         ends=tuple(sorted(ends_of_model(model))),
-        template=getattr(reader.processor or reader.tokenizer, "chat_template", None),
+        template=reader.chat_template,
         outcomes=outcomes,
     )
 

@@ -11,7 +11,7 @@ from evomerge_optuna.engines import candidate_builder, load_engine
 from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.merging.tokenizer import give_chat_template, tokenizer_of
+from evomerge_optuna.merging.tokenizer import give_chat_template, reader_of_recipe
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.results.chosen_trial import finalists
 from evomerge_optuna.results.final_scores import (
@@ -100,7 +100,8 @@ class FinalScorer:
 
     @cached_property
     def _merged_tokenizer(self) -> "PreTrainedTokenizerBase":
-        return tokenizer_of(self._study.space.recipe(self._study.space.baseline()))[0]
+        space = self._study.space
+        return reader_of_recipe(space.recipe(space.baseline())).tokenizer
 
     def _engine(self, entry: ModelToScore, trial: FrozenTrial) -> Engine:
         """A model, ready to be asked; the trial's own must be what it was scored as."""

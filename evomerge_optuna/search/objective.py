@@ -134,7 +134,7 @@ class Objective:
         return not self._study.spec.constraints or is_feasible(trial)
 
     def _confirm(self, trial: optuna.Trial, engine: Engine) -> Scores | None:
-        """Its scores on dev, which the search never sees: it is likely a finalist."""
+        """Its scores on dev, which the search does not use: it is likely a finalist."""
         if not self._study.spec.has_dev:
             return None
         try:

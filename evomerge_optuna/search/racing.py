@@ -1,7 +1,7 @@
 """Racing: a candidate is scored block by block, and stopped once it is surely worse than the best.
 
 Optuna's WilcoxonPruner decides: the signed-rank test of this candidate's blocks and the same blocks
-of the best. It sees that one trial alone, so that what is stopped depends on finished trials and on
+of the best. It knows that one trial alone, so what is stopped depends on finished trials and on
 nothing that ends with the process. As Optuna advises for it, a stopped trial is complete and its
 value is its score so far.
 """

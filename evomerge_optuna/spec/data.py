@@ -56,7 +56,7 @@ class TaskData(Strict):
     dev: DataSource | None = None
     """The problems that choose among the best candidates. Without them the search split does."""
     test: DataSource | None = None
-    """The problems that the search never sees. `study test` scores them."""
+    """The problems that the search does not use. `study test` scores them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +83,7 @@ class DocumentData(Strict):
     dev: "Documents | None" = None
     """The documents that choose among the best candidates."""
     test: "Documents | None" = None
-    """The documents that the search never sees."""
+    """The documents that the search does not use."""
 
     def sources(self) -> dict[str, "Documents"]:
         """The splits that the spec gives, in the order search, dev, test."""

@@ -8,21 +8,24 @@ from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 
 class EvaluationSpec(Strict):
-    """How candidates are built and run; but for `dtype` it changes speed, not what is searched."""
+    """How candidates are built and run. Only `dtype` may change scores; the rest changes the
+    speed."""
 
     batch_size: Annotated[Integer, Field(ge=1)] = 64
-    """Problems at a time."""
+    """The number of problems that are run at a time."""
     dtype: DTypeName | None = None
-    """What candidates are scored in, which may change their scores; as they are unless given. They
-    are merged, hashed and exported as the recipe says."""
+    """The dtype in which candidates are scored. It may change their scores. They are merged, hashed
+    and exported in the recipe's dtype, which is also the default here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run; auto: on a GPU if there is one."""
+    """Where models run. `auto` takes a GPU if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"
-    """In memory, or by a checkpoint of each candidate, for models that do not fit."""
+    """`resident` merges in memory. `checkpoint` writes and loads every candidate, for models that
+    do not fit into memory together."""
     memory_limit: ByteSize | None = None
-    """What may be kept between trials, as `16GB`; 70% of what is free unless given."""
+    """How much memory may be kept between trials, for example `16GB`. The default is 70% of the
+    free memory."""
     max_retries: Annotated[Integer, Field(ge=0)] = 3
-    """How often a trial is tried again whose workers die at one place of it."""
+    """How often a trial is repeated when its workers die at the same place of it."""
 
     @field_validator("memory_limit")
     @classmethod

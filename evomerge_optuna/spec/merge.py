@@ -52,28 +52,29 @@ class MergeSpec(Strict):
     """How the source models are merged, and what of it is searched.
 
     The table above says which parameters and options a method has. A parameter takes `[low, high]`,
-    which is searched, or a number, which is fixed; unless given it has the range of the table, and
-    an option the value there.
+    which is searched, or a number, which is fixed. The table has the default ranges of parameters
+    and the default values of options.
     """
 
     method: str
     """mergekit's merge method."""
     layer_group_size: Annotated[Integer, Field(ge=1)] | None = None
-    """So many layers next to each other share their parameters; all do unless given."""
+    """The number of neighbouring layers that share their parameters. By default all layers do."""
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    """Filters of tensor names instead, as `[self_attn, mlp]`; the rest is one more group."""
+    """Groups by parts of tensor names instead, for example `[self_attn, mlp]`. All other tensors
+    form one more group."""
     dtype: DTypeName | None = None
-    """In which the merged model is made and kept; the models' own unless given."""
+    """The dtype in which the merge is made and kept. The default is the models' own."""
     tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
-    """Whose vocabulary the merge has where the models' differ; refused there unless given.
+    """The vocabulary of the merge. It is needed where the models' vocabularies differ.
 
     `base`, `union`, or the name of one of `models`.
     """
     chat_template: Annotated[str, Field(min_length=1)] | None = None
-    """The merged model's chat template, where it is not to be that of its tokenizer.
+    """The chat template of the merge. The default is that of its tokenizer.
 
-    `auto` for the one that most of the models have, the name of one of mergekit's, as `chatml`, or
-    the template itself.
+    `auto` takes the template that most of the models have. Otherwise write the name of one of
+    mergekit's, for example `chatml`, or the template itself.
     """
 
     @model_validator(mode="before")

@@ -31,19 +31,19 @@ class SamplerSpec(Strict):
 
 
 class RacingSpec(Strict):
-    """A candidate is scored block by block, and stopped once it is surely worse than the best.
+    """Score a candidate block by block, and stop it when it is surely worse than the best one.
 
-    That is what Optuna's `WilcoxonPruner` finds of the blocks' scores at `p_threshold`.
+    Optuna's `WilcoxonPruner` decides this from the blocks' scores.
     """
 
     blocks: Annotated[Integer, Field(ge=2)] = 10
-    """How many blocks the problems of the search split are scored in."""
+    """The number of blocks that the problems of the search split are divided into."""
     p_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.1
-    """A candidate is stopped once the signed-rank test's p is below it."""
+    """A candidate is stopped when the p value of the signed-rank test is below this."""
 
     @property
     def undecided(self) -> int:
-        """So many blocks say too little to stop a candidate, were they all lost."""
+        """The number of blocks that say too little to stop a candidate, even if it loses all."""
         # The signed-rank test of n blocks gives no smaller p than 0.5**n, that of n losses.
         return math.floor(-math.log2(self.p_threshold))
 

@@ -13,10 +13,10 @@ from evomerge_optuna.spec.study import StudySpec
 
 
 class MergeSearchSpec(StudySpec):
-    """What is common to searches for a merge."""
+    """What searches for a merge have in common."""
 
     base_model: str | None = None
-    """What the task vectors are taken from; only `linear` does without."""
+    """The base model, from which task vectors are taken. Only `linear` needs none."""
     merge: MergeSpec
     """How the source models are merged."""
 
@@ -67,7 +67,7 @@ class MergeSearchSpec(StudySpec):
 
 
 class ParameterStudySpec(MergeSearchSpec):
-    """A search in parameter space: weights and densities of a merge."""
+    """A search in parameter space, for the weights and densities of a merge."""
 
     stage: Literal["ps"]
     """Parameter space."""
@@ -78,7 +78,7 @@ class ParameterStudySpec(MergeSearchSpec):
 
 
 class StackStudySpec(StudySpec):
-    """A search in data-flow space: which layers of the models a token passes through."""
+    """A search in data-flow space, for the layers of the models that a token passes through."""
 
     stage: Literal["dfs"]
     """Data-flow space."""
@@ -114,10 +114,10 @@ class StackStudySpec(StudySpec):
 
 
 class _MergedStack(StudySpec):
-    """What is common to searches for a stack of which one model is a merge (paper, section 3.3)."""
+    """What searches for a stack with a merge have in common (paper, section 3.3)."""
 
     stage: Literal["ps+dfs"]
-    """Both."""
+    """Both spaces."""
     stack: MergedStackSpec = MergedStackSpec()
     """How layers are stacked."""
 
@@ -146,7 +146,7 @@ class _MergedStack(StudySpec):
 
 
 class JointStudySpec(_MergedStack, MergeSearchSpec):
-    """A search for merge and stack at once: weights, densities and path are one trial."""
+    """A search for merge and stack together. A trial chooses weights, densities and the path."""
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> "JointStudySpec":
@@ -163,12 +163,12 @@ class JointStudySpec(_MergedStack, MergeSearchSpec):
 
 
 class StagedStudySpec(_MergedStack):
-    """A search for a stack of the best merge that a finished study found (the paper's way)."""
+    """A search for a stack with the best merge of a finished study, as in the paper."""
 
     from_study: str
     """The study that found the merge."""
     merged: MergeRecipe | None = None
-    """That merge's recipe, which the study gets when it is created; leave it out."""
+    """The recipe of that merge. The study gets it when it is created; leave it out."""
 
     @property
     def method(self) -> str:

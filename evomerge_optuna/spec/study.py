@@ -23,32 +23,32 @@ _KEY_ORDER = (
 
 
 class StudySpec(Strict):
-    """A whole study. Its YAML form is what `study run` takes and what is stored with the study."""
+    """A whole study. `study run` takes it as YAML, and it is stored with the study."""
 
     study: Annotated[str, Field(min_length=1, max_length=200)]
     """The study's name in the database."""
     stage: str
-    """What is searched."""
+    """The stage: what is searched."""
     models: dict[str, str]
-    """The source models by names of yours: hub ids, local folders, or `zoo:NAME`."""
+    """The source models, under names that you choose: hub ids, local folders, or `zoo:NAME`."""
     vision: str | None = None
-    """The model, by alias or as `base_model`, whose vision tower and projector the merged one
-    keeps; the first that has any unless given."""
+    """The model whose vision tower and projector the merge keeps: a name of `models`, or
+    `base_model`. The default is the first model that has vision."""
     sampler: SamplerSpec = SamplerSpec()
-    """What draws the candidates."""
+    """The sampler, which draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000
-    """How many candidates are wanted in all."""
+    """The number of candidates in all."""
     tasks: dict[str, Task]
-    """What candidates are scored on, by names of yours."""
+    """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]
-    """What the search is after; the first one decides where one must."""
+    """The objectives of the search. The first one decides where only one can."""
     constraints: tuple[Constraint, ...] = ()
-    """Bounds to keep, as `"math.accuracy >= 0.5"`; not of CMA-ES."""
+    """Bounds to keep, for example `"math.accuracy >= 0.5"`. CMA-ES cannot use them."""
     warm_start: tuple[str, ...] = ()
-    """Studies whose best recipes enter the first population."""
+    """The studies whose best recipes enter the first population."""
     # Beside `evaluation`, which may change in a study: it decides what the sampler is told.
     racing: RacingSpec | None = None
-    """Stop hopeless candidates early; of a single objective. Off unless given."""
+    """Stop hopeless candidates early. It works with a single objective. It is off by default."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How candidates are built and run."""
 

@@ -1,6 +1,6 @@
 """Locks that their holder's death lets go, of a study for a moment and of a worker for its life.
 
-The operating system or the server sees to that, however the holder dies, and never takes a slow
+The operating system or the server ensures that, however the holder dies, and never takes a slow
 holder for a dead one: there is no heartbeat that a busy interpreter could miss.
 """
 

@@ -84,7 +84,7 @@ def sampler_state(trial: FrozenTrial) -> dict[str, Any]:
 def with_trials(
     study: optuna.Study, trials: Sequence[FrozenTrial], written: dict[str, Any] | None = None
 ) -> optuna.Study:
-    """The study as a sampler sees it, with these trials alone, which are not read again.
+    """The study as a sampler reads it, with these trials alone, which are not read again.
 
     Args:
         written: gets the attributes that the sampler writes for a trial that is not stored yet;

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data
-from evomerge_optuna.evaluation.prompts import check_image_tasks
+from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.families import family_of
 from evomerge_optuna.families.base import Architecture

@@ -13,10 +13,12 @@ from evomerge_optuna.evaluation.reading import (
     reader_of,
 )
 from evomerge_optuna.evaluation.tasks import Tasks
-from evomerge_optuna.merging.tokenizer import give_chat_template, model_of_tokenizer, tokenizer_of
+from evomerge_optuna.merging.tokenizer import (
+    give_chat_template,
+    model_of_tokenizer,
+    reader_of_recipe,
+)
 from evomerge_optuna.models.opened import OpenedModels
-from evomerge_optuna.models.positions import positions
-from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import SPLITS, StudySpec
 
@@ -42,16 +44,15 @@ def prompts_of(
 def _readers(spec: StudySpec, space: SearchSpace, models: OpenedModels) -> list[NamedReader]:
     """The candidates, which all have one tokenizer, and the sources that `study test` scores."""
     recipe = space.recipe(space.baseline())
-    tokenizer, config, processor = tokenizer_of(recipe, models.named)
+    own = reader_of_recipe(recipe, models.named)
     model = model_of_tokenizer(recipe)
     keys = {name: key for key, name in spec.model_ids().items()}
     key, name = ("merge", "its tokenizer") if model is None else (keys[model], model)
-    own = Reader(tokenizer, positions(config), processor)
     found = [NamedReader(key, name, own)]
     for key, name in spec.source_ids().items():
         with suppress(SpecError):  # without a tokenizer of its own it has that of the first model
             source = reader_of(models.named(name), key)
             copied = copy.copy(source.reader.tokenizer)  # others read with it, too
-            give_chat_template(copied, lambda: tokenizer)
+            give_chat_template(copied, lambda: own.tokenizer)
             found.append(replace(source, reader=replace(source.reader, tokenizer=copied)))
     return found

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks.vqa import VqaRunner
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.reader import Reader

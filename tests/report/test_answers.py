@@ -16,6 +16,7 @@ import yaml
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from evomerge_optuna.engines import load_engine
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.tasks import runners
@@ -33,12 +34,11 @@ from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import Task, parse_spec
+from evomerge_optuna.spec import EvaluationSpec, Task, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import WORDS, CommandLine
-from tests.engine import engine_of
 
 SIGNS = "<b>|`$x$`|\\_*a* [l](http://e.example) \n\n# h \x1b[31m &lt;"
 
@@ -258,10 +258,9 @@ def test_problems_meet_whatever_their_order(content: dict[str, Any]) -> None:
 
 
 def test_an_evaluator_remarks(content: dict[str, Any], tiny: Path) -> None:
-    from evomerge_optuna.families import load_checkpoint
 
     content["tasks"]["words_on"]["stop"] = ["word"]
-    model, tokenizer, _ = load_checkpoint(tiny / "a", "cpu", None)
-    evaluation = Evaluator(parse_spec(content)).evaluate(engine_of(model, tokenizer), "dev")
+    engine = load_engine(tiny / "a", EvaluationSpec(device="cpu"))
+    evaluation = Evaluator(parse_spec(content)).evaluate(engine, "dev")
     assert evaluation.remarks.keys() == {"words_on"}
     assert "the stop string 'word'" in evaluation.remarks["words_on"]

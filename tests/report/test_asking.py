@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import chat_template_utils
 
 from evomerge_optuna.errors import ExportError
+from evomerge_optuna.models import older_form
 from evomerge_optuna.report import asking
-from evomerge_optuna.report import export as export_module
 from evomerge_optuna.report.export import export
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.search.loop import run_trials
@@ -77,7 +77,7 @@ def test_what_is_not_the_scored_model_is_not_exported(
     damage: Callable[[Path], None],
     told: str,
 ) -> None:
-    monkeypatch.setattr(export_module, "write_older_form", damage)  # the last that is written
+    monkeypatch.setattr(older_form, "write_older_form", damage)  # the last that is written
     with pytest.raises(ExportError, match=told):
         export(finished, find_trial(finished, "best"), tmp_path / "out")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]
@@ -97,7 +97,7 @@ def test_without_problems_of_its_own_the_logits_decide(
     """As of a study that has only tasks of lm_eval."""
     monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
     damage = changed("config.json", lambda c: {**c, "rms_norm_eps": 0.5})
-    monkeypatch.setattr(export_module, "write_older_form", damage)
+    monkeypatch.setattr(older_form, "write_older_form", damage)
     with pytest.raises(ExportError, match="its logits differ by"):
         export(finished, find_trial(finished, "best"), tmp_path / "out")
 
@@ -116,7 +116,7 @@ def test_a_stack_that_answers_otherwise_is_not_exported(
     run_trials(merge_study, 1)
     if not problems:
         monkeypatch.setattr(asking, "_outcomes", lambda *_: ())
-    monkeypatch.setattr(export_module, "write_older_form", with_another_norm)
+    monkeypatch.setattr(older_form, "write_older_form", with_another_norm)
     with pytest.raises(ExportError, match="its logits differ by"):
         export(merge_study, find_trial(merge_study, "best"), tmp_path / "out")
 

@@ -61,7 +61,8 @@ def _assert_same_trial(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     if found["params"] != wanted["params"]:  # by a last digit, on another processor
         assert found["params"] == pytest.approx(wanted["params"], rel=1e-9)
         found, wanted = _without_digests(found), _without_digests(wanted)
-    assert found == wanted
+    # Scipy's Wilson intervals differ from those of the earlier version by a last digit.
+    assert _rounded(found) == _rounded(wanted)
 
 
 def _without_digests(trial: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,8 @@ def _rounded(content: Any) -> Any:
     """A JSON document whose numbers have nine digits."""
     if isinstance(content, dict):
         return {key: _rounded(part) for key, part in content.items()}
+    if isinstance(content, list):
+        return [_rounded(part) for part in content]
     return round(content, 9) if isinstance(content, float) else content
 
 

@@ -18,7 +18,7 @@ from transformers.utils import chat_template_utils
 from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import SpecError, StudyChangedError
 from evomerge_optuna.evaluation.day import on_day
-from evomerge_optuna.merging.tokenizer import tokenizer_of
+from evomerge_optuna.merging.tokenizer import reader_of_recipe
 from evomerge_optuna.report.card import model_card
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
@@ -227,9 +227,10 @@ def test_the_candidates_tokenizer_is_known_before_them(
     created = create_study(open_store(), spec)
     assert sum("as merge reads it" in key for key in created.study.user_attrs[PROMPTS]) == 3
     recipe = created.space.recipe(created.space.baseline())
-    tokenizer, config, processor = tokenizer_of(recipe)
+    reader = reader_of_recipe(recipe)
     merged = merged_of(Builder(spec.evaluation).build(recipe))
-    assert tokenizer.get_vocab() == merged.tokenizer.get_vocab()
-    assert ("newb" in tokenizer.get_vocab()) == (source == "union")
-    assert config.vocab_size == merged.model.config.vocab_size and processor is None
+    assert reader.tokenizer.get_vocab() == merged.tokenizer.get_vocab()
+    assert ("newb" in reader.tokenizer.get_vocab()) == (source == "union")
+    positions = merged.model.config.max_position_embeddings
+    assert reader.positions == positions and not reader.takes_images
     check_unchanged(created, lambda _: None)

@@ -9,15 +9,16 @@ import torch
 from optuna.trial import TrialState
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from evomerge_optuna.engines import load_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.families import load_checkpoint, merged_folder
+from evomerge_optuna.families import merged_folder
 from evomerge_optuna.report.export import RECIPE_FILE, export
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.scoring import score_checkpoint
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import StudySpec, parse_spec
+from evomerge_optuna.spec import EvaluationSpec, StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
@@ -72,7 +73,7 @@ def test_searched_scored_and_exported(
     chosen = find_trial(merge_study, "2")
     rows = {row.name: row.scores for row in FinalScorer(merge_study).final_scores(chosen)}
     evaluator = Evaluator(merge_study.spec)
-    alone = evaluator.evaluate(engine_of(*load_checkpoint(vlm, "cpu")), "test")
+    alone = evaluator.evaluate(load_engine(vlm, EvaluationSpec(device="cpu")), "test")
     assert rows["vl"]["test"] == alone.scores
 
     out = tmp_path / "out"

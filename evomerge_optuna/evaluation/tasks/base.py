@@ -37,7 +37,6 @@ class TaskRunner(ABC, Generic[T]):
         name: the task's name in the spec.
     """
 
-    has_images: ClassVar[bool] = False  # beside the texts of its prompts
     has_answers: ClassVar[bool] = False  # has something to read in each outcome; see `answered`
 
     def __init__(self, name: str, task: T) -> None:
@@ -103,6 +102,13 @@ class TaskRunner(ABC, Generic[T]):
 
         Raises:
             SpecError: a column is missing, or it holds what it should not.
+        """
+
+    def check_reader(self, reader: Reader) -> None:
+        """Refuses a model that cannot read all that the task gives.
+
+        Raises:
+            SpecError: naming what the model lacks.
         """
 
     def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:

@@ -8,9 +8,9 @@ from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored
+from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.images import check_image, image_bytes
 from evomerge_optuna.evaluation.problem import Problem, Row, column, content, filled
-from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.evaluation.tasks.base import TaskRunner
@@ -31,7 +31,6 @@ from evomerge_optuna.zoo.pictures import require_pillow
 class VqaRunner(TaskRunner[VqaTask]):
     """Generates greedily from prompt and image, and judges each text."""
 
-    has_images: ClassVar[bool] = True
     has_answers: ClassVar[bool] = True
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
@@ -52,6 +51,13 @@ class VqaRunner(TaskRunner[VqaTask]):
         if problem.text.count(IMAGE) != 1:
             raise SpecError(f"{where}: a problem has {IMAGE} in its text, as if of another image")
         check_image(problem.image or b"", where)
+
+    def check_reader(self, reader: Reader) -> None:
+        if not reader.takes_images:
+            raise SpecError(
+                f"{self.key}: the model takes no images; a vqa task needs a vision-language model, "
+                "with its processor"
+            )
 
     def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
         """Without the tokens that stand for an image, of which its size decides."""

@@ -1,4 +1,4 @@
-"""The checkpoint of a vision-language model with another text part, as files.
+"""What a checkpoint of a vision-language model with another text part has beside its weights.
 
 The host is the vision-language model that keeps everything but its text part.
 """
@@ -7,79 +7,27 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.families.vision_language.text_part import BODY, HEAD, is_text
-from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.vision_language.text_part import is_text
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.ends import (
     GENERATION_CONFIG,
     TOKEN_ID,
     end_ids,
-    ends_of,
     read_json,
     with_new_ids,
 )
 from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.shards import read_tensors, tensor_names, write_tensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def write_whole(host: str, text: Path, text_digest: str, folder: Path) -> str:
-    """Writes a vision-language model with a text checkpoint as its text part.
-
-    Args:
-        host: the model's name, as in a recipe.
-        text_digest: SHA-256 of the text checkpoint's tensors.
-
-    Returns:
-        SHA-256 of the written tensors, see `digest_of_whole`.
-
-    Raises:
-        CandidateError: the tokenizer of the text part has no token for images.
-        OSError: a file cannot be read or written.
-    """
-    try:
-        write_whole_checkpoint(local_folder(host), text, folder)
-    except SpecError as error:
-        raise CandidateError(f"{host}: {error}") from error
-    return digest_of_whole(text_digest, digest_beside_text(folder))
-
-
-def write_whole_checkpoint(host: Path, text: Path, out: Path) -> None:
-    """Writes a vision-language checkpoint: all of `host`, but with the text part `text`.
-
-    Tensors have the names that `host` has for them, so that what loads it loads the result.
-
-    Raises:
-        SpecError: see `write_files_beside_weights`.
-        OSError: a file cannot be read or written.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    names = tensor_names(host)
-    body = next(found[1] for name in names if (found := BODY.fullmatch(name)))
-    head = "language_model." if body == "language_model.model." else ""
-
-    def in_place(name: str) -> str:
-        return head + name if HEAD.fullmatch(name) else body + name.removeprefix("model.")
-
-    def outside(name: str) -> str | None:
-        return None if is_text(name) else name
-
-    write_tensors(out, chain(read_tensors(text, in_place), read_tensors(host, outside)))
-    config = AutoConfig.from_pretrained(text, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
-    write_files_beside_weights(host, config, tokenizer, ends_of(text), out)
 
 
 def digest_beside_text(folder: Path) -> str:

@@ -10,8 +10,8 @@ from evomerge_optuna.families.causal_lm import CausalLM
 from evomerge_optuna.families.vision_language.checkpoint import (
     missing_tokens,
     processor_of_whole,
-    write_whole,
 )
+from evomerge_optuna.families.vision_language.stream import WholeStream
 from evomerge_optuna.families.vision_language.text_part import (
     VISION_MODELS,
     is_text,
@@ -22,10 +22,13 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.loading import complete_model, torch_device
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class VisionLanguage(CausalLM):
@@ -67,15 +70,16 @@ class VisionLanguage(CausalLM):
         ):
             complete_model(kind, folder, device_map="meta")  # reads no weight
 
-    def processor(self, model: OpenedModel) -> "ProcessorMixin | None":
-        return model.processor
+    def reader(self, model: OpenedModel) -> Reader:
+        return Reader(model.tokenizer, positions(model.config), model.processor)
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         from transformers import AutoModelForImageTextToText
 
         model = complete_model(AutoModelForImageTextToText, folder, dtype=dtype or "auto")
         processor = OpenedModel(str(folder)).processor
-        return model.to(torch_device(device)).eval(), processor.tokenizer, processor
+        reader = Reader(processor.tokenizer, positions(model.config), processor)
+        return model.to(torch_device(device)).eval(), reader
 
     def whose_configuration(self, spec: StudySpec, first: str) -> str:
         if spec.vision is None:  # the merge of another study has it
@@ -112,13 +116,14 @@ class VisionLanguage(CausalLM):
 
         return HostInMemory(name, device)
 
-    def processor_of_whole(
+    def reader_of_whole(
         self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> "ProcessorMixin":
-        return processor_of_whole(host, text_config(config, host.name), tokenizer)
+    ) -> Reader:
+        processor = processor_of_whole(host, text_config(config, host.name), tokenizer)
+        return Reader(processor.tokenizer, positions(config), processor)
 
-    def write_whole(self, host: str, merged: Path, digest: str, folder: Path) -> str:
-        return write_whole(host, merged, digest, folder)
+    def whole_stream(self, host: str, merged: Stream) -> Stream:
+        return WholeStream(host, merged)
 
     def write_for_others(self, folder: Path) -> None:
         write_older_form(folder)  # its tensors have the names that the host's files have

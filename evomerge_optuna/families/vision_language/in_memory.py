@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -18,7 +18,17 @@ from evomerge_optuna.families.vision_language.checkpoint import (
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.transformers_internals import set_attention_like
+
+if TYPE_CHECKING:
+    from transformers import (
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
 
 
 class HostInMemory:
@@ -29,23 +39,22 @@ class HostInMemory:
         device: where it runs.
 
     Attributes:
-        model: the whole model since the last `complete`.
-        processor: the whole model's processor.
+        model: the whole model, since the first `complete`.
     """
 
     def __init__(self, host: str, device: str) -> None:
         self.name = host
         self.model: Any = None
-        self.processor: Any = None
         self._device = device
         self._folder = local_folder(host)
         self._digest = digest_beside_text(self._folder)
         self._own_tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
-        self._generation_config: Any = None
-        self._tokenizer: Any = None  # for which the processor was made
-        self._text: Any = None  # whose parameters the model has
+        self._generation_config: GenerationConfig | None = None
+        self._processor: ProcessorMixin | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None  # for which the processor was made
+        self._text: PreTrainedModel | None = None  # whose parameters the model has
 
-    def complete(self, text: Any, tokenizer: Any) -> None:
+    def complete(self, text: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Puts a merged text model into the whole model.
 
         The two share the text model's parameters until the next call.
@@ -68,6 +77,11 @@ class HostInMemory:
         self.model.generation_config = self._generation_config
         self._text = text
 
+    @property
+    def reader(self) -> Reader:
+        assert self._processor is not None  # since the first `complete`
+        return Reader(self._processor.tokenizer, positions(self.model.config), self._processor)
+
     def digest(self, text_digest: str) -> str:
         """SHA-256 of the whole model's tensors, from that of its text part's."""
         return digest_of_whole(text_digest, self._digest)
@@ -76,12 +90,12 @@ class HostInMemory:
         """Frees the last text model."""
         self.model = self._text = None
 
-    def _read_files(self, text: Any, tokenizer: Any) -> None:
+    def _read_files(self, text: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Reads processor and generation settings as they are once the checkpoint is written."""
         with tempfile.TemporaryDirectory() as place:
             ends = ends_of_model(text)
             write_files_beside_weights(self._folder, text.config, tokenizer, ends, Path(place))
-            self.processor = OpenedModel(place, self.name).processor
+            self._processor = OpenedModel(place, self.name).processor
             if (Path(place) / "generation_config.json").is_file():
                 self._generation_config = GenerationConfig.from_pretrained(place)
             else:
@@ -90,7 +104,7 @@ class HostInMemory:
         self._tokenizer = tokenizer
 
 
-def without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
+def without_layers(folder: Path, dtype: torch.dtype, device: str) -> "PreTrainedModel":
     """A vision-language model whose decoder has no layers: they would only be replaced."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     text = config.text_config
@@ -103,7 +117,9 @@ def without_layers(folder: Path, dtype: torch.dtype, device: str) -> Any:
     return model.to(device).eval()
 
 
-def with_text(model: Any, config: Any, text: Any) -> Any:
+def with_text(
+    model: "PreTrainedModel", config: "PretrainedConfig", text: "PreTrainedModel"
+) -> "PreTrainedModel":
     """The model, changed: its decoder has the parameters of a causal language model, and its head.
 
     Args:

@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from evomerge_optuna.engines import batching
+from evomerge_optuna.engines import batching, load_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.evaluator import Evaluator
+from evomerge_optuna.evaluation.image_prompts import image_prompts
 from evomerge_optuna.evaluation.problem import Problem
-from evomerge_optuna.evaluation.prompts import image_prompts
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.families import load_checkpoint
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.scoring import score_checkpoint
-from evomerge_optuna.spec import VqaTask
+from evomerge_optuna.spec import EvaluationSpec, VqaTask
 from tests.conftest import WORDS, SpecMaker
-from tests.engine import engine_of, generate_about
+from tests.engine import generate_about
 from tests.vision import SIZE, save_tiny_llava
 
 COLOURS = ["red", "blue", "black"]
@@ -134,23 +134,23 @@ def test_a_prompt_has_one_image(prompt: str) -> None:
 
 
 def test_a_batch_is_each_prompts_own_answer(llava: Path) -> None:
-    model, _, processor = load_checkpoint(llava, "cpu")
+    model, reader = load_checkpoint(llava, "cpu")
     prompts = [f"<image>\n{' '.join(WORDS[: 1 + i % 4])}" for i in range(6)]
     images = [IMAGES[i % 3] for i in range(6)]
     own = AutoModelForImageTextToText.from_pretrained(llava)
-    reader = AutoProcessor.from_pretrained(llava)
+    plain = AutoProcessor.from_pretrained(llava)
     alone = []
     for prompt, content in zip(prompts, images, strict=True):
-        inputs = reader(text=prompt, images=Image.open(io.BytesIO(content)), return_tensors="pt")
+        inputs = plain(text=prompt, images=Image.open(io.BytesIO(content)), return_tensors="pt")
         output = own.generate(**inputs, max_new_tokens=6, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :]
-        alone.append(reader.decode(new, skip_special_tokens=True).strip())
-    assert generate_about(model, processor, prompts, images, 6, batch_size=4) == alone
-    assert generate_about(model, processor, prompts[:1] * 3, IMAGES, 6, batch_size=1) != (
+        alone.append(plain.decode(new, skip_special_tokens=True).strip())
+    assert generate_about(model, reader, prompts, images, 6, batch_size=4) == alone
+    assert generate_about(model, reader, prompts[:1] * 3, IMAGES, 6, batch_size=1) != (
         alone[:1] * 3
     )
     stop = alone[0].split()[2]
-    (cut,) = generate_about(model, processor, prompts[:1], images[:1], 6, 1, stop=[stop])
+    (cut,) = generate_about(model, reader, prompts[:1], images[:1], 6, 1, stop=[stop])
     assert cut == alone[0].partition(stop)[0].strip()
 
 
@@ -158,9 +158,9 @@ def test_smaller_batches_where_memory_runs_out(
     llava: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_limit", batching._limit)
-    model, _, processor = load_checkpoint(llava, "cpu")
+    model, reader = load_checkpoint(llava, "cpu")
     prompts, images = [f"<image>\n{word}" for word in WORDS[:6]], IMAGES * 2
-    whole = generate_about(model, processor, prompts, images, 4, batch_size=6)
+    whole = generate_about(model, reader, prompts, images, 4, batch_size=6)
     sizes: list[int] = []
 
     def run(_: Any, __: Any, inputs: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ def test_smaller_batches_where_memory_runs_out(
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.register_forward_pre_hook(run, with_kwargs=True)
-    assert generate_about(model, processor, prompts, images, 4, batch_size=6) == whole
+    assert generate_about(model, reader, prompts, images, 4, batch_size=6) == whole
     assert sizes[:2] == [6, 3]
 
 
@@ -222,7 +222,7 @@ def spec(make_spec: SpecMaker, files: Path) -> Callable[..., Any]:
 
 
 def test_scores(llava: Path, spec: Callable[..., Any]) -> None:
-    engine = engine_of(*load_checkpoint(llava, "cpu"))
+    engine = load_engine(llava, EvaluationSpec(device="cpu"))
     found = Evaluator(spec("rouge_l", scorer="rouge_l")).evaluate(engine, "search")
     texts = [row["text"] for row in found.rows()]
     assert found.scores["eyes.rouge_l"].n == 3 and found.marks() == {}

@@ -24,7 +24,6 @@ from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.families.vision_language.checkpoint import (
     config_of_whole,
-    write_whole_checkpoint,
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
 from evomerge_optuna.merging.merged import Merged
@@ -38,7 +37,7 @@ from evomerge_optuna.spec import EvaluationSpec
 from tests.conftest import LAYERS, WORDS, save_tiny_model
 from tests.engine import merged_of
 from tests.families.vision_language.test_text_part import IMAGE_ID, save_random
-from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava
+from tests.vision import IMAGE, SIZE, is_of_the_text, read_tensors, save_tiny_llava, write_whole
 
 HEALTH = [HealthCheck.function_scoped_fixture]
 
@@ -260,8 +259,7 @@ def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
     model = with_text(whole, type(whole.config).from_dict(content), text.model)
 
     write_recipe(recipe, tmp_path / "text", "cpu")
-    (tmp_path / "out").mkdir()
-    write_whole_checkpoint(vlm, tmp_path / "text", tmp_path / "out")
+    write_whole(vlm, tmp_path / "text", tmp_path / "out")
     written = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     torch.manual_seed(0)
     shown = {

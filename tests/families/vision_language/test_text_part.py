@@ -13,7 +13,6 @@ from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families import load_checkpoint, merged_folder
-from evomerge_optuna.families.vision_language.checkpoint import write_whole_checkpoint
 from evomerge_optuna.families.vision_language.text_part import (
     DECODERS,
     VISION_MODELS,
@@ -25,7 +24,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.shards import read_tensors as tensors_of
 from evomerge_optuna.models.shards import write_tensors
 from tests.conftest import save_tiny_model
-from tests.vision import read_tensors, save_tiny_llava
+from tests.vision import read_tensors, save_tiny_llava, write_whole
 
 IMAGE_ID = 18
 _TEXT = {
@@ -116,8 +115,7 @@ def test_the_text_part_is_a_plain_model(home: Path, tmp_path: Path, kind: str, t
     assert merged_folder(str(folder)) == text  # written once
     assert merged_folder(str(text)) == text  # a text model is its own text part
 
-    (tmp_path / "again").mkdir()
-    write_whole_checkpoint(folder, text, tmp_path / "again")
+    write_whole(folder, text, tmp_path / "again")
     before, after = read_tensors(folder), read_tensors(tmp_path / "again")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -136,10 +134,7 @@ def test_every_decoder(home: Path, tmp_path: Path, decoder: str) -> None:
     ids = torch.arange(3, 9)[None]
     with torch.inference_mode():
         assert torch.equal(plain(input_ids=ids).logits, whole(input_ids=ids).logits)
-    (tmp_path / "again").mkdir()
-    write_whole_checkpoint(
-        tmp_path / "whole", merged_folder(str(tmp_path / "whole")), tmp_path / "again"
-    )
+    write_whole(tmp_path / "whole", merged_folder(str(tmp_path / "whole")), tmp_path / "again")
     before, after = read_tensors(tmp_path / "whole"), read_tensors(tmp_path / "again")
     assert before.keys() == after.keys()
 
@@ -152,8 +147,7 @@ def test_names_as_in_memory(home: Path, tmp_path: Path) -> None:
         file.unlink()
     in_memory = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(in_memory, folder / "model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "again").mkdir()
-    write_whole_checkpoint(folder, merged_folder(str(folder)), tmp_path / "again")
+    write_whole(folder, merged_folder(str(folder)), tmp_path / "again")
     assert read_tensors(tmp_path / "again").keys() == in_memory.keys()
     assert "model.language_model.norm.weight" in in_memory
 
@@ -184,12 +178,12 @@ def test_a_decoder_of_another_kind(tmp_path: Path) -> None:
 def test_what_is_loaded(home: Path, tmp_path: Path) -> None:
     """A processor of a vision-language model, none of a text model."""
     vlm = save_tiny_llava(tmp_path / "vlm", 0)
-    model, tokenizer, processor = load_checkpoint(vlm, "cpu")
+    model, reader = load_checkpoint(vlm, "cpu")
     assert isinstance(model, transformers.LlavaForConditionalGeneration)
-    assert processor.tokenizer is tokenizer
-    model, tokenizer, processor = load_checkpoint(merged_folder(str(vlm)), "cpu")
+    assert reader.processor.tokenizer is reader.tokenizer
+    model, reader = load_checkpoint(merged_folder(str(vlm)), "cpu")
     assert isinstance(model, transformers.LlamaForCausalLM)
-    assert processor is None
+    assert reader.processor is None
 
 
 def test_the_processor_counts_in_the_fingerprint(home: Path, tmp_path: Path) -> None:
