@@ -1,11 +1,11 @@
 """Checkpoints made of other checkpoints, written once and kept."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.home import models_folder
+from evomerge_optuna.whole_folder import whole_folder
 
 
 def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
@@ -29,14 +29,8 @@ def derived_folder(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            temporary = folder.with_name(f".{folder.name}.partial")  # a killed process's goes, too
-            shutil.rmtree(temporary, ignore_errors=True)
-            try:
-                temporary.mkdir()
+            with whole_folder(folder) as temporary:
                 write(temporary)
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -2,12 +2,12 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge_optuna.errors import ExportError, UsageError
+from evomerge_optuna.whole_folder import whole_folder
 
 
 @contextmanager
@@ -21,21 +21,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists; an export never overwrites, name another folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(folder)
+        with whole_folder(folder, f".{os.getpid()}") as temporary:
+            yield temporary
     except OSError as error:
         # A failed copy names its source first.
         place = str(error.filename2 or error.filename or folder)
-        if place.startswith(str(temporary)):  # which is gone by now
+        if place.startswith(str(folder.with_name(f".{folder.name}."))):  # which is gone by now
             place = str(folder)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ExportError(
                 f"{place}: no space left; nothing was exported: free some, or name another folder"
             ) from error
         raise ExportError(f"{place}: {error.strerror or error}; nothing was exported") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

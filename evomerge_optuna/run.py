@@ -105,11 +105,12 @@ def run_study(
         with face.progress(opened, wanted) as show:
             run(opened, wanted, timeout=timeout, grace=grace, show=show, say=face.say)
     except Interrupted as error:
+        finished = following(opened, opened.finished)
         raise Interrupted(
-            f"stopped after {opened.finished()} trials; all are kept. Go on: {face.command(opened)}"
+            f"stopped after {finished} trials; all are kept. Go on: {face.command(opened)}"
         ) from error
-    describe_study(opened)
-    ended = opened.read()
+    following(opened, partial(describe_study, opened))
+    ended = following(opened, opened.read)
     _require_a_score(opened.name, ended, wanted)
     face.say(outcome_line(opened.name, ended, wanted, face.command(opened)))
     return opened

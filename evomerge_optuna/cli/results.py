@@ -1,5 +1,6 @@
 """Results of studies: `study list`, `show`, `test`, `answers`, `compare`, `export`, `figure`."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     if best is not None:
         print_result(study_table(shown))
         if rows := stored_final_scores(shown, best):
-            print_result(final_table(shown.spec, rows))
+            print_result(final_table(shown.name, shown.spec, rows))
             objective = shown.spec.objective
             print_line(gap_text(objective, shown.spec.metric(objective.target), rows[-1]))
 
@@ -79,6 +80,7 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     from evomerge_optuna.report.tables import final_json, final_table
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.results.final_scorer import FinalScorer
+    from evomerge_optuna.study.renamed import following
     from evomerge_optuna.study.studies import open_study
     from evomerge_optuna.study.unchanged import check_unchanged
 
@@ -89,17 +91,17 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     scorer = FinalScorer(merge_study, say=say)
     if trial == "best":
         scorer.score_finalists()
-    chosen = find_trial(merge_study.as_read(), trial)
+    chosen = following(merge_study, lambda: find_trial(merge_study.as_read(), trial))
     rows = scorer.final_scores(chosen)
-    describe_study(merge_study)
-    spec = merge_study.spec
-    print_result(final_json(spec, rows) if as_json else final_table(spec, rows))
+    following(merge_study, partial(describe_study, merge_study))
+    study, spec = merge_study.name, merge_study.spec  # which may have been renamed meanwhile
+    print_result(final_json(study, spec, rows) if as_json else final_table(study, spec, rows))
     if not as_json:
         print_line(gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
             "Look at the study: evomerge-optuna dashboard\n"
-            f"Keep the model:    evomerge-optuna study export {name}{which} OUT"
+            f"Keep the model:    evomerge-optuna study export {shlex.quote(study)}{which} OUT"
         )
 
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mergekit.architecture import arch_info_for_config
 from mergekit.architecture.base import (
@@ -77,11 +76,11 @@ def merge_architecture(
         known = None
     names = _Names(layout_of(configs[0], tied=True).tied, other_names(configs[0], files))
     table = _table(known, configs[0], layout_of(configs[0], tied), names)
-    content: dict[str, Any] = {"modules": {"default": ModuleDefinition(architecture=table)}}
+    modules = {"default": ModuleDefinition(architecture=table)}
     if known is None:
-        return ModelArchitecture(**content, architectures=[], model_type="")
+        return ModelArchitecture(modules=modules, architectures=[], model_type="")
     return ModelArchitecture(
-        **content,
+        modules=modules,
         architectures=known.architectures,
         model_type=known.expected_model_type,
         tagalong_files=known.tagalong_files,

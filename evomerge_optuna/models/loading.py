@@ -2,13 +2,14 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def torch_device(name: str) -> str:
@@ -26,7 +27,9 @@ def torch_device(name: str) -> str:
     return name
 
 
-def load_model(folder: Path, device: str, dtype: str | None = None) -> tuple[Any, Any]:
+def load_model(
+    folder: Path, device: str, dtype: str | None = None
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """A checkpoint's model, ready to run, and its tokenizer; safetensors only, no remote code.
 
     Args:
@@ -43,7 +46,7 @@ def load_model(folder: Path, device: str, dtype: str | None = None) -> tuple[Any
     return model.to(device).eval(), tokenizer
 
 
-def in_dtype(model: Any, dtype: str) -> Any:
+def in_dtype(model: "PreTrainedModel", dtype: str) -> "PreTrainedModel":
     """The model as it would be, had it been loaded in this dtype; the given one stays as it is.
 
     Parameters that are shared stay shared.
@@ -59,7 +62,9 @@ def in_dtype(model: Any, dtype: str) -> Any:
     return copy.deepcopy(model, dict(cast)) if cast else model
 
 
-def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> tuple[Any, Any]:
+def model_of(
+    tensors: "dict[str, torch.Tensor]", folder: Path, device: str
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """The model that `load_model` would load, had the folder these tensors as its weights.
 
     The model's parameters are the tensors themselves wherever transformers takes them as they are.
@@ -76,7 +81,11 @@ def model_of(tensors: "dict[str, torch.Tensor]", folder: Path, device: str) -> t
     return model.to(device).eval(), tokenizer
 
 
-def model_with(architecture: Any, config: Any, tensors: "dict[str, torch.Tensor]") -> Any:
+def model_with(
+    architecture: "type[PreTrainedModel]",
+    config: "PretrainedConfig",
+    tensors: "dict[str, torch.Tensor]",
+) -> "PreTrainedModel":
     """A model of a class of transformers whose weights are these tensors, ready to run.
 
     Raises:
@@ -85,12 +94,15 @@ def model_with(architecture: Any, config: Any, tensors: "dict[str, torch.Tensor]
     return complete_model(architecture, None, config=config, state_dict=tensors, dtype="auto")
 
 
-def complete_model(kind: Any, folder: Path | None, **options: Any) -> Any:
+def complete_model(
+    kind: "type[PreTrainedModel]", folder: Path | None, **options: object
+) -> "PreTrainedModel":
     """What `from_pretrained` of a class gives, if every tensor has its place and each place one.
 
     transformers makes up what is missing and leaves out what it does not know.
 
     Args:
+        kind: a class of models, or one of transformers' auto classes.
         folder: safetensors only; None where the options have a state dict.
 
     Raises:
@@ -118,5 +130,5 @@ def complete_model(kind: Any, folder: Path | None, **options: Any) -> Any:
     return model
 
 
-def _tensor_name(found: Any) -> str:
+def _tensor_name(found: object) -> str:
     return str(found[0] if isinstance(found, tuple) else found)  # a mismatch comes with its shapes

@@ -76,7 +76,7 @@ def answers_of_study(
     }
     study = merge_study.name
     if first.name not in found:
-        command = f"evomerge-optuna study test {study} --trial {trials[0].number}"
+        command = f"evomerge-optuna study test {merge_study.quoted_name} --trial {trials[0].number}"
         raise UsageError(
             f"no answers of {first.name} on {split} are stored with study '{study}'; "
             f"{command} scores it and keeps them, unless it has scored it before"
@@ -84,7 +84,7 @@ def answers_of_study(
     if missing := [name for name in wanted if name not in found]:
         lines.append(
             f"no answers on {split} are stored of {', '.join(missing)}; evomerge-optuna study test "
-            f"{study} keeps those that it scores"
+            f"{merge_study.quoted_name} keeps those that it scores"
         )
     for line in lines:
         say(line)

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
 
@@ -20,6 +20,9 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import LMEvalTask, PythonTask
 from evomerge_optuna.study.result import as_scored
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
+
+if TYPE_CHECKING:
+    import torch
 
 _PROBLEMS = 4  # of each task
 _TOKENS = 16
@@ -41,7 +44,7 @@ class Replies:
     """
 
     tensors: str
-    logits: Any
+    logits: "torch.Tensor"
     vocabulary: dict[str, int]
     ends: tuple[int, ...]
     template: str | None
@@ -73,7 +76,7 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
             f"trial {trial.number}: its export is not the model that was scored: {difference}; "
             "nothing was exported, please report it"
         )
-    return _told(scored, found, recipe)
+    return _what_was_compared(scored, found, recipe)
 
 
 def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
@@ -124,8 +127,8 @@ def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
     apart = _relative_difference(scored, found)
     if isinstance(recipe, StackRecipe):
         marks = [outcome.mark() for outcome in scored.outcomes]
-        is_told = bool(marks) and None not in marks  # likelihoods of texts alone tell too little
-        alike = is_told and _same(scored.outcomes, found.outcomes)
+        can_tell = bool(marks) and None not in marks  # likelihoods alone cannot
+        alike = can_tell and _same(scored.outcomes, found.outcomes)
         return None if apart <= _MOST or alike else f"its logits differ by {apart:.1%}"
     if scored.tensors != found.tensors:
         return f"its tensors differ (sha256 {scored.tensors[:12]} and {found.tensors[:12]})"
@@ -134,7 +137,7 @@ def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
     return None if _same(scored.outcomes, found.outcomes) else "it answers otherwise"
 
 
-def _told(scored: Replies, found: Replies, recipe: Recipe) -> str:
+def _what_was_compared(scored: Replies, found: Replies, recipe: Recipe) -> str:
     whole = "checked: plain transformers loads it, no tensor missing or left over"
     tokens = "tokens, chat template and ends of text are the scored ones"
     if isinstance(recipe, StackRecipe):
@@ -151,7 +154,7 @@ def _same(scored: Sequence[Outcome], found: Sequence[Outcome]) -> bool:
     return _equal([astuple(one) for one in scored], [astuple(one) for one in found])
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: object, other: object) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, float) and isinstance(other, float):

@@ -36,11 +36,11 @@ def model_card(
     return f"""---
 {front}---
 
-# {spec.study}, trial {trial.number}
+# {merge_study.name}, trial {trial.number}
 
 Made of {_listed(spec)} ({spec.method}){_kept(spec)}, found by
 evomerge-optuna {versions["evomerge-optuna"]} in trial {trial.number} of {merge_study.finished()}
-of the study `{spec.study}` ({objectives(spec)}).
+of the study `{merge_study.name}` ({objectives(spec)}).
 
 ## Scores
 
@@ -105,7 +105,8 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
         row = FinalScores(f"trial {trial.number}", by_split)
         gap = gap_text(spec.objective, spec.metric(spec.objective.target), row)
         return f"{shown}\n\n{gap}" if gap else shown
-    return f"{shown}\n\nNot scored on test; `evomerge-optuna study test {merge_study.name}` does."
+    command = f"evomerge-optuna study test {merge_study.quoted_name}"
+    return f"{shown}\n\nNot scored on test; `{command}` does."
 
 
 def _lineage(merge_study: MergeStudy) -> str:

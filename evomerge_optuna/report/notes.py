@@ -26,8 +26,9 @@ from evomerge_optuna.study.trials import Trials
 def study_note(merge_study: MergeStudy) -> str:
     """What is searched, from which models, how it stands, how to keep the result, the spec."""
     spec, best, front = merge_study.spec, chosen_trial(merge_study), merge_study.front()
+    name = merge_study.quoted_name
     parts = [
-        f"# {spec.study}",
+        f"# {merge_study.name}",
         f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
         f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
@@ -42,12 +43,12 @@ def study_note(merge_study: MergeStudy) -> str:
             if gap := gap_text(spec.objective, spec.metric(spec.objective.target), final[-1]):
                 parts.append(gap)
         parts += _answers(merge_study, best, of_search_alone=False)
-    parts.append(f"Export the best: `evomerge-optuna study export {spec.study} OUT`")
+    parts.append(f"Export the best: `evomerge-optuna study export {name} OUT`")
     if len(front) > 1:
         parts.append(
             f"The Pareto front has {len(front)} trials. Export its knee, trial "
             f"{knee(merge_study, front).number}: "
-            f"`evomerge-optuna study export {spec.study} OUT --trial knee`"
+            f"`evomerge-optuna study export {name} OUT --trial knee`"
         )
     return "\n\n".join([*parts, f"```yaml\n{spec.to_yaml()}```"]) + "\n"
 
@@ -71,7 +72,7 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> s
         parts.append(_scores(merge_study.spec, before, (f"trial {trial.number}", trial)))
         parts.append(
             "Export it: "
-            f"`evomerge-optuna study export {merge_study.name} OUT --trial {trial.number}`"
+            f"`evomerge-optuna study export {merge_study.quoted_name} OUT --trial {trial.number}`"
         )
         parts += _answers(merge_study, trial, of_search_alone=True)
     if RECIPE in trial.user_attrs:
@@ -114,7 +115,7 @@ def _answers(merge_study: MergeStudy, trial: FrozenTrial, *, of_search_alone: bo
     whose = f"trial {trial.number}"
     if not rows or not (shown := answers_note(tasks, split, rows, whose)):
         return []
-    command = f"evomerge-optuna study answers {merge_study.name} --trial {trial.number}"
+    command = f"evomerge-optuna study answers {merge_study.quoted_name} --trial {trial.number}"
     return [f"Some of its answers (all of them: `{command}`):", shown]
 
 

@@ -50,6 +50,6 @@ def choice_remark(merge_study: MergeStudy, which: str) -> str:
     if which != "best" or not without_dev_score(merge_study):
         return ""
     return (
-        f"It is the best on search; study test {merge_study.name} scores the best {FINALISTS} on "
-        "dev, which then decides"
+        f"It is the best on search; study test {merge_study.quoted_name} scores the best "
+        f"{FINALISTS} on dev, which then decides"
     )

@@ -31,26 +31,30 @@ from evomerge_optuna.study.studies import MergeStudy, summarize
 SHOWN_TRIALS = 5
 
 
-def final_table(spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
-    """The objective's metric for each model and split, with 95% intervals."""
+def final_table(name: str, spec: StudySpec, rows: Sequence[FinalScores]) -> Table:
+    """The objective's metric for each model and split, with 95% intervals.
+
+    Args:
+        name: the study's.
+    """
     target = spec.objective.target
     by_split = {s: {r.name: r.scores.get(s, {}).get(target) for r in rows} for s in SPLITS}
     shown = {split: scores for split, scores in by_split.items() if any(scores.values())}
     table = table_with("model", *(_split_title(split, scores) for split, scores in shown.items()))
     metric = spec.metric(target)
-    table.title = f"{escape(spec.study)}: {target} with 95% intervals"
+    table.title = f"{escape(name)}: {target} with 95% intervals"
     for row in rows:
         cells = [show_score(scores[row.name], metric) for scores in shown.values()]
         table.add_row(escape(row.name), *cells)
     return table
 
 
-def final_json(spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
+def final_json(name: str, spec: StudySpec, rows: Sequence[FinalScores]) -> dict[str, Any]:
     """The scores of all models; the last one's gap between search and the other splits."""
     objective = spec.objective
     gap = gaps(objective, spec.metric(objective.target), rows[-1]) if rows else []
     return {
-        "study": spec.study,
+        "study": name,
         "objective": objective.target,
         "scores": {
             row.name: {
@@ -109,7 +113,7 @@ def study_json(merge_study: MergeStudy) -> dict[str, Any]:
     """The study: its spec, its counts, all its trials, and final scores as far as stored."""
     best = chosen_trial(merge_study)
     rows = stored_final_scores(merge_study, best) if best else []
-    final = final_json(merge_study.spec, rows)
+    final = final_json(merge_study.name, merge_study.spec, rows)
     return {
         **studies_json([summarize(merge_study)])[0],
         "states": state_counts(merge_study),

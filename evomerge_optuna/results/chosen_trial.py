@@ -106,8 +106,8 @@ def _require_dev_scores(merge_study: MergeStudy) -> None:
     if missing := without_dev_score(merge_study):
         raise UsageError(
             f"study '{merge_study.name}' has a front of {len(merge_study.front())} trials, of "
-            f"which {len(missing)} have no dev score; run study test {merge_study.name}, or name "
-            "one with --trial"
+            f"which {len(missing)} have no dev score; run study test {merge_study.quoted_name}, "
+            "or name one with --trial"
         )
 
 

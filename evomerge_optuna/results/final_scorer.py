@@ -24,7 +24,7 @@ from evomerge_optuna.results.final_scores import (
 )
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import keep_final_answers
-from evomerge_optuna.study.renamed import following
+from evomerge_optuna.study.renamed import following, identify
 from evomerge_optuna.study.result import Scores, as_scored, result_of
 from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -39,6 +39,7 @@ class FinalScorer:
     def __init__(
         self, merge_study: MergeStudy, say: Callable[[str], None] = lambda _: None
     ) -> None:
+        identify(merge_study)  # so that it is found again where it is renamed meanwhile
         self._study = merge_study
         self._say = say
         self._builder = candidate_builder(merge_study.spec.evaluation)
@@ -53,14 +54,14 @@ class FinalScorer:
         tasks = self._study.spec.tasks.values()
         splits = [s for s in SPLITS if any(s in task.data.sources() for task in tasks)]
         table = []
-        for entry in models_to_score(self._study, trial):
+        for entry in following(self._study, lambda: models_to_score(self._study, trial)):
             scores = self._scores(entry, splits, trial)
             table.append(FinalScores(entry.name, {split: scores[split] for split in splits}))
         return table
 
     def score_finalists(self) -> None:
         """Scores the finalists on dev, where that decides among them."""
-        found = finalists(self._study)
+        found = following(self._study, lambda: finalists(self._study.as_read()))
         if self._study.spec.has_dev and len(found) > 1:
             for trial in found:
                 self._scores(model_of_trial(trial), ["dev"], trial)

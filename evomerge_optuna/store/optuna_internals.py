@@ -3,6 +3,7 @@
 Read in the versions of `READ_IN`. An upgrade of Optuna is a look at this module and at its test.
 """
 
+import copy
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -90,8 +91,10 @@ def with_trials(
         written: gets the attributes that the sampler writes for a trial that is not stored yet;
             without it they are written to the database.
     """
-    storage: Any = _GivenTrials(study._storage, trials, written)
-    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=study.sampler)
+    # Not by its name, which may be another study's by now.
+    seen = copy.copy(study)
+    seen._storage = cast(Any, _GivenTrials(study._storage, trials, written))
+    return seen
 
 
 class _GivenTrials:

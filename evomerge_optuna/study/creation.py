@@ -1,5 +1,6 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
+import shlex
 from collections.abc import Callable
 from datetime import date
 
@@ -144,5 +145,6 @@ def _remove_unfinished_creation(store: Store, name: str) -> None:
 
 def _exists_already(store: Store, name: str) -> StudyExistsError:
     return StudyExistsError(
-        f"study '{name}' exists in {store}; resume it with study run {name}, or choose another name"
+        f"study '{name}' exists in {store}; resume it with study run {shlex.quote(name)}, "
+        "or choose another name"
     )

@@ -1,6 +1,7 @@
 """Studies in a store: opened, compared with their spec and models, listed, deleted."""
 
 import difflib
+import shlex
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,13 @@ class MergeStudy:
 
     @property
     def name(self) -> str:
+        """The database's name of it, which may have been changed in the dashboard."""
         return self.study.study_name
+
+    @property
+    def quoted_name(self) -> str:
+        """Its name as an argument in a shell."""
+        return shlex.quote(self.name)
 
     @cached_property
     def tasks(self) -> "Tasks":
@@ -76,8 +83,12 @@ class MergeStudy:
 
     def as_read(self) -> "MergeStudy":
         """The study as it is now: what is asked of it then is read once, and stays as it was."""
-        parts = (self.store, self.study, self.spec, self.space, self.identity, self._foreign)
-        return _StudyAsRead(*parts)
+        seen = _StudyAsRead(
+            self.store, self.study, self.spec, self.space, self.identity, self._foreign
+        )
+        if "tasks" in vars(self):
+            seen.tasks = self.tasks
+        return seen
 
     def _is_foreign(self, trial: FrozenTrial) -> bool:
         if not trial.state.is_finished():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.whole_folder import whole_folder
 from evomerge_optuna.zoo.problems import (
     OPERATORS,
     Language,
@@ -167,10 +168,9 @@ def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], Non
     )
     batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
     train(model, batches, course.steps, course.learning_rate, on_step)
-    partial = folder / f".{name}"
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder / name)
+    with whole_folder(folder / name) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":

@@ -38,11 +38,11 @@ def test_show_score(score: Score | None, metric: Metric, text: str) -> None:
 def test_a_score_that_is_not_finite(make_spec: SpecMaker) -> None:
     score = Score(math.nan, 2.0, math.inf, 9)
     rows = [FinalScores("a", {"dev": {"words.perplexity": score}})]
-    found = json.loads(json.dumps(final_json(make_spec(), rows), allow_nan=False))
+    found = json.loads(json.dumps(final_json("tiny", make_spec(), rows), allow_nan=False))
     assert found["scores"]["a"]["dev"] == {
         "words.perplexity": {"value": None, "low": 2.0, "high": None, "n": 9}
     }
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(final_table(make_spec(), rows))
+        console.print(final_table("tiny", make_spec(), rows))
     assert "nan (2.000 to inf)" in capture.get()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -12,23 +13,30 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from optuna_dashboard import wsgi
 from sqlalchemy import event
 
+from evomerge_optuna import run_study
 from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.report.notes import study_note
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.results.final_scores import stored_final_scores
 from evomerge_optuna.search.loop import run_trials
+from evomerge_optuna.search.next_trial import start_waiting_trial
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.schema import INTERRUPTED
 from evomerge_optuna.study.studies import MergeStudy, delete_study, open_study
 from tests.conftest import CommandLine, SpecMaker, wait_until
+from tests.data.older import make
 from tests.gate import Gate
+from tests.older import command
+from tests.older import older as older
 from tests.search.test_killed_worker import processes, work
 
 NEW = "the words' study"
@@ -193,3 +201,34 @@ def test_its_old_name_is_free(make_spec: SpecMaker, home: Path) -> None:
     assert (other.name, other.finished()) == ("tiny", 2)
     delete_study(open_store(), NEW)
     assert optuna.get_all_study_names(other.store.rdb) == ["tiny"]
+
+
+@pytest.mark.parametrize("trial", ["best", "2"])
+def test_every_command_knows_its_new_name(trial: str, older: Path) -> None:
+    """One that an earlier version made, and whose spec has its old name."""
+    rename(open_study(open_store(make.URL), "merge"))
+    said = command("study", "test", NEW, "--trial", trial)
+    assert f"{NEW}: words.accuracy" in said and f"study export {shlex.quote(NEW)}" in said
+    assert json.loads(command("study", "show", NEW, "--json"))["spec"]["study"] == NEW
+    run_study(NEW, make.URL, trials=10)
+    command("study", "export", NEW, "out", "--trial", trial)
+    assert f"# {NEW}, trial " in Path("out/README.md").read_text()
+    study = open_study(open_store(make.URL), NEW)
+    assert [study.finished(), study.spec.study] == [10, NEW]
+    note = study_note(study)
+    assert note.startswith(f"# {NEW}\n") and f"study export {shlex.quote(NEW)} OUT" in note
+    assert "merge" not in optuna.get_all_study_names(study.store.rdb)
+
+
+def test_no_trial_begins_in_another_study_under_its_old_name(
+    make_spec: SpecMaker, home: Path
+) -> None:
+    study = create_study(open_store(), make_spec())
+    run_trials(study, 1)
+    study.study.add_trial(create_trial(value=1.0))  # so that samplers are shown the others alone
+    trials = study.read()
+    rename(study)
+    other = create_study(open_store(), make_spec())
+    with pytest.raises((KeyError, StorageInternalError)):
+        start_waiting_trial(study, trials)
+    assert [t.state for t in other.study.get_trials()] == [TrialState.WAITING]
