@@ -1,6 +1,6 @@
 """Questions about images: data of every kind, prompts, batches, scores, models without eyes.
 
-Covers engines.images and evaluation.images, too.
+Covers engines.images, evaluation.image_prompts and evaluation.images, too.
 """
 
 import io
