@@ -13,7 +13,7 @@ def model_costs(model: "PreTrainedModel") -> dict[str, float]:
     Parameters are counted as they are stored: a layer that a stack passes twice counts twice.
     Operations are 2 for each weight that a token is multiplied by (Kaplan et al. 2020, section
     2.1), so embeddings, which are looked up, count none; attention over the context is left out,
-    and so is what a vision-language model makes of an image.
+    and so is the work on an image.
     """
     stored, decoder = _stored(model), _stored(model.get_decoder())
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight

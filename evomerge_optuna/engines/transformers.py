@@ -20,7 +20,6 @@ from evomerge_optuna.engines.lengths import fitted, room
 from evomerge_optuna.engines.library import generate_by_library
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.families import load_checkpoint
-from evomerge_optuna.models.end_of_text import processor_without_end
 from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut, EvaluationSpec
@@ -113,21 +112,16 @@ class TransformersEngine:
         self, prompts: Sequence[str], images: Sequence[bytes], how: Greedy, ends: Ends
     ) -> list[list[int]]:
         """The token ids that the model adds to each prompt about an image."""
-        assert self._reader.processor is not None  # the prompt was made for one that takes images
         # A chat template may have written the first token, which most tokenizers would add again.
         bos = self._reader.tokenizer.bos_token
         begun = bool(bos) and any(prompt.startswith(bos) for prompt in prompts)
-        processor = processor_without_end(self._reader.processor)
         left = room(self._reader.positions, how.max_new_tokens)
 
         def inputs(places: list[int]) -> dict[str, torch.Tensor]:
-            batch = processor(
-                text=[prompts[place] for place in places],
-                images=[[open_image(images[place])] for place in places],
-                padding=True,
-                padding_side="left",
-                add_special_tokens=not begun,
-                return_tensors="pt",
+            batch = self._reader.inputs(
+                [prompts[place] for place in places],
+                [open_image(images[place]) for place in places],
+                begun,
             )
             # As long as the longest of them, which cannot be cut: its image may stand anywhere.
             fitted(batch["input_ids"][0].tolist(), left, None, None)

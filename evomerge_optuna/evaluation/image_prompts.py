@@ -49,6 +49,22 @@ def image_prompts(
     return [text.replace(IMAGE, placeholder) for text in texts]
 
 
+def check_takes_images(reader: Reader, key: str) -> None:
+    """Refuses a model that takes no images.
+
+    Args:
+        key: the task's place in the spec.
+
+    Raises:
+        SpecError: naming the task.
+    """
+    if not reader.takes_images:
+        raise SpecError(
+            f"{key}: the model takes no images; a vqa task needs a vision-language model, with "
+            "its processor"
+        )
+
+
 def check_image_tasks(spec: StudySpec, models: Mapping[str, OpenedModel]) -> None:
     """Tries the prompts of tasks with images on the study's host.
 

@@ -17,8 +17,6 @@ from evomerge_optuna.spec import HOST_KEY, StudySpec
 CAUSAL_LM = CausalLM()
 FAMILIES: tuple[Family, ...] = (CAUSAL_LM, VisionLanguage())
 
-_BY_KIND = {kind: family for family in FAMILIES for kind in family.kinds}
-
 
 def family_of(model: OpenedModel) -> Family:
     """The family of a model.
@@ -26,13 +24,12 @@ def family_of(model: OpenedModel) -> Family:
     Raises:
         SpecError: the model's configuration cannot be read.
     """
-    return _BY_KIND.get(model.config.model_type, CAUSAL_LM)
+    return _family_of_kind(model.config.model_type)
 
 
 def family_in(folder: Path) -> Family:
     """The family of a checkpoint in a local folder."""
-    kind = read_json(folder / "config.json").get("model_type", "")
-    return _BY_KIND.get(kind, CAUSAL_LM)
+    return _family_of_kind(read_json(folder / "config.json").get("model_type", ""))
 
 
 def family_of_host(host: str | None) -> Family:
@@ -96,6 +93,10 @@ def check_models(spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architec
         hosts = _named("{} that can be merged, which are of type {}")
         raise SpecError(f"{HOST_KEY}: {spec.host_key} ({spec.host}) is none of the {hosts}")
     return family.check(spec, models)
+
+
+def _family_of_kind(kind: str) -> Family:
+    return next((family for family in FAMILIES if kind in family.kinds), CAUSAL_LM)
 
 
 def _check_family(key: str, model: OpenedModel) -> None:

@@ -1,6 +1,6 @@
 """Merges of task vectors, with all that does not change between trials kept.
 
-Works in chunks that stay in the processor's cache.
+Works in chunks that stay in the CPU's cache.
 """
 
 from dataclasses import dataclass

@@ -24,16 +24,6 @@ def without_end(tokenizer: Any) -> Any:
     return tokenizer if changed is None else changed
 
 
-def processor_without_end(processor: Any) -> Any:
-    """A processor whose tokenizer is `without_end`; the given one stays as it is."""
-    tokenizer = without_end(processor.tokenizer)
-    if tokenizer is processor.tokenizer:
-        return processor
-    changed = copy.copy(processor)
-    changed.tokenizer = tokenizer
-    return changed
-
-
 def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The token ids that are put before and behind every text."""
     try:

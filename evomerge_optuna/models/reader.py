@@ -1,13 +1,16 @@
 """What a model reads with: its tokenizer, its positions and, where it takes images, a processor."""
 
+import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evomerge_optuna.models.end_of_text import without_end
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from PIL.Image import Image
+    from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,27 @@ class Reader:
             "input_ids"
         ]
         return ids
+
+    def inputs(
+        self, prompts: "Sequence[str]", images: "Sequence[Image]", begun: bool
+    ) -> "BatchFeature":
+        """A model's inputs for prompts about one image each, padded at the left.
+
+        Args:
+            begun: the prompts already have the token that begins a text.
+        """
+        assert self.processor is not None  # the model takes images
+        processor = copy.copy(self.processor)
+        processor.tokenizer = without_end(processor.tokenizer)
+        found: BatchFeature = processor(
+            text=list(prompts),
+            images=[[image] for image in images],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not begun,
+            return_tensors="pt",
+        )
+        return found
 
     def has_template_argument(self, name: str) -> bool:
         """Does a chat template of the model read this variable?"""

@@ -55,7 +55,7 @@ def export(
             raise ExportError(
                 f"trial {trial.number}: the tensors to export (sha256 {digest[:12]}) are not those "
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
-                "the kind of processor still the same?"
+                "the kind of CPU still the same?"
             )
         family_of_host(recipe.host).write_for_others(temporary)
         say(ask_both(merge_study, trial, temporary))

@@ -8,7 +8,7 @@ from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored
-from evomerge_optuna.evaluation.image_prompts import image_prompts
+from evomerge_optuna.evaluation.image_prompts import check_takes_images, image_prompts
 from evomerge_optuna.evaluation.images import check_image, image_bytes
 from evomerge_optuna.evaluation.problem import Problem, Row, column, content, filled
 from evomerge_optuna.evaluation.rows import load_rows
@@ -53,11 +53,7 @@ class VqaRunner(TaskRunner[VqaTask]):
         check_image(problem.image or b"", where)
 
     def check_reader(self, reader: Reader) -> None:
-        if not reader.takes_images:
-            raise SpecError(
-                f"{self.key}: the model takes no images; a vqa task needs a vision-language model, "
-                "with its processor"
-            )
+        check_takes_images(reader, self.key)
 
     def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
         """Without the tokens that stand for an image, of which its size decides."""

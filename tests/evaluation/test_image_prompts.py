@@ -1,4 +1,4 @@
-"""A text model at a vqa task: it is given the question alone."""
+"""Prompts about images; a text model at a vqa task is given the question alone."""
 
 from pathlib import Path
 
