@@ -4,14 +4,19 @@ A model that is told that the text is over answers at random, or nothing at all.
 """
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Known = WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]
+
 _PROBE = "a"
-_known: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()  # what `without_end` gave
+_known: "Known" = WeakKeyDictionary()  # what `without_end` gave
 
 
-def without_end(tokenizer: Any) -> Any:
+def without_end(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
     """The tokenizer where it puts nothing behind a text; else a copy that does not.
 
     What it puts before a text stays.
@@ -24,7 +29,7 @@ def without_end(tokenizer: Any) -> Any:
     return tokenizer if changed is None else changed
 
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """The token ids that are put before and behind every text."""
     try:
         plain: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
@@ -40,7 +45,9 @@ def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(plain) :]
 
 
-def _copy_with(tokenizer: Any, before: list[int]) -> Any:
+def _copy_with(
+    tokenizer: "PreTrainedTokenizerBase", before: list[int]
+) -> "PreTrainedTokenizerBase":
     """A copy of the tokenizer that puts these ids before a text, and nothing behind it."""
     changed = copy.deepcopy(tokenizer)
     if hasattr(changed, "backend_tokenizer"):
