@@ -154,3 +154,8 @@ def test_files_that_the_documents_name_are_there() -> None:
             if known and not (place.exists() or place.with_suffix(".py").exists()):
                 missing.append((document.name, name))
     assert missing == []
+
+
+def test_modules_are_small() -> None:
+    lines = {file.name: len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 400} == {}

@@ -1,6 +1,6 @@
-"""A prompt never ends with the end of the text, which some tokenizers put behind all they read.
+"""Prompts without an end of text, which some tokenizers put behind every text.
 
-A model that is told that the text is over answers at random, or nothing at all.
+A model that reads an end of text answers at random, or not at all.
 """
 
 import copy
@@ -10,16 +10,17 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    Known = WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]
-
 _PROBE = "a"
-_known: "Known" = WeakKeyDictionary()  # what `without_end` gave
+# What `without_end` gave; None: the tokenizer itself.
+_known: "WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]" = (
+    WeakKeyDictionary()
+)
 
 
 def without_end(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
-    """The tokenizer where it puts nothing behind a text; else a copy that does not.
+    """The tokenizer if it puts nothing behind a text; else a copy that puts nothing there.
 
-    What it puts before a text stays.
+    The copy puts before a text what the tokenizer puts there.
     """
     if tokenizer not in _known:
         before, behind = _around(tokenizer)
