@@ -128,7 +128,8 @@ def covered(test_file: Path) -> set[str]:
     docstring = ast.get_docstring(ast.parse(test_file.read_text())) or ""
     _, _, after = docstring.partition("Covers ")
     named = re.findall(r"`(\w[\w./]*\w)`|\b(\w+(?:\.\w+)+)\b", after.partition("\n\n")[0])
-    return {(a or b).replace("/", ".").removesuffix(".py") for a, b in named}
+    names = {(a or b).replace("/", ".").removesuffix(".py") for a, b in named}
+    return {name.removeprefix("evomerge_optuna.") for name in names}
 
 
 def test_every_module_has_a_test() -> None:
