@@ -12,7 +12,7 @@ from evomerge_optuna.cli.output import build_zoo, print_result, say
 def zoo_build() -> None:
     """Train all models of the zoo, unless they exist."""
     from evomerge_optuna.home import models_folder
-    from evomerge_optuna.models.catalog import ZOO_MODELS
+    from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 
     build_zoo(ZOO_MODELS)
     click.echo(f"The zoo is in {models_folder()}")
