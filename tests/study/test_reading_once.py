@@ -40,7 +40,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         ("study", "show", "both"),
         ("study", "show", "both", "--json"),
         ("study", "answers", "merge"),
-        ("study", "compare", "merge", "path"),
+        ("study", "compare", "merge", "path", "both"),
         ("study", "export", "merge", "out"),
         ("study", "export", "both", "out", "--trial", "knee"),
         ("study", "figure", "both", "--trial", "1"),
