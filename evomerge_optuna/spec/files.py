@@ -19,7 +19,7 @@ from evomerge_optuna.spec.stages import (
 )
 from evomerge_optuna.spec.study import StudySpec
 
-_STAGES: dict[Any, type[StudySpec]] = {
+_STAGES: dict[object, type[StudySpec]] = {
     "ps": ParameterStudySpec,
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
@@ -41,7 +41,7 @@ def load_spec(path: Path) -> StudySpec:
     return spec_at(path.absolute().parent, content, origin=str(path))
 
 
-def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> StudySpec:
+def spec_at(folder: Path, content: dict[str, object], origin: str = "spec") -> StudySpec:
     """The spec of a file's content, were the file in this folder; see `load_spec`."""
     resolved = _with_absolute_paths(content, folder)
     if isinstance(tasks := resolved.get("tasks"), dict):
@@ -52,14 +52,14 @@ def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> Stud
     return parse_spec(resolved, origin)
 
 
-def _task_of(file: str, folder: Path) -> dict[str, Any]:
+def _task_of(file: str, folder: Path) -> dict[str, object]:
     """A task that is kept in a file, so that studies share it."""
     path = folder / os.path.expanduser(file)
     content = _read(path, "a task is a mapping of keys; see studies/tasks")
     return _with_absolute_paths(content, path.parent)
 
 
-def _read(path: Path, otherwise: str) -> dict[str, Any]:
+def _read(path: Path, otherwise: str) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -80,7 +80,7 @@ def is_spec_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text
 
 
-def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:
+def parse_spec(content: dict[str, object], origin: str = "spec") -> StudySpec:
     """Validates a spec's content.
 
     Raises:
@@ -116,7 +116,7 @@ class _Loader(yaml.SafeLoader):
 
     depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         if self.depth > _DEEPEST:
             raise _refusal(f"this is nested more than {_DEEPEST} levels deep", parent)
@@ -133,13 +133,13 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return node
 
-    def construct_document(self, node: yaml.Node) -> Any:
+    def construct_document(self, node: yaml.Node) -> object:
         if _size(node, {}) > _MOST_NODES:
             raise _refusal(f"it has more than {_MOST_NODES} parts, its aliases written out", node)
         self.deep_construct = True  # PyYAML's own check for recursion needs it
         return super().construct_document(node)
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
             raise _refusal("bytes are no text", node)
         try:
@@ -150,7 +150,7 @@ class _Loader(yaml.SafeLoader):
             raise _refusal("this number is too large", node)
         return value
 
-    def construct_scalar(self, node: Any) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         value = super().construct_scalar(node)
         if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
             raise _refusal("a null or surrogate character is no text", node)
@@ -175,14 +175,14 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten(value: object, path: str = "") -> dict[str, object]:
     if isinstance(value, dict) and value:
         parts = [_flatten(item, f"{path}.{key}" if path else key) for key, item in value.items()]
         return {key: item for part in parts for key, item in part.items()}
     return {path: value}
 
 
-def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_absolute_paths(content: dict[str, object], folder: Path) -> dict[str, object]:
     """Models and data given as existing local paths become absolute; ids stay as they are."""
 
     def absolute(text: str) -> str:
