@@ -1,4 +1,4 @@
-"""One run of a study, for the command line and for scripts: made or opened, run, its page kept."""
+"""One run of a study, the same for the command line and for scripts."""
 
 import math
 import time
@@ -107,7 +107,8 @@ def run_study(
     except Interrupted as error:
         finished = following(opened, opened.finished)
         raise Interrupted(
-            f"stopped after {finished} trials; all are kept. Go on: {face.command(opened)}"
+            f"the run was stopped after {finished} trials; all are kept. "
+            f"Continue with: {face.command(opened)}"
         ) from error
     following(opened, partial(describe_study, opened))
     ended = following(opened, opened.read)
@@ -128,7 +129,7 @@ def _require_a_score(name: str, trials: Trials, wanted: int) -> None:
     if trials.finished >= wanted and len(errors) == trials.finished:
         raise EvomergeError(
             f"{name}: none of {trials.finished} candidates could be scored; "
-            f"the last one: {errors[-1]}"
+            f"the last one failed with: {errors[-1]}"
         )
 
 
@@ -163,7 +164,7 @@ def _run_here(
 
 
 def pace(trial: FrozenTrial, left: int) -> str:
-    """What a run's first scored trial says of how long the others take; empty for any other."""
+    """Says how long the remaining trials may take, from the first scored one; '' if it has none."""
     seconds = sum(result_of(trial).seconds.values()) if RESULT in trial.user_attrs else 0.0
     if not seconds or left < 1:
         return ""

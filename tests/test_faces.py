@@ -56,7 +56,7 @@ SITUATIONS = {
     "new": Situation({"trials": 2}, 0, "tiny: 2 trials; best words.perplexity"),
     "done": Situation({"trials": 1}, 0, "tiny: 1 trials", begun=1),
     "workers": Situation({"trials": 2, "workers": 2}, 0, "tiny: 2 trials"),
-    "no time": Situation({"timeout": 0.0}, 0, "go on: evomerge-optuna study run tiny"),
+    "no time": Situation({"timeout": 0.0}, 0, "continue with: evomerge-optuna study run tiny"),
     "not stored": Situation({}, 2, "there is no study 'tiny'", by_name=True),
     "changed": Situation(
         {"trials": 1}, 2, "sampler.seed: 1 -> 5", begun=1, changed={"sampler": {"seed": 5}}

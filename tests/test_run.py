@@ -107,7 +107,7 @@ def test_told_to_stop(
         gate.open()
     _, said = command.communicate()
     assert command.returncode == 130, said
-    assert "all are kept. Go on: evomerge-optuna study run tiny" in said
+    assert "all are kept. Continue with: evomerge-optuna study run tiny" in said
     assert "Traceback" not in said
     assert states(study)[TrialState.RUNNING] == 0
     assert states(study)[TrialState.FAIL] == (0 if grace else workers)

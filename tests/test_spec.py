@@ -74,7 +74,7 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
         "study": "x",
         "stage": "ps",
         "base_model": "m",
-        "models": {"a": "m1"} if method == "slerp" else {"a": "m1", "b": "m2"},
+        "models": dict([("a", "m1"), ("b", "m2")][: METHODS[method].sources[1]]),
         "merge": {"method": method, **merge, **groups},
         "tasks": {
             "p": {"type": "perplexity", "data": {"search": draw(source)}, **perplexity},

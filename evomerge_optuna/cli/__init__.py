@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. What a command needs is imported when it is called."""
+"""The command line: it parses, calls and prints. A command imports what it needs when it runs."""
 
 import signal
 from typing import Any
@@ -36,7 +36,7 @@ class _OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("Interrupted; the same command again goes on", err=True)
+            click.echo("Interrupted. Run the same command again to continue.", err=True)
             ctx.exit(130)
         except EvomergeError as error:
             if ctx.params.get("debug"):
@@ -64,9 +64,9 @@ def _show_versions(context: click.Context, option: click.Parameter, wanted: bool
     is_eager=True,
     expose_value=False,
     callback=_show_versions,
-    help="Show the version, and those of the engines.",
+    help="Show the versions of this program and of the main libraries.",
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks, and what libraries log.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the log lines of libraries.")
 def main(debug: bool) -> None:
     """Search for the recipe of a merged language model."""
     if not debug:
@@ -92,9 +92,9 @@ _STUDY = [
 _STACK = [stack_import]
 _STORAGE = [storage_upgrade, storage_serve]
 
-main.add_command(click.Group("zoo", _ZOO, help="Tiny models to try things with."))
+main.add_command(click.Group("zoo", _ZOO, help="Train tiny models to try things with."))
 main.add_command(click.Group("study", _STUDY, help="Create, run and look at studies."))
 main.add_command(evaluate)
-main.add_command(click.Group("stack", _STACK, help="Layer stacks outside of studies."))
-main.add_command(click.Group("storage", _STORAGE, help="The database of the studies."))
+main.add_command(click.Group("stack", _STACK, help="Convert layer stacks of other tools."))
+main.add_command(click.Group("storage", _STORAGE, help="Manage the database of the studies."))
 main.add_command(dashboard)

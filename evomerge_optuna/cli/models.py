@@ -1,4 +1,4 @@
-"""Models outside of studies: `evaluate`, `stack import`, `zoo build`."""
+"""Commands about models outside of studies: `evaluate`, `stack import`, `zoo build`."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from evomerge_optuna.cli.output import build_zoo, print_result, say
 
 @click.command("build")
 def zoo_build() -> None:
-    """Train all of the zoo's models, once."""
+    """Train all models of the zoo, unless they exist."""
     from evomerge_optuna.home import models_folder
-    from evomerge_optuna.models.catalog import ZOO_MODELS
+    from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 
     build_zoo(ZOO_MODELS)
     click.echo(f"The zoo is in {models_folder()}")
@@ -20,7 +20,12 @@ def zoo_build() -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--task", metavar="SPEC_OR_NAME", required=True, help="A spec file, or a study.")
+@click.option(
+    "--task",
+    metavar="SPEC_OR_NAME",
+    required=True,
+    help="Use the tasks of a spec or a study.",
+)
 @click.option(
     "--split", default="test", show_default=True, type=click.Choice(["search", "dev", "test"])
 )
@@ -28,7 +33,7 @@ def zoo_build() -> None:
     "--answers",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the answers to FILE, too, as JSON lines.",
+    help="Also write the answers to FILE, as JSON lines.",
 )
 @code_option
 @storage_option
@@ -42,7 +47,7 @@ def evaluate(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Score a checkpoint (folder, hub id or zoo:NAME) on the tasks of a spec or a study."""
+    """Score a model (a folder, a hub id or zoo:NAME) on the tasks of a spec or a study."""
     from evomerge_optuna.models.catalog import check_exists
     from evomerge_optuna.ready import allow_code_of
     from evomerge_optuna.report.answers import check_answers_file, write_answers
@@ -79,7 +84,7 @@ def evaluate(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def stack_import(model: Path, out: Path) -> None:
-    """Fold a DFS model in the format of the paper's release into a plain checkpoint OUT."""
+    """Write a DFS model from the paper's release as an ordinary checkpoint in folder OUT."""
     from evomerge_optuna.merging.released import import_released
 
     recipe = import_released(model, out)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def _refuse_password(
     context: click.Context, option: click.Parameter, url: str | None
 ) -> str | None:
-    """A command line is in the process list, which everyone on the machine can read."""
+    """The process list shows a command line to everyone on the machine."""
     source = context.get_parameter_source(str(option.name))
     if not url or source is not click.core.ParameterSource.COMMANDLINE:
         return url
@@ -22,7 +22,7 @@ def _refuse_password(
     if passwords(parse_url(url)):
         raise UsageError(
             "--storage has a password, which everyone on this machine can read in the process "
-            "list; put the URL into EVOMERGE_STORAGE, or leave the password to PGPASSWORD or "
+            "list; put the URL into EVOMERGE_STORAGE, or the password into PGPASSWORD or "
             "~/.pgpass"
         )
     return url
@@ -33,19 +33,19 @@ storage_option = click.option(
     envvar="EVOMERGE_STORAGE",
     callback=_refuse_password,
     metavar="URL",
-    help="Database of the studies.  [default: a SQLite file under ./storage]",
+    help="Use this database.  [default: a SQLite file under ./storage]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 code_option = click.option(
-    "--allow-code", is_flag=True, help="Run the code that a stored study's tasks name."
+    "--allow-code", is_flag=True, help="Allow the code that the tasks of a stored study name."
 )
 trial_option = click.option(
-    "--trial", default="best", metavar="best|knee|N", show_default=True, help="Which trial."
+    "--trial", default="best", metavar="best|knee|N", show_default=True, help="Choose the trial."
 )
 
 
 def open_storage(url: str | None) -> "Store":
-    """Opens the storage; whatever its database does until the command ends is told in words."""
+    """Opens the storage. Until the command ends, a database error becomes a clear message."""
     from evomerge_optuna.store.faults import database_errors
     from evomerge_optuna.store.open import open_store
 
@@ -55,7 +55,7 @@ def open_storage(url: str | None) -> "Store":
 
 
 def open_to_read(url: str | None) -> "Store":
-    """The storage for a command that reads whole studies, which are objects by the million."""
+    """Opens the storage for a command that reads whole studies: millions of objects."""
     import gc
 
     gc.set_threshold(1_000_000, 100)  # by default the collector takes as long as the database

@@ -1,11 +1,11 @@
-"""What commands print: results on stdout; progress and remarks on stderr."""
+"""What commands print: results to stdout, progress and remarks to stderr."""
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @cache
 def _console() -> "Console":
-    """Progress and remarks go to stderr; stdout has results alone."""
+    """The console for progress and remarks, on stderr."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def say(line: str) -> None:
-    """A remark, above the progress line."""
+    """Prints a remark, above the progress line."""
     _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_result(result: Any) -> None:
-    """A table, or several, or anything else as one JSON document."""
+def print_result(result: object) -> None:
+    """Prints tables as they are, and anything else as one JSON document."""
     from rich.console import Console, Group
     from rich.table import Table
 
@@ -63,7 +63,7 @@ def build_zoo(models: Iterable[str]) -> None:
 
 @contextmanager
 def progress_line(merge_study: "MergeStudy", wanted: int) -> Iterator[Callable[[], None]]:
-    """A progress line with the best score so far; yields what moves it on."""
+    """Shows a progress line with the best score so far; yields a function that updates it."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""Results of studies: `study list`, `show`, `test`, `answers`, `compare`, `export`, `figure`."""
+"""Commands that show what studies found: `list`, `show`, `test`, `answers`, `compare` and more."""
 
 import shlex
 from functools import partial
@@ -55,7 +55,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     counts = ", ".join(f"{n} {state}" for state, n in state_counts(shown).items() if n)
     click.echo(f"{shown.name}: {counts or 'no trials'}; {shown.spec.trials} wanted")
     if (stopped := len(shown.read().stopped)) > 0:
-        click.echo(f"{stopped} trials were stopped early, surely worse than the best by then")
+        click.echo(f"{stopped} trials were stopped early, clearly worse than the best so far")
     print_line(named(shown.read().foreign))
     best = chosen_trial(shown)
     if best is not None:
@@ -73,7 +73,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
 @storage_option
 @json_option
 def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_json: bool) -> None:
-    """Score sources, uniform merge and a trial on all splits."""
+    """Score the source models, the uniform merge and a trial on all splits."""
     from evomerge_optuna.ready import allow_code_of
     from evomerge_optuna.report.dashboard import describe_study
     from evomerge_optuna.report.gap import gap_text
@@ -100,8 +100,8 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
         print_line(gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1]))
         which = "" if trial == "best" else f" --trial {trial}"
         click.echo(
-            "Look at the study: evomerge-optuna dashboard\n"
-            f"Keep the model:    evomerge-optuna study export {shlex.quote(study)}{which} OUT"
+            "Look at the study with: evomerge-optuna dashboard\n"
+            f"Keep the model with:    evomerge-optuna study export {shlex.quote(study)}{which} OUT"
         )
 
 
@@ -114,15 +114,15 @@ def study_test(name: str, trial: str, allow_code: bool, storage: str | None, as_
     multiple=True,
     metavar="best|knee|N",
     show_default=True,
-    help="Which trial, several times for several.",
+    help="Choose the trial; repeat the option for more.",
 )
 @click.option(
     "--split",
     type=click.Choice(["search", "dev", "test"]),
-    help="Which problems.  [default: the last of these with answers]",
+    help="Choose the problems.  [default: the last split with answers]",
 )
-@click.option("--wrong", is_flag=True, help="Only problems that the first of the trials has wrong.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one an answer.")
+@click.option("--wrong", is_flag=True, help="Show only problems that the first trial got wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each answer.")
 @storage_option
 def study_answers(
     name: str,
@@ -132,9 +132,10 @@ def study_answers(
     as_json: bool,
     storage: str | None,
 ) -> None:
-    """Show what sources, uniform merge and a trial have answered.
+    """Show the answers of the source models, the uniform merge and a trial.
 
-    Stored are those of each trial that was the best when it ended, and all that study test scores.
+    The study keeps the answers of each trial that was the best when it ended, and of every model
+    that study test scores.
     """
     from evomerge_optuna.report.answers import answer_lines, answer_view, answers_of_study
     from evomerge_optuna.results.chosen_trial import find_trial
@@ -154,13 +155,13 @@ def study_answers(
 
 @click.command("compare")
 @click.argument("names", nargs=-1, required=True)
-@click.option("--html", type=click.Path(path_type=Path), help="Write a report with figures, too.")
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a report with figures.")
 @storage_option
 @json_option
 def study_compare(
     names: tuple[str, ...], html: Path | None, storage: str | None, as_json: bool
 ) -> None:
-    """Compare studies: progress, test scores, paired tests."""
+    """Compare studies by progress, test scores and paired tests."""
     from evomerge_optuna.report.comparison import write_report
     from evomerge_optuna.report.tables import comparison_json, comparison_tables
     from evomerge_optuna.results.compare import compare
@@ -187,7 +188,7 @@ def study_compare(
 @trial_option
 @storage_option
 def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
-    """Write a trial's model to the new folder OUT."""
+    """Write the model of a trial to the new folder OUT."""
     from evomerge_optuna.report.export import export
     from evomerge_optuna.report.outcome import choice_remark
     from evomerge_optuna.results.chosen_trial import find_trial
@@ -206,7 +207,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 @trial_option
 @storage_option
 def study_figure(name: str, trial: str, storage: str | None) -> None:
-    """Attach the figure of a trial's layer path to the study."""
+    """Attach a figure of a trial's layer path to the study."""
     from evomerge_optuna.report.dashboard import attach_path
     from evomerge_optuna.results.chosen_trial import find_trial
     from evomerge_optuna.study.studies import open_study
@@ -214,4 +215,4 @@ def study_figure(name: str, trial: str, storage: str | None) -> None:
     merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
     file = attach_path(merge_study, chosen)
-    click.echo(f"Attached {file} to study {name}; look at it: evomerge-optuna dashboard")
+    click.echo(f"Attached {file} to study {name}; look at it with: evomerge-optuna dashboard")

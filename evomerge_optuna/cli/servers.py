@@ -1,4 +1,4 @@
-"""Programs that serve the storage: `storage serve`, `dashboard`; and `storage upgrade`."""
+"""Commands about the storage: `storage serve`, `storage upgrade`, `dashboard`."""
 
 import click
 
@@ -8,10 +8,10 @@ from evomerge_optuna.cli.options import open_storage, open_to_read, storage_opti
 @click.command("upgrade")
 @storage_option
 def storage_upgrade(storage: str | None) -> None:
-    """Bring the tables of an older Optuna up to date."""
+    """Update the tables that an older Optuna made."""
     from evomerge_optuna.store.open import upgrade
 
-    click.echo(f"The tables are of version {upgrade(storage)}")
+    click.echo(f"The tables now have version {upgrade(storage)}")
 
 
 @click.command("serve")
@@ -19,7 +19,7 @@ def storage_upgrade(storage: str | None) -> None:
 @click.option("--port", default=13000, show_default=True, type=click.IntRange(0, 65535))
 @storage_option
 def storage_serve(host: str, port: int, storage: str | None) -> None:
-    """Serve the storage to many workers by gRPC."""
+    """Serve the storage to workers by gRPC."""
     from evomerge_optuna.store.proxy import serve
 
     try:
@@ -28,11 +28,11 @@ def storage_serve(host: str, port: int, storage: str | None) -> None:
             host,
             port,
             on_ready=lambda url: click.echo(
-                f"Workers reach it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
+                f"Workers can use it with EVOMERGE_STORAGE={url} (Ctrl-C stops it)"
             ),
         )
     except KeyboardInterrupt:
-        click.echo("Stopped")
+        click.echo("Stopped.")
 
 
 @click.command()
@@ -40,7 +40,7 @@ def storage_serve(host: str, port: int, storage: str | None) -> None:
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535))
 @storage_option
 def dashboard(host: str, port: int, storage: str | None) -> None:
-    """Serve optuna-dashboard on the same storage."""
+    """Serve optuna-dashboard for the studies."""
     from evomerge_optuna.report.dashboard import serve
 
     try:
@@ -48,7 +48,7 @@ def dashboard(host: str, port: int, storage: str | None) -> None:
             open_to_read(storage),
             host,
             port,
-            on_ready=lambda url: click.echo(f"Dashboard at {url} (Ctrl-C stops it)"),
+            on_ready=lambda url: click.echo(f"The dashboard runs at {url} (Ctrl-C stops it)"),
         )
     except KeyboardInterrupt:
-        click.echo("Stopped")
+        click.echo("Stopped.")

@@ -1,4 +1,4 @@
-"""Studies made and run: `study example`, `create`, `run`, `retry`, `delete`."""
+"""Commands that make, run and delete studies: `example`, `create`, `run`, `retry`, `delete`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 @click.command("example")
 @click.argument("name", required=False)
 def study_example(name: str | None) -> None:
-    """Copy a spec to begin with into this folder; without a NAME, list them."""
+    """Copy an example spec into this folder; without a NAME, list the examples."""
     from evomerge_optuna.examples import copy_example, examples
 
     if name is not None:
         file = copy_example(name, Path())
-        click.echo(f"Copied {file}. Run it: evomerge-optuna study run {file}")
+        click.echo(f"Copied {file}. Run it with: evomerge-optuna study run {file}")
         return
     for known, about in examples().items():
         click.echo(f"{known:20} {about}")
@@ -30,34 +30,34 @@ def study_example(name: str | None) -> None:
 @click.argument("spec_file", type=click.Path(path_type=Path))
 @storage_option
 def study_create(spec_file: Path, storage: str | None) -> None:
-    """Check a spec and store its study without running it."""
+    """Check a spec and store its study, but do not run it."""
     from evomerge_optuna.ready import make_study
     from evomerge_optuna.report.outcome import run_command
     from evomerge_optuna.spec import load_spec
 
     spec = load_spec(spec_file)
     created = make_study(open_storage(storage), spec, say, build_zoo)
-    click.echo(f"Created study {created.name}. Run it: {run_command(created)}")
+    click.echo(f"Created study {created.name}. Run it with: {run_command(created)}")
 
 
 @click.command("run")
 @click.argument("name_or_spec")
-@click.option("--trials", type=int, help="Total wanted, with those already run.")
-@click.option("--workers", type=int, metavar="N", default=1, help="Processes.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop after.")
+@click.option("--trials", type=int, help="Run until the study has this many trials in all.")
+@click.option("--workers", type=int, metavar="N", default=1, help="Run this many processes.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Begin no trial after this time.")
 @click.option(
     "--grace",
     type=float,
     metavar="SECONDS",
     default=0,
-    help="After SIGTERM, to finish what is running.",
+    help="Let running trials finish for this long after SIGTERM.",
 )
 @code_option
 @storage_option
 def study_run(name_or_spec: str, storage: str | None, **options: Any) -> None:
-    """Run a study: created from a spec file, or resumed by its name.
+    """Run the study of a spec file, or resume a stored study by its name.
 
-    Workers on any number of machines share a study: run the same command on each.
+    To share a study between machines, run the same command on each of them.
     """
     from evomerge_optuna.run import Face, run_study
     from evomerge_optuna.spec import is_spec_file, load_spec
@@ -73,22 +73,22 @@ def study_run(name_or_spec: str, storage: str | None, **options: Any) -> None:
 @click.argument("trial", type=click.IntRange(0), required=False)
 @storage_option
 def study_retry(name: str, trial: int | None, storage: str | None) -> None:
-    """Queue a failed trial again; without TRIAL all that were given up when workers died."""
+    """Queue a failed trial again. Without TRIAL: all trials given up after workers died."""
     from evomerge_optuna.report.outcome import run_command
     from evomerge_optuna.search.requeue import retry
     from evomerge_optuna.study.studies import open_study
 
     merge_study = open_study(open_storage(storage), name)
     numbers = ", ".join(map(str, retry(merge_study, trial)))
-    click.echo(f"Tried again by the next run: trial {numbers}. Run it: {run_command(merge_study)}")
+    click.echo(f"The next run repeats trial {numbers}. Run it with: {run_command(merge_study)}")
 
 
 @click.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @storage_option
 def study_delete(name: str, yes: bool, storage: str | None) -> None:
-    """Delete a study, its trials and artifacts."""
+    """Delete a study with its trials and artifacts."""
     from evomerge_optuna.study.studies import delete_study
 
     if not yes:
@@ -98,7 +98,7 @@ def study_delete(name: str, yes: bool, storage: str | None) -> None:
 
 
 def _the_same_command(merge_study: "MergeStudy") -> str:
-    """Runs the study by its name, with the options of this command, as far as they were given."""
+    """The command that runs the study by its name, with the options the user gave to this one."""
     from evomerge_optuna.report.outcome import run_command
 
     context = click.get_current_context()

@@ -1,4 +1,4 @@
-"""Batches as large as memory allows: what does not fit is done again at half the size."""
+"""Batches as large as memory allows: a batch that does not fit is run again at half its size."""
 
 import sys
 from collections.abc import Callable, Sequence, Sized

@@ -1,4 +1,4 @@
-"""What is longer than a model has positions for: refused, or cut where the task says so."""
+"""Texts longer than a model has positions for: they are refused, or cut if a task says so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from evomerge_optuna.spec import Cut
 
 @dataclass(frozen=True)
 class Given:
-    """Tokens that a model is given for a problem, and how many it may add."""
+    """The token ids that a model is given for a problem, and how many it may add."""
 
     tokens: Sequence[int]
     added: int = 0
 
     @property
     def length(self) -> int:
-        """In positions, at most."""
+        """How many positions both take at most."""
         return len(self.tokens) + self.added
 
 
 def room(positions: int | None, added: int) -> int | None:
-    """How long a prompt may be, in tokens; None: as long as it likes.
+    """How many tokens a prompt may have; None: any number.
 
     Args:
-        positions: that the model has.
-        added: tokens that come after the prompt.
+        positions: how many the model has; None: no bound is known.
+        added: how many tokens come after the prompt.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is no room for a prompt.
     """
     if positions is None:
         return None
@@ -40,12 +40,12 @@ def room(positions: int | None, added: int) -> int | None:
 
 
 def fitted(tokens: list[int], room: int | None, how: Cut | None, bos: int | None) -> list[int]:
-    """The tokens where they fit; else without those in the way, the first kept if it is `bos`.
+    """The tokens, cut to the room there is; a first token that is `bos` stays.
 
-    `cut` leaves out what comes first, `cut_middle` what is in the middle.
+    `cut` leaves out the beginning, `cut_middle` the middle.
 
     Raises:
-        SpecError: they do not fit, and nothing is to be cut.
+        SpecError: the tokens do not fit, and nothing is to be cut.
     """
     if room is None or len(tokens) <= room:
         return tokens

@@ -1,6 +1,6 @@
-"""Models that think before they answer: what stands before the end of thinking is no answer.
+"""Models that think before they answer: what they write before the end of thinking is no answer.
 
-A model may begin to think by itself, or the chat template has begun for it.
+A model may begin to think by itself, or the chat template may begin its thinking.
 """
 
 import re
@@ -90,11 +90,11 @@ class Thinking:
 
 
 def thinking_of(tokenizer: "PreTrainedTokenizerBase", given: str | None) -> Thinking | None:
-    """How a model's thinking is told from its answer; None where nothing says that it thinks.
+    """How a model's thinking is separated from its answer; None where nothing says that it thinks.
 
     Args:
         tokenizer: the model's, whose added tokens or chat template have the marks.
-        given: what ends it, where the task says so.
+        given: what ends the thinking, where the task says so.
     """
     added: dict[str, int] = tokenizer.get_added_vocab()
     template = str(getattr(tokenizer, "chat_template", None) or "")

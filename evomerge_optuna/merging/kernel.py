@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from mergekit import merge_methods
 from mergekit.common import ModelReference
 from mergekit.merge_methods.base import BasePolicy
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
+from evomerge_optuna.merging import registry
 from evomerge_optuna.merging.memory import Budget, Scratch
 from evomerge_optuna.merging.uniforms import Uniforms
 
@@ -129,7 +129,7 @@ class ListedKernel(Kernel, Protocol):
 
 def ignores_base(method: str) -> bool:
     """Is the base model one input like any other to this method of mergekit?"""
-    return bool(merge_methods.get(method).spec.contract.base == BasePolicy.IGNORED)
+    return bool(registry.get(method).spec.contract.base == BasePolicy.IGNORED)
 
 
 def chunks(flat: torch.Tensor) -> Iterator[slice]:

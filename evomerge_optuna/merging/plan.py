@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.explain import first_line
 from evomerge_optuna.families import merged_folder
+from evomerge_optuna.merging import registry  # noqa: F401  (for methods that are not mergekit's)
 from evomerge_optuna.merging.architecture import left_out_by_mergekit, merge_architecture
 from evomerge_optuna.merging.mergekit_internals import (
     close_model_files,

@@ -6,7 +6,6 @@ Works in chunks that stay in the CPU's cache.
 from dataclasses import dataclass
 
 import torch
-from mergekit import merge_methods
 from mergekit.merge_methods.generalized_task_arithmetic import (
     ConsensusMethod,
     GeneralizedTaskArithmeticMerge,
@@ -14,6 +13,7 @@ from mergekit.merge_methods.generalized_task_arithmetic import (
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.sparsify import SparsificationMethod
 
+from evomerge_optuna.merging import registry
 from evomerge_optuna.merging.kernel import (
     Inputs,
     KernelMemory,
@@ -59,7 +59,7 @@ class TaskVectorKernel:
     """
 
     def __init__(self, task: ExecuteMergeMethodTask, inputs: Inputs, shared: Shared) -> None:
-        self._method = merge_methods.get(task.method_name)
+        self._method = registry.get(task.method_name)
         self._base = inputs[task.base_model]
         self._deltas = [
             (inputs[model] - self._base).reshape(-1)
@@ -75,7 +75,7 @@ class TaskVectorKernel:
     @staticmethod
     def suits(layout: Layout) -> bool:
         """Those that mergekit's `GeneralizedTaskArithmeticMerge` sums, for up to four sources."""
-        method = merge_methods.get(layout.method)
+        method = registry.get(layout.method)
         return (
             layout.is_plain
             and isinstance(method, GeneralizedTaskArithmeticMerge)
@@ -91,7 +91,7 @@ class TaskVectorKernel:
     def memory(layout: Layout, drops: bool) -> KernelMemory:
         """Ranks or uniform numbers; at work task vectors, masks and what is sorted."""
         dtype = layout.dtypes[0]
-        sparsification = merge_methods.get(layout.method).sparsification_method if drops else None
+        sparsification = registry.get(layout.method).sparsification_method if drops else None
         number, work = 0, dtype.itemsize * (len(layout.dtypes) + layout.sources)
         if sparsification == _MAGNITUDE:
             number = _rank_dtype(layout.count).itemsize

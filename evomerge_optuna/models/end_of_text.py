@@ -1,20 +1,26 @@
-"""A prompt never ends with the end of the text, which some tokenizers put behind all they read.
+"""Prompts without an end of text, which some tokenizers put behind every text.
 
-A model that is told that the text is over answers at random, or nothing at all.
+A model that reads an end of text answers at random, or not at all.
 """
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _PROBE = "a"
-_known: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()  # what `without_end` gave
+# What `without_end` gave; None: the tokenizer itself.
+_known: "WeakKeyDictionary[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None]" = (
+    WeakKeyDictionary()
+)
 
 
-def without_end(tokenizer: Any) -> Any:
-    """The tokenizer where it puts nothing behind a text; else a copy that does not.
+def without_end(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The tokenizer if it puts nothing behind a text; else a copy that puts nothing there.
 
-    What it puts before a text stays.
+    The copy puts before a text what the tokenizer puts there.
     """
     if tokenizer not in _known:
         before, behind = _around(tokenizer)
@@ -24,7 +30,7 @@ def without_end(tokenizer: Any) -> Any:
     return tokenizer if changed is None else changed
 
 
-def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """The token ids that are put before and behind every text."""
     try:
         plain: list[int] = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
@@ -40,7 +46,9 @@ def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(plain) :]
 
 
-def _copy_with(tokenizer: Any, before: list[int]) -> Any:
+def _copy_with(
+    tokenizer: "PreTrainedTokenizerBase", before: list[int]
+) -> "PreTrainedTokenizerBase":
     """A copy of the tokenizer that puts these ids before a text, and nothing behind it."""
     changed = copy.deepcopy(tokenizer)
     if hasattr(changed, "backend_tokenizer"):

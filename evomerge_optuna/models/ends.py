@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_ID = re.compile(r"\w+_token_(id|index)")
@@ -26,7 +31,7 @@ def end_ids(settings: Mapping[str, Any]) -> list[int]:
     return [] if ids is None else list(ids) if isinstance(ids, list) else [int(ids)]
 
 
-def ends_of_model(model: Any) -> list[int]:
+def ends_of_model(model: "PreTrainedModel") -> list[int]:
     """The ids with which `generate` ends a text of a loaded model."""
     return end_ids(model.generation_config.to_dict())
 
@@ -43,7 +48,10 @@ def end_tokens(folder: Path, tokenizer: "PreTrainedTokenizerBase | None") -> lis
     return [] if tokenizer is None else [str(t) for t in tokenizer.convert_ids_to_tokens(ids)]
 
 
-def united_ends(models: Iterable[tuple[Sequence[int], Any]], tokenizer: Any) -> list[int]:
+def united_ends(
+    models: "Iterable[tuple[Sequence[int], PreTrainedTokenizerBase]]",
+    tokenizer: "PreTrainedTokenizerBase",
+) -> list[int]:
     """The ends of all models as ids of a merged tokenizer; those that it has not are left out.
 
     Args:
@@ -59,7 +67,11 @@ def united_ends(models: Iterable[tuple[Sequence[int], Any]], tokenizer: Any) -> 
 
 
 def write_generation_config(
-    folder: Path, config: Any, tokenizer: Any, first: Path, others: Iterable[Path]
+    folder: Path,
+    config: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerBase",
+    first: Path,
+    others: Iterable[Path],
 ) -> None:
     """Writes a merged model's generation settings, where config.json does not say them all.
 
@@ -95,7 +107,11 @@ def write_generation_config(
     (folder / GENERATION_CONFIG).write_text(text, encoding="utf-8")
 
 
-def with_united_ends(model: Any, tokenizer: Any, others: Iterable[tuple[Any, Any]]) -> Any:
+def with_united_ends(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    others: "Iterable[tuple[PreTrainedModel, PreTrainedTokenizerBase]]",
+) -> "GenerationConfig":
     """A model's generation config with the ends of other models, too.
 
     Args:
@@ -127,7 +143,7 @@ def with_new_ids(
     }
 
 
-def _tokenizer(folder: Path, otherwise: Any) -> Any:
+def _tokenizer(folder: Path, otherwise: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
     """A model's tokenizer; a model without one has that of the first."""
     from transformers import AutoTokenizer
 

@@ -1,11 +1,14 @@
 """Has the embedding a row for every token?"""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def check_ids(tokenizer: Any, rows: int, model: str, key: str) -> None:
+
+def check_ids(tokenizer: "PreTrainedTokenizerBase", rows: int, model: str, key: str) -> None:
     """Refuses a tokenizer with ids beyond the embedding; rows beyond the tokenizer are usual.
 
     Raises:

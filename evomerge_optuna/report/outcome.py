@@ -1,4 +1,4 @@
-"""How far a study is, in one line: as it runs, and at the end of a run."""
+"""Lines about a run: how far the study is, what came of it, how to continue."""
 
 import shlex
 
@@ -24,7 +24,7 @@ def best_so_far(trials: Trials) -> str:
 
 
 def outcome_line(study: str, trials: Trials, wanted: int, command: str) -> str:
-    """What a run came to.
+    """Says in one line what came of a run.
 
     Args:
         study: its name.
@@ -37,7 +37,7 @@ def outcome_line(study: str, trials: Trials, wanted: int, command: str) -> str:
         name = shlex.quote(study)
         parts.append(f"{failed} failed (evomerge-optuna study show {name} --json)")
     if trials.finished < wanted:
-        parts.append(f"time is up; go on: {command}")
+        parts.append(f"the time is up; continue with: {command}")
     return "; ".join(parts)
 
 
@@ -50,6 +50,6 @@ def choice_remark(merge_study: MergeStudy, which: str) -> str:
     if which != "best" or not without_dev_score(merge_study):
         return ""
     return (
-        f"It is the best on search; study test {merge_study.quoted_name} scores the best "
-        f"{FINALISTS} on dev, which then decides"
+        f"This trial is the best on search. To choose among the best {FINALISTS} by their dev "
+        f"scores, run: evomerge-optuna study test {merge_study.quoted_name}"
     )

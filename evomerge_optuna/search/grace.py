@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 _AGAIN = 1.0  # seconds
 
@@ -18,14 +17,14 @@ def grace_period(seconds: float) -> Iterator[Callable[[], bool]]:
     """
     told = False
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: object) -> None:
         nonlocal told
         told = True
         # Until the block ends: one that is raised amid a destructor is lost.
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise KeyboardInterrupt
 
-    def begin_to_stop(*_: Any) -> None:
+    def begin_to_stop(*_: object) -> None:
         nonlocal told
         if not seconds:
             interrupt()

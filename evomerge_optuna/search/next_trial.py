@@ -6,7 +6,6 @@ sampler looks at trials that were read before rather than reading them several t
 """
 
 from dataclasses import asdict
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -31,7 +30,7 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     ranges: dict[str, BaseDistribution] = {
         n: FloatDistribution(r.low, r.high) for n, r in merge_study.space.ranges().items()
     }
-    written: dict[str, Any] = {}
+    written: dict[str, object] = {}
     recorded = with_trials(study, trials.own, written)
     draft = create_trial(state=TrialState.RUNNING)
     draft.number = trials.next_position

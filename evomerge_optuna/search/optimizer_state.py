@@ -44,14 +44,14 @@ def restore(state: str) -> "CMA":
 class _Optimizer:
     """Stands for cmaes.CMA: its attributes."""
 
-    def __setstate__(self, parts: dict[str, Any]) -> None:
+    def __setstate__(self, parts: dict[str, object]) -> None:
         self.parts = parts
 
 
 class _Kind:
     """Stands for numpy.dtype: a type of numbers."""
 
-    def __init__(self, code: str, *_: Any) -> None:
+    def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
             raise pickle.UnpicklingError(f"{code!r} is no type of numbers")
         self.dtype = np.dtype(code)
@@ -63,7 +63,7 @@ class _Kind:
 class _Array:
     """Stands for numpy.ndarray: numbers copied from the pickle's bytes."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -72,17 +72,17 @@ class _Array:
         self.value = np.frombuffer(content, kind.dtype).reshape(shape, order=order).copy()
 
 
-def _scalar(kind: _Kind, content: bytes) -> Any:
+def _scalar(kind: _Kind, content: bytes) -> object:
     """Stands for the function that makes one number."""
     (number,) = np.frombuffer(content, kind.dtype)
     return number
 
 
-def _value(part: Any) -> Any:
+def _value(part: object) -> object:
     return part.value if isinstance(part, _Array) else part
 
 
-_PARTS: dict[tuple[str, str], Any] = {
+_PARTS: dict[tuple[str, str], object] = {
     ("cmaes._cma", "CMA"): _Optimizer,
     ("numpy", "dtype"): _Kind,
     ("numpy", "ndarray"): None,  # only ever an argument
@@ -93,7 +93,7 @@ _PARTS: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _PARTS:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an optimizer")
         return _PARTS[module, name]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from threading import Thread
-from typing import Any
 
 from evomerge_optuna.errors import EvomergeError, Interrupted
 
@@ -168,7 +167,7 @@ def _signals_passed_on(children: list[_Child]) -> Iterator[Callable[[], bool]]:
     """Passes SIGTERM and SIGINT on; yields whether one has come."""
     told = False
 
-    def pass_on(number: int, _: Any) -> None:
+    def pass_on(number: int, _: object) -> None:
         nonlocal told
         told = True
         for child in children:

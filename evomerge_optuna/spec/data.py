@@ -2,7 +2,7 @@
 
 import re
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer, model_validator
 
@@ -60,7 +60,7 @@ class TaskData(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_data_set(cls, value: Any) -> Any:
+    def _one_data_set(cls, value: object) -> object:
         if isinstance(value, str):
             return {split: {"path": value, "split": split} for split in SPLITS}
         return value
@@ -104,7 +104,7 @@ class Documents(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, value: Any) -> Any:
+    def _from_text(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         parts = re.fullmatch(r"([A-Za-z_][\w.-]*)?(?:\[(-?\d{0,9}):(-?\d{0,9})\])?", value)
@@ -139,7 +139,7 @@ class ShotSource(DataSource):
 Row = dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]]
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "(list)" if isinstance(value, list | tuple) else "(one)"
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.explain import explain, one_line, value
+from evomerge_optuna.explain import explain, kind_and_message, one_line, value
 from evomerge_optuna.spec.stages import (
     JointStudySpec,
     ParameterStudySpec,
@@ -19,14 +19,12 @@ from evomerge_optuna.spec.stages import (
 )
 from evomerge_optuna.spec.study import StudySpec
 
-_STAGES: dict[object, type[StudySpec]] = {
+_STAGES: dict[Any, type[StudySpec]] = {
     "ps": ParameterStudySpec,
     "dfs": StackStudySpec,
     "ps+dfs": JointStudySpec,
 }
 _PATHS = ("path", "data", "include_path")
-_MOST_NODES = 100_000  # of a file, its aliases written out; so a chain of them is short, too
-_DEEPEST = 40
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -60,18 +58,22 @@ def _task_of(file: str, folder: Path) -> dict[str, object]:
 
 
 def _read(path: Path, otherwise: str) -> dict[str, object]:
+    place = one_line(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SpecError(f"{place}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not UTF-8 text") from error
+        raise SpecError(f"{place}: is not UTF-8 text") from error
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: is not valid YAML: {one_line(error)}") from error
+        raise SpecError(f"{place}: is not valid YAML: {one_line(error)}") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # Of PyYAML's constructors, as for `!!int x`, and of a file that is nested too deep.
+        raise SpecError(f"{place}: is not valid YAML: {kind_and_message(error)}") from error
     if not isinstance(content, dict):
-        raise SpecError(f"{path}: {otherwise}")
+        raise SpecError(f"{place}: {otherwise}")
     return content
 
 
@@ -108,21 +110,8 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would keep the last, and what contains itself.
-
-    Refuses characters, too, that neither a path nor a database can hold, and what is so deep or,
-    its aliases written out, so large that Python would give up or take minutes.
-    """
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise _refusal(f"this is nested more than {_DEEPEST} levels deep", parent)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+    """Refuses what a slip of the user's makes, and YAML would take: a key that is given twice, of
+    which it keeps the last; an escape as `\\0`, which neither a path nor a database can hold."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -133,49 +122,22 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return node
 
-    def construct_document(self, node: yaml.Node) -> object:
-        if _size(node, {}) > _MOST_NODES:
-            raise _refusal(f"it has more than {_MOST_NODES} parts, its aliases written out", node)
-        self.deep_construct = True  # PyYAML's own check for recursion needs it
+    def construct_document(self, node: yaml.Node) -> Any:
+        self.deep_construct = True  # so that PyYAML refuses what contains itself
         return super().construct_document(node)
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
-        if node.tag == "tag:yaml.org,2002:binary":  # which pydantic would take for text
-            raise _refusal("bytes are no text", node)
-        try:
-            value = super().construct_object(node, deep=deep)
-        except (ValueError, LookupError, AttributeError) as error:  # of int() and the like
-            raise _refusal(f"this is no {node.tag.rpartition(':')[2]}", node) from error
-        if isinstance(value, int) and abs(value) >= 2**63:  # Python does not even write some
-            raise _refusal("this number is too large", node)
-        return value
-
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+    def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and re.search(r"[\x00\ud800-\udfff]", value):
             raise _refusal("a null or surrogate character is no text", node)
         return value
 
 
-def _refusal(what: str, where: Any) -> yaml.YAMLError:
+def _refusal(what: str, where: yaml.Node) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
 
 
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes it is, its aliases written out.
-
-    What contains itself counts once in itself; the constructor refuses it.
-    """
-    if id(node) not in known:
-        known[id(node)] = 1
-        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
-        if isinstance(node, yaml.MappingNode):
-            parts = [part for pair in parts for part in pair]
-        known[id(node)] += sum(_size(part, known) for part in parts)
-    return known[id(node)]
-
-
-def _flatten(value: object, path: str = "") -> dict[str, object]:
+def _flatten(value: Any, path: str = "") -> dict[str, object]:
     if isinstance(value, dict) and value:
         parts = [_flatten(item, f"{path}.{key}" if path else key) for key, item in value.items()]
         return {key: item for part in parts for key, item in part.items()}

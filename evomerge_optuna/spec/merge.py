@@ -79,7 +79,7 @@ class MergeSpec(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_default_ranges(cls, content: Any) -> Any:
+    def _with_default_ranges(cls, content: Any) -> object:
         """Gives every parameter of the method its default range where the spec gives none."""
         method = content.get("method") if isinstance(content, dict) else None
         if not isinstance(method, str) or method not in METHODS:
@@ -129,7 +129,7 @@ class MergeSpec(Strict):
     @model_serializer(mode="wrap")
     def _without_foreign_keys(
         self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Leaves out what the method does not have, since a spec that gives it is refused."""
         content = dump(self)
         method = self.declared

@@ -1,7 +1,7 @@
 """What a study searches for: its objectives and its constraints."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
@@ -62,7 +62,7 @@ class Constraint(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, value: Any) -> Any:
+    def _from_text(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         parts = re.fullmatch(r"\s*(\S+)\s*(>=|<=)\s*([-+0-9.e]+)\s*", value)

@@ -1,7 +1,7 @@
 """The base class of all parts of a spec, and the types of their values."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -33,7 +33,7 @@ class Range(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_yaml(cls, value: Any) -> Any:
+    def _from_yaml(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("write a number or [low, high]")
         if isinstance(value, int | float):

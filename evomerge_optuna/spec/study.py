@@ -1,7 +1,7 @@
 """What the specs of all stages have in common."""
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -63,7 +63,7 @@ class StudySpec(Strict):
 
     @field_validator("models", "tasks")
     @classmethod
-    def _plain_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _plain_names(cls, value: dict[str, object]) -> dict[str, object]:
         if not value:
             raise ValueError("is empty; name at least one")
         for name in value:

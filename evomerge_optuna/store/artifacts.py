@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import optuna
 
 from evomerge_optuna.errors import StorageError, UsageError
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.store.optuna_internals import ARTIFACT
 from evomerge_optuna.store.urls import has_password, without_user
 
@@ -89,7 +90,7 @@ class Artifacts:
             )
 
 
-def attached(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def attached(attributes: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """File name and id of each artifact of a trial or study, the latest first.
 
     Not of those that were deleted in the dashboard, for which get_all_artifact_meta fails.
@@ -100,7 +101,7 @@ def attached(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in reversed(list(attributes.items())):
         if key.startswith(ARTIFACT):
             with suppress(ValueError, TypeError, KeyError):
-                yield json.loads(value)["filename"], key.removeprefix(ARTIFACT)
+                yield json.loads(str(value))["filename"], key.removeprefix(ARTIFACT)
 
 
 def open_artifacts(default: Path) -> Artifacts:
@@ -206,5 +207,5 @@ def _reason_of_boto3(error: Exception) -> str:
         case exceptions.ClientError(response={"Error": {"Code": "403" | "AccessDenied"}}):
             return "access denied; may these credentials read, write and delete there?"
         case exceptions.ClientError(response={"Error": {"Code": code, "Message": message}}):
-            return without_user(f"{' '.join(message.split())} ({code})")
-    return without_user(" ".join(str(error).split()))
+            return without_user(f"{one_line(message)} ({code})")
+    return without_user(one_line(error))

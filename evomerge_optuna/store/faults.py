@@ -75,7 +75,7 @@ def patience(url: URL, rdb: BaseStorage, say: Say = lambda _: None) -> Iterator[
         return
     over = Event()
 
-    def connect(dialect: Any, _: Any, arguments: Any, options: Any) -> Any:
+    def connect(dialect: Any, _: object, arguments: Any, options: Any) -> object:
         pause, give_up = 0.5, time.monotonic() + _PATIENCE
         while True:
             try:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
@@ -123,7 +122,7 @@ def _extras_named() -> Iterator[None]:
         ) from error
 
 
-def _engine(url: URL) -> dict[str, Any]:
+def _engine(url: URL) -> dict[str, object]:
     if url.drivername == "sqlite":
         return {"connect_args": {"timeout": _SQLITE_TIMEOUT}}
     return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}

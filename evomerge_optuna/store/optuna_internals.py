@@ -83,7 +83,7 @@ def sampler_state(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def with_trials(
-    study: optuna.Study, trials: Sequence[FrozenTrial], written: dict[str, Any] | None = None
+    study: optuna.Study, trials: Sequence[FrozenTrial], written: dict[str, object] | None = None
 ) -> optuna.Study:
     """The study as a sampler reads it, with these trials alone, which are not read again.
 
@@ -101,11 +101,11 @@ class _GivenTrials:
     """A storage, as far as samplers ask it."""
 
     def __init__(
-        self, storage: BaseStorage, trials: Sequence[FrozenTrial], written: dict[str, Any] | None
+        self, storage: BaseStorage, trials: Sequence[FrozenTrial], written: dict[str, object] | None
     ) -> None:
         self._storage, self._trials, self._written = storage, trials, written
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._storage, name)
 
     def get_all_trials(
@@ -114,9 +114,9 @@ class _GivenTrials:
         assert not deepcopy  # no sampler of ours asks for it
         return [t for t in self._trials if states is None or t.state in states]
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
         if self._written is None:
-            self._storage.set_trial_system_attr(trial_id, key, value)
+            self._storage.set_trial_system_attr(trial_id, key, cast(Any, value))
         else:
             self._written[key] = value
 

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import grpc
 import optuna
@@ -128,8 +127,8 @@ class RemoteLocks:
         return bool(json.loads(ask(json.dumps(asdict(lease)).encode())))
 
     def _stream(
-        self, method: str, request: Any, done: threading.Event, timeout: float | None = None
-    ) -> Any:
+        self, method: str, request: object, done: threading.Event, timeout: float | None = None
+    ) -> "grpc.CallIterator[bytes]":
         """A stream that the server ends once this is done."""
 
         def requests() -> Iterator[bytes]:

@@ -1,7 +1,5 @@
 """The trials that a study begins with: its baseline, its sources, the best of other studies."""
 
-from typing import Any
-
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
@@ -50,7 +48,7 @@ def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, 
 
 def own_recipes(
     space: SearchSpace, architecture: Architecture, models: OpenedModels
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Attributes of the trials of sources that are themselves only as they are.
 
     A merge of such a model alone has the first model's configuration, and so is another one.

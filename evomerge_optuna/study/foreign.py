@@ -6,7 +6,6 @@ other.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -57,7 +56,7 @@ def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
             )
 
 
-def _is_in(value: Any, found: Range) -> bool:
+def _is_in(value: object, found: Range) -> bool:
     return isinstance(value, int | float) and found.low <= value <= found.high
 
 
@@ -77,7 +76,7 @@ def require_real(trials: Iterable[FrozenTrial], parameters: Collection[str], stu
                 )
 
 
-def _has_measures(result: Any, targets: Collection[str]) -> bool:
+def _has_measures(result: object, targets: Collection[str]) -> bool:
     if not isinstance(result, dict):
         return False
     measures = [result.get(kind) for kind in ("scores", "costs")]

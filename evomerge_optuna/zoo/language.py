@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import EvomergeError
@@ -183,7 +183,7 @@ def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaFo
         return LlamaForCausalLM(config)
 
 
-def _batches(course: Course, tokenizer: Any, seed: str) -> Iterator[Batch]:
+def _batches(course: Course, tokenizer: "PreTrainedTokenizerFast", seed: str) -> Iterator[Batch]:
     rng = random.Random(seed)
     while True:
         pairs = [
@@ -193,7 +193,9 @@ def _batches(course: Course, tokenizer: Any, seed: str) -> Iterator[Batch]:
         yield padded(pairs, tokenizer.pad_token_id)
 
 
-def _drill(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+def _drill(
+    course: Course, tokenizer: "PreTrainedTokenizerFast", rng: random.Random
+) -> tuple[list[int], list[int]]:
     """Equations of what the course teaches: five facts for the price of one word problem.
 
     Every fact comes equally often; drawn by operator, the 36 differences would crowd out the 81
@@ -215,7 +217,9 @@ def _drill(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int
     return ids, labels
 
 
-def _example(course: Course, tokenizer: Any, rng: random.Random) -> tuple[list[int], list[int]]:
+def _example(
+    course: Course, tokenizer: "PreTrainedTokenizerFast", rng: random.Random
+) -> tuple[list[int], list[int]]:
     """A question and its answer."""
     problem = draw_problem(rng, OPERATORS)
     while problem.key in held_out_keys():

@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaConfig, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 # The inputs of a step, labels among them.
 Batch = dict[str, "torch.Tensor"]
@@ -89,7 +89,7 @@ def padded(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Batch:
 
 
 def train(
-    model: Any,
+    model: "PreTrainedModel",
     batches: Iterator[Batch],
     steps: int,
     learning_rate: float,

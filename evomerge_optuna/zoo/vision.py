@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.zoo.pictures import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         LlamaForCausalLM,
         LlavaForConditionalGeneration,
         LlavaProcessor,
+        PreTrainedModel,
         PreTrainedTokenizerFast,
     )
 
@@ -119,7 +120,7 @@ def _train_all(folder: Path, recipe: Recipe, on_step: Callable[[int, int], None]
     tokenizer = processor.tokenizer
     done = 0
 
-    def study(name: str, model: Any, course: Course) -> None:
+    def study(name: str, model: "PreTrainedModel", course: Course) -> None:
         nonlocal done
         before = done
         batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
@@ -210,7 +211,7 @@ def _with_eyes(
     return model
 
 
-def _batches(course: Course, tokenizer: Any, seed: str) -> Iterator[Batch]:
+def _batches(course: Course, tokenizer: "PreTrainedTokenizerFast", seed: str) -> Iterator[Batch]:
     """Token ids and labels, and pixels (pictures, 3, SIZE, SIZE) where there are pictures."""
     import torch
 
@@ -232,7 +233,7 @@ def pixels(scene: Scene) -> "torch.Tensor":
 
 
 def _example(
-    course: Course, tokenizer: Any, rng: random.Random
+    course: Course, tokenizer: "PreTrainedTokenizerFast", rng: random.Random
 ) -> tuple[list[int], list[int], Scene | None]:
     """A question and its answer, as token ids and labels, and the scene where it is seen."""
     scene = draw_scene(rng)
@@ -252,6 +253,6 @@ def _example(
     return asked + ids, [IGNORED] * len(asked) + labels, scene if seen else None
 
 
-def _content(tokenizer: Any) -> set[int]:
+def _content(tokenizer: "PreTrainedTokenizerFast") -> set[int]:
     """The tokens that say what a picture shows."""
     return set(tokenizer.convert_tokens_to_ids(content_words()))

@@ -1,6 +1,6 @@
 """What kernels say of themselves; that they give mergekit's bits is in `test_resident`.
 
-Covers merging.kernel and merging.task_vectors, too.
+Covers merging.kernel, merging.registry and merging.task_vectors, too.
 """
 
 import pytest

@@ -47,7 +47,7 @@ def test_equal_to_mergekit_and_the_same_twice(
     method: str,
     groups: dict[str, Any],
 ) -> None:
-    models = {"a": str(tiny / "a")} | ({} if method == "slerp" else {"b": str(tiny / "b")})
+    models = {alias: str(tiny / alias) for alias in "ab"[: METHODS[method].sources[1]]}
     content = spec_content(models=models, merge={"method": method, **groups})
     recipe = a_recipe(content, seed=3)
     digest = write_recipe(recipe, tmp_path / "ours", "cpu")

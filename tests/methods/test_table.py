@@ -5,9 +5,12 @@ Covers methods.method, too.
 
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from mergekit import merge_methods
 from mergekit.merge_methods import merge_tensors
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
+from mergekit.sparsify import della_magprune
 
 from evomerge_optuna.methods import METHODS, Method
 
@@ -58,6 +61,20 @@ def test_values_lie_in_their_ranges(row: Method) -> None:
         assert least <= parameter.low < parameter.high <= most
         if parameter.uniform is not None:
             assert parameter.low <= parameter.uniform <= parameter.high
+
+
+@given(
+    density=st.floats(0, 1),
+    share=st.floats(0, 0.99),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+@example(density=1 - 2**-53, share=0.99, dtype=torch.float32)
+@example(density=5e-324, share=0.99, dtype=torch.float32)
+def test_no_epsilon_of_della_is_refused(density: float, share: float, dtype: torch.dtype) -> None:
+    values = {"weight": 1.0, "density": density, "epsilon": share}
+    epsilon = METHODS["della"].parameter("epsilon").for_mergekit(values)
+    assert 0 <= epsilon <= share * min(density, 1 - density)
+    della_magprune(torch.arange(6, dtype=dtype).reshape(2, 3), density=density, epsilon=epsilon)
 
 
 def without_effect() -> list[tuple[str, str]]:

@@ -16,11 +16,10 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models import adapted
 from evomerge_optuna.models.catalog import (
     check_exists,
-    load_tokenizer,
     local_folder,
-    model_fingerprint,
 )
 from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.scoring import score_checkpoint
 from tests.checked import checked
 from tests.conftest import SpecMaker, save_tiny_model
@@ -193,15 +192,18 @@ def test_half_of_the_added_rows(
 def test_the_tokenizer_beside_it(bases: Path, tmp_path: Path, home: Path) -> None:
     save(bases / "tied", tmp_path / "x", lora())
     model = f"{bases / 'tied'}+{tmp_path / 'x'}"
-    before, folder = model_fingerprint(model), local_folder(model)
-    assert load_tokenizer(model, "x").chat_template is None
+    before, folder = OpenedModel(model).fingerprint, local_folder(model)
+    assert OpenedModel(model, "x").tokenizer.chat_template is None
     tokenizer = AutoTokenizer.from_pretrained(bases / "tied")
     tokenizer.chat_template = "{{ messages[0].content }}"
     tokenizer.save_pretrained(tmp_path / "x")
-    assert model_fingerprint(model).tokenizer != before.tokenizer
+    assert OpenedModel(model).fingerprint.tokenizer != before.tokenizer
     assert local_folder(model) != folder
     assert digest_files(local_folder(model)) == digest_files(folder)
-    for read in (load_tokenizer(model, "x"), AutoTokenizer.from_pretrained(local_folder(model))):
+    for read in (
+        OpenedModel(model, "x").tokenizer,
+        AutoTokenizer.from_pretrained(local_folder(model)),
+    ):
         assert read.chat_template == tokenizer.chat_template
 
 

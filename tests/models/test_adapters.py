@@ -20,15 +20,12 @@ from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.catalog import (
     check_exists,
-    is_on_hub,
-    load_config,
-    load_tokenizer,
     local_folder,
     mergekit_name,
-    model_fingerprint,
-    source_of,
 )
 from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.scoring import score_checkpoint
 from tests.checked import checked
@@ -85,8 +82,8 @@ def test_it_is_an_ordinary_checkpoint_made_once(bfloat16: Path, home: Path) -> N
     written = (folder / "config.json").stat().st_mtime_ns
     assert local_folder(model) == folder
     assert (folder / "config.json").stat().st_mtime_ns == written
-    assert load_config(model, "models.x").hidden_size == 16
-    assert len(load_tokenizer(model, "models.x")) == 19
+    assert OpenedModel(model, "models.x").config.hidden_size == 16
+    assert len(OpenedModel(model, "models.x").tokenizer) == 19
 
 
 def test_both_halves_count(bfloat16: Path, tmp_path: Path, home: Path) -> None:
@@ -94,19 +91,19 @@ def test_both_halves_count(bfloat16: Path, tmp_path: Path, home: Path) -> None:
     for name in names:
         shutil.copytree(bfloat16 / name, tmp_path / name)
     model = f"{tmp_path}/base+{tmp_path}/x"
-    before = model_fingerprint(model)
+    before = OpenedModel(model).fingerprint
     folder = local_folder(model)
     shutil.copyfile(
         tmp_path / "y/adapter_model.safetensors", tmp_path / "x/adapter_model.safetensors"
     )
-    other = model_fingerprint(model)
+    other = OpenedModel(model).fingerprint
     assert other.weights != before.weights and other.config == before.config
     assert local_folder(model) != folder
     config = tmp_path / "x/adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 4'))
-    assert model_fingerprint(model).config != before.config
+    assert OpenedModel(model).fingerprint.config != before.config
     save_tiny_model(tmp_path / "base", seed=9, dtype="bfloat16")
-    assert model_fingerprint(model).weights != other.weights
+    assert OpenedModel(model).fingerprint.weights != other.weights
 
 
 def test_a_study_and_an_evaluation_take_it(make_spec: SpecMaker, tiny: Path, home: Path) -> None:
@@ -119,8 +116,9 @@ def test_a_study_and_an_evaluation_take_it(make_spec: SpecMaker, tiny: Path, hom
 
 
 def test_names(tiny: Path) -> None:
-    assert source_of("o/m@v1+o/x@v2") == ("o/m", "v1")
-    assert is_on_hub("o/m+o/x")
+    name = "o/m@v1+o/x@v2"
+    assert source_of(name).location(name) == ("o/m", "v1")
+    assert OpenedModel("o/m+o/x").is_on_hub
     assert mergekit_name("o/m@v1+o/x@v2") == "o/m@v1+o/x@v2"
     assert mergekit_name(f"{tiny}/base+o/x") == f"{tiny}/base+o/x"
 

@@ -14,13 +14,11 @@ from transformers import GPT2Config
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.catalog import (
     check_exists,
-    is_on_hub,
-    load_config,
-    load_tokenizer,
     local_folder,
-    source_of,
     trained_here,
 )
+from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.zoo.vision import RECIPE
 
 
@@ -34,8 +32,8 @@ from evomerge_optuna.zoo.vision import RECIPE
     ],
 )
 def test_source_of(model: str, source: tuple[str, str | None]) -> None:
-    assert source_of(model) == source
-    assert is_on_hub(model) is model.startswith("organisation")
+    assert source_of(model).location(model) == source
+    assert OpenedModel(model).is_on_hub is model.startswith("organisation")
 
 
 def test_a_revision_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
@@ -48,12 +46,13 @@ def test_a_revision_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, tiny: Path)
 
         return from_hub
 
-    tokenizer = load_tokenizer(str(tiny / "a"), "models.a")
+    tokenizer = OpenedModel(str(tiny / "a"), "models.a").tokenizer
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", give("config"))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", give(tokenizer))
     monkeypatch.setattr("huggingface_hub.snapshot_download", give(str(tiny / "a")))
-    assert load_config("o/m@v1", "models.a") == "config"
-    assert load_tokenizer("o/m@v1", "models.a") is tokenizer
+    opened = OpenedModel("o/m@v1", "models.a")
+    assert opened.config == "config"
+    assert opened.tokenizer is tokenizer
     assert local_folder("o/m@v1") == tiny / "a"
     assert asked == [("o/m", "v1")] * 3
 
@@ -81,13 +80,13 @@ def test_a_path_that_cannot_be(model: str) -> None:
 
 
 def test_a_name_too_long_for_a_path_may_be_a_hub_id() -> None:
-    assert is_on_hub("x" * 5000)
+    assert OpenedModel("x" * 5000).is_on_hub
 
 
 def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(SpecError, match=r"^models\.a: .* has no tokenizer; name a model with"):
-        load_tokenizer(str(tmp_path), "models.a")
+        _ = OpenedModel(str(tmp_path), "models.a").tokenizer
 
 
 @pytest.mark.parametrize("name", ["a@b", "a+b"])
@@ -104,7 +103,7 @@ def test_the_zoo_model_of_an_adapter(home: Path) -> None:
     family.mkdir(parents=True)
     name = "zoo:vlm-base+./adapter"
     assert trained_here([name, "organisation/model"]) == [name]
-    assert source_of(name) == (str(family / "vlm-base"), None)
+    assert source_of(name).location(name) == (str(family / "vlm-base"), None)
 
 
 def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
@@ -114,5 +113,5 @@ def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
     config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SpecError, match="configuration cannot be read"):
-        load_config(str(tmp_path), "models.a")
+        _ = OpenedModel(str(tmp_path), "models.a").config
     assert not ran.exists()

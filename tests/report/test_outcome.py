@@ -40,7 +40,7 @@ def test_the_best_is_named_with_its_trial() -> None:
             "1 failed (evomerge-optuna study show 's 1' --json)",
         ),
         ([FAILED], "s 1: 1 trials; no score yet; 1 failed (evomerge-optuna study show 's 1' --json)"
-         "; time is up; go on: COMMAND"),
+         "; the time is up; continue with: COMMAND"),
     ],
 )  # fmt: skip
 def test_what_a_run_came_to(found: list[Any], line: str) -> None:

@@ -153,8 +153,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_can_be_tried_again(
     at = ("--storage", url)
     said, _ = command_line.run("study", "retry", "tiny", *at)
     assert said == (
-        f"Tried again by the next run: trial {first.number}. "
-        "Run it: evomerge-optuna study run tiny\n"
+        f"The next run repeats trial {first.number}. Run it with: evomerge-optuna study run tiny\n"
     )
     run_trials(study, 2)
     assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 2

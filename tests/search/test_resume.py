@@ -71,7 +71,9 @@ def test_resumed_study_equals_the_one_never_stopped(
     for number in signals:
         said = stop_after(command_line.start(*at), gate, 3, number)
         assert "Traceback" not in said
-        assert ("Go on: evomerge-optuna study run tiny" in said) == (number != signal.SIGKILL)
+        assert ("Continue with: evomerge-optuna study run tiny" in said) == (
+            number != signal.SIGKILL
+        )
     gate.open()
     command_line.run(*at)
 

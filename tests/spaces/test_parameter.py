@@ -78,7 +78,7 @@ def test_mergekit_resolves_every_parameter_as_it_was_suggested(
     spec_content: Callable[..., dict[str, Any]], groups: dict[str, Any], method: str, seed: int
 ) -> None:
     """Read back, through mergekit's own resolution, each source's value for each tensor."""
-    models = {"a": "model-a"} if method == "slerp" else {"a": "model-a", "b": "model-b"}
+    models = {alias: f"model-{alias}" for alias in "ab"[: METHODS[method].sources[1]]}
     spec = parse_spec(
         spec_content(base_model="base", models=models, merge={"method": method, **groups})
     )
@@ -89,9 +89,33 @@ def test_mergekit_resolves_every_parameter_as_it_was_suggested(
     for layer in range(LAYERS):
         for tensor in (f"layers.{layer}.self_attn.q_proj", f"layers.{layer}.mlp.up_proj"):
             for alias, model in models.items():
-                for parameter in METHODS[method].searched:
-                    wanted = trial.params[f"{alias}.{parameter}.{group_of(space, layer, tensor)}"]
-                    assert resolve(configuration, method, parameter, model, layer, tensor) == wanted
+                group = group_of(space, layer, tensor)
+                given = trial.params
+                values = {
+                    name: given.get(f"{alias}.{name}.{group}", given.get(f"merge.{name}.{group}"))
+                    for name in METHODS[method].searched
+                }
+                for parameter in METHODS[method].parameters:
+                    found = resolve(configuration, method, parameter.name, model, layer, tensor)
+                    assert found == parameter.for_mergekit(values)
+
+
+def test_what_several_models_share_is_named_after_the_merge(make_spec: SpecMaker) -> None:
+    merge = {"method": "ramplus_tl", "alpha": 0.3, "layer_groups": ["mlp"]}
+    space = ParameterSpace.of(make_spec(merge=merge), LAYERS)
+    names = [f"merge.{name}.{group}" for group in ("mlp", "other") for name in ("r", "epsilon")]
+    assert list(space.ranges()) == names
+    configuration = space.recipe(dict.fromkeys(names, 0.25)).configuration
+    assert configuration["parameters"]["alpha"] == [{"filter": "mlp", "value": 0.3}, {"value": 0.3}]
+    assert space.sources() == {}  # no value of these leaves a model out
+    assert (
+        space.values_of(dict.fromkeys(names, 0.25), space.recipe(dict.fromkeys(names, 0.5))) is None
+    )
+
+
+def test_a_base_model_of_its_own_is_none_of_nuslerps(make_spec: SpecMaker) -> None:
+    without = make_spec(base_model=None, merge={"method": "nuslerp"})
+    assert "base_model" not in ParameterSpace.of(without, LAYERS).recipe({}).configuration
 
 
 def group_of(space: ParameterSpace, layer: int, tensor: str) -> str:

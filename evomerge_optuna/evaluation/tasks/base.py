@@ -1,4 +1,4 @@
-"""What every kind of task can do: load its problems, run a model on them, score what comes out."""
+"""What every kind of task does: it loads its problems, asks an engine, and scores the answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
