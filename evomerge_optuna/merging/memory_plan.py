@@ -122,16 +122,16 @@ def check_memory(
             f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
             f"{_cure(spec, headers, machine, facts)}"
         )
-    told = f"memory: {_gb(plan.required)} are needed to build a candidate"
+    line = f"memory: {_gb(plan.required)} are needed to build a candidate"
     if plan.shared:
         most = machine.free * 7 // 10 if limit is None else int(limit)
-        told += _told_of_shared(plan.shared, min(max(0, most - plan.required), plan.shared))
+        line += _shared_in_words(plan.shared, min(max(0, most - plan.required), plan.shared))
     if plan.scratch:
-        told += f"; {_gb(plan.scratch)} of disk in the home folder"
-    return f"{told}; an export takes up to {_gb(plan.export)}"
+        line += f"; {_gb(plan.scratch)} of disk in the home folder"
+    return f"{line}; an export takes up to {_gb(plan.export)}"
 
 
-def _told_of_shared(shared: int, kept: int) -> str:
+def _shared_in_words(shared: int, kept: int) -> str:
     if kept == shared:
         return f"; the {_gb(shared)} that all candidates share are kept"
     some = f"{_gb(kept)} can be kept here, the rest" if kept else "nothing can be kept here: it"
