@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.files import check_files
-from evomerge_optuna.models.headers import ANOTHER_COPY, opened
+from evomerge_optuna.models.headers import ANOTHER_COPY, OpenFile, opened
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.spec import StudySpec
 
-Check = Callable[[str, str, Any], None]  # a tensor for messages, its name, the open file
+Check: TypeAlias = Callable[[str, str, OpenFile], None]  # for messages, its name, the open file
 
 
 def check_weights(spec: StudySpec, models: Mapping[str, OpenedModel]) -> None:
@@ -52,7 +52,7 @@ def _shape_check(rows_may_differ: bool) -> Check:
     """Compares with the first tensor of each name."""
     seen: dict[str, tuple[str, list[int]]] = {}
 
-    def check(tensor: str, name: str, tensors: Any) -> None:
+    def check(tensor: str, name: str, tensors: OpenFile) -> None:
         shape = tensors.get_slice(name).get_shape()
         first, wanted = seen.setdefault(name, (tensor, shape))
         if shape != wanted and not (rows_may_differ and shape[1:] == wanted[1:]):
@@ -64,7 +64,7 @@ def _shape_check(rows_may_differ: bool) -> Check:
     return check
 
 
-def _check_values(tensor: str, name: str, tensors: Any) -> None:
+def _check_values(tensor: str, name: str, tensors: OpenFile) -> None:
     values = tensors.get_tensor(name)
     if not is_finite(values):
         raise SpecError(f"{tensor} has NaN or infinite values; {ANOTHER_COPY}")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
@@ -23,6 +23,8 @@ from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, fingerprint
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 _WAY = "2"  # of merging; another number where it makes another checkpoint of the same files
 _TOKENS = 16  # in the text on which a merged model is tried
@@ -95,7 +97,7 @@ def _write(base: Path, adapter: Path, name: str, folder: Path) -> None:
         )
 
 
-def _adapted(base: Path, adapter: Path, name: str) -> Any:
+def _adapted(base: Path, adapter: Path, name: str) -> "PeftModel":
     """The base model with the adapter beside its weights, each of the adapter's tensors in it."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
@@ -125,7 +127,7 @@ def _same(loaded: "torch.Tensor", values: "torch.Tensor") -> bool:
     return loaded.shape == values.shape and bool((loaded == values.to(loaded.dtype)).all())
 
 
-def _load(folder: Path, name: str) -> Any:
+def _load(folder: Path, name: str) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -140,7 +142,7 @@ def _load(folder: Path, name: str) -> Any:
     return model.eval()
 
 
-def _untie(model: Any) -> None:
+def _untie(model: "PreTrainedModel") -> None:
     """Gives the head weights of its own, where the adapter is about to change either end alone."""
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -154,7 +156,7 @@ def _untie(model: Any) -> None:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
 
 
-def _tie_if_equal(model: Any) -> None:
+def _tie_if_equal(model: "PreTrainedModel") -> None:
     """Of a model that was tied: says in its configuration what is true of the weights now."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     model.config.tie_word_embeddings = embeddings.weight.equal(head.weight)
@@ -162,7 +164,7 @@ def _tie_if_equal(model: Any) -> None:
         head.weight = embeddings.weight
 
 
-def _inputs(model: Any) -> "torch.Tensor":
+def _inputs(model: "PreTrainedModel") -> "torch.Tensor":
     """Tokens from all over the vocabulary, the last ones among them, where added tokens are."""
     import torch
 

@@ -11,6 +11,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PretrainedConfig
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -111,7 +112,7 @@ def _rows(have: Shapes, taken: _Taken, rows: int) -> int:
     return every.pop() if len(every) == 1 and len(found) == len(taken.embeddings) else rows
 
 
-def _taken(config: "PretrainedConfig", settings: Any, where: str) -> _Taken | None:
+def _taken(config: "PretrainedConfig", settings: "PeftConfig", where: str) -> _Taken | None:
     """What a model of this configuration takes; None where peft cannot tell without its weights."""
     import torch
     from peft import get_peft_model, get_peft_model_state_dict
@@ -148,7 +149,7 @@ def _as_lists(tensors: Mapping[str, Any]) -> Shapes:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _read_settings(adapter: Path, where: str) -> Any:
+def _read_settings(adapter: Path, where: str) -> "PeftConfig":
     """peft's configuration of an adapter that can be merged."""
     from peft import PeftConfig
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING

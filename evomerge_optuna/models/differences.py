@@ -7,7 +7,7 @@ whatever the class of the configuration knows counts, but for what is known not 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.spec import StudySpec
@@ -44,7 +44,7 @@ class Difference:
     """What the models have for a key of their configurations, by their keys in the spec."""
 
     name: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     @property
     def differ(self) -> bool:
@@ -140,9 +140,9 @@ def with_another_configuration(configs: Mapping[str, "PretrainedConfig"]) -> tup
     )
 
 
-def _known(config: "PretrainedConfig") -> dict[str, Any]:
+def _known(config: "PretrainedConfig") -> dict[str, object]:
     """What the class of a configuration knows; a model reads nothing else."""
-    content: dict[str, Any] = config.to_dict()
+    content: dict[str, object] = config.to_dict()
     if "head_dim" in content and content["head_dim"] is None:  # as models take it
         content["head_dim"] = config.hidden_size // config.num_attention_heads
     try:
@@ -152,7 +152,7 @@ def _known(config: "PretrainedConfig") -> dict[str, Any]:
     return {name: value for name, value in content.items() if name in known}
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in content.items():
         if _IGNORED.fullmatch(name) or (name == "type" and "rope_type" in content):  # its old name
             continue
@@ -162,7 +162,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
-def _is_another_network(name: str, have: Any, want: Any) -> bool:
+def _is_another_network(name: str, have: object, want: object) -> bool:
     if name in _ACTIVATIONS:  # those of one family approximate each other
         return not all("gelu" in str(value) for value in (have, want))
     return name in _OTHER_NETWORK

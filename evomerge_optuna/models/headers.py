@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.files import check_types
@@ -14,11 +14,27 @@ from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.shards import weight_files
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
 
 # safetensors' names of the types that a spec may name.
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 ANOTHER_COPY = "take another copy of the model, or leave it out"
+
+
+class OpenFile(Protocol):
+    """A safetensors file that is open."""
+
+    def keys(self) -> list[str]: ...
+    def get_slice(self, name: str) -> "Slice": ...
+    def get_tensor(self, name: str) -> "torch.Tensor": ...
+
+
+class Slice(Protocol):
+    """A tensor in an open file, before its values are read."""
+
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ def parameter_shapes(config: "PretrainedConfig", key: str) -> dict[str, tuple[in
 
 
 @contextmanager
-def opened(model: str, file: Path) -> Iterator[Any]:
+def opened(model: str, file: Path) -> Iterator[OpenFile]:
     """A safetensors file, opened to be read.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Results: what finished trials are worth."""
+"""Results: which trial is the best, its final scores, and studies compared."""

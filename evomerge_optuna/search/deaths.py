@@ -2,8 +2,8 @@
 
 A trial that kills its worker (by the memory it takes, or a crash in a library) kills the next one,
 too, at the same place. A worker that is stopped from outside dies anywhere. So a trial's first
-death says nothing yet. Its repeats record how far they come, and a trial is given up once so many
-workers in a row have died at one place of it. Where they died while its score was being stored, it
+death says nothing yet. Its repeats record how far they come, and a trial is given up once enough
+workers in a row have died at the same place. Where they died while its score was being stored, it
 is surely not what killed them.
 """
 

@@ -1,4 +1,4 @@
-"""Signals as people and schedulers mean them: Ctrl-C at once, SIGTERM after what is running."""
+"""Stopping: Ctrl-C stops at once, SIGTERM lets the running trial finish first."""
 
 import signal
 import sys
@@ -10,26 +10,26 @@ _AGAIN = 1.0  # seconds
 
 @contextmanager
 def grace_period(seconds: float) -> Iterator[Callable[[], bool]]:
-    """After SIGTERM the block has so many seconds; then it is interrupted as by Ctrl-C.
+    """Gives the block some seconds after SIGTERM; then interrupts it, as Ctrl-C does at once.
 
     Yields:
         Whether a signal has come. The block is to begin nothing new then.
     """
-    told = False
+    has_come = False
 
     def interrupt(*_: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal has_come
+        has_come = True
         # Until the block ends: one that is raised amid a destructor is lost.
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         raise KeyboardInterrupt
 
     def begin_to_stop(*_: object) -> None:
-        nonlocal told
+        nonlocal has_come
         if not seconds:
             interrupt()
-        if not told:
-            told = True
+        if not has_come:
+            has_come = True
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
     handlers = {
@@ -40,7 +40,7 @@ def grace_period(seconds: float) -> Iterator[Callable[[], bool]]:
     previous = {number: signal.signal(number, handlers[number]) for number in handlers}
     hook, sys.unraisablehook = sys.unraisablehook, _all_but_interrupts
     try:
-        yield lambda: told
+        yield lambda: has_come
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = hook

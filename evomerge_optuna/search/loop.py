@@ -36,7 +36,7 @@ from evomerge_optuna.study.trials import Trials
 
 OnTrial = Callable[[FrozenTrial, Trials], None]
 
-# So many candidates in a row that fail alike say that something else is wrong.
+# When this many candidates in a row fail alike, something else is wrong.
 ALIKE = 5
 _LONGEST = 500  # characters of a candidate's error
 
@@ -56,10 +56,10 @@ def run_trials(
     marked failed and queued again, as is that of a worker that died.
 
     Args:
-        trials: the total wanted, with those of earlier runs and of other workers.
+        trials: how many finished trials the study is to have, whoever ran them.
         grace: seconds that the running trial has to finish after SIGTERM.
         on_trial: called with each finished trial, and all trials as they were when it was taken.
-        say: told in a line what the run keeps in memory, and what it waits for.
+        say: called with a line on what the run keeps in memory, and what it waits for.
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM.

@@ -24,7 +24,7 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     The study's sampler draws it.
 
     Args:
-        trials: those of the study as they are now.
+        trials: the study's trials as they are now.
     """
     study, sampler = merge_study.study, merge_study.study.sampler
     ranges: dict[str, BaseDistribution] = {

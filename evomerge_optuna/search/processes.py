@@ -1,4 +1,4 @@
-"""Worker processes of this machine: started, replaced when killed, told together to stop."""
+"""Worker processes of this machine: started, replaced when killed, and stopped together."""
 
 import multiprocessing
 import os
@@ -25,14 +25,14 @@ _DEATHS = 5  # in a row, without any progress, that say that a new process will 
 def run_processes(
     work: Work, count: int, progress: Callable[[], int], say: Say = lambda _: None
 ) -> None:
-    """Runs `work` in so many processes until it has returned in each.
+    """Runs `work` in `count` processes until it has returned in each.
 
-    SIGTERM and SIGINT are passed on. A process that is told to stop by somebody else is let go; one
-    that is killed otherwise is replaced.
+    SIGTERM and SIGINT are passed on. A process that somebody else stops is let go; a
+    killed one is replaced.
 
     Args:
         progress: called every second; a number that grows as long as the work gets on.
-        say: told what the processes say.
+        say: called with each line that a process says.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT.
@@ -143,8 +143,8 @@ def _run(work: Work, number: int, pipe: Connection) -> None:
     """The life of a child."""
     os.setpgrp()  # a terminal's Ctrl-C is for the parent, which passes it on
     try:
-        for told in _SIGNALS:
-            signal.signal(told, signal.default_int_handler)
+        for number_of_signal in _SIGNALS:
+            signal.signal(number_of_signal, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         Thread(target=_stop_with_parent, daemon=True).start()
         work(number, pipe.send)

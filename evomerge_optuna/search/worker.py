@@ -1,4 +1,4 @@
-"""A worker: takes the next trial of a study that it may share with others, on any machine."""
+"""A worker takes the next trial of a study, which it may share with workers on any machine."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -39,7 +39,7 @@ def load_spec(path: Path) -> StudySpec:
     return spec_at(path.absolute().parent, content, origin=str(path))
 
 
-def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> StudySpec:
+def spec_at(folder: Path, content: dict[str, object], origin: str = "spec") -> StudySpec:
     """The spec of a file's content, were the file in this folder; see `load_spec`."""
     resolved = _with_absolute_paths(content, folder)
     if isinstance(tasks := resolved.get("tasks"), dict):
@@ -50,14 +50,14 @@ def spec_at(folder: Path, content: dict[str, Any], origin: str = "spec") -> Stud
     return parse_spec(resolved, origin)
 
 
-def _task_of(file: str, folder: Path) -> dict[str, Any]:
+def _task_of(file: str, folder: Path) -> dict[str, object]:
     """A task that is kept in a file, so that studies share it."""
     path = folder / os.path.expanduser(file)
     content = _read(path, "a task is a mapping of keys; see studies/tasks")
     return _with_absolute_paths(content, path.parent)
 
 
-def _read(path: Path, otherwise: str) -> dict[str, Any]:
+def _read(path: Path, otherwise: str) -> dict[str, object]:
     place = one_line(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def is_spec_file(text: str) -> bool:
     return text.endswith((".yaml", ".yml")) or "/" in text
 
 
-def parse_spec(content: dict[str, Any], origin: str = "spec") -> StudySpec:
+def parse_spec(content: dict[str, object], origin: str = "spec") -> StudySpec:
     """Validates a spec's content.
 
     Raises:
@@ -137,14 +137,14 @@ def _refusal(what: str, where: yaml.Node) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
 
 
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten(value: Any, path: str = "") -> dict[str, object]:
     if isinstance(value, dict) and value:
         parts = [_flatten(item, f"{path}.{key}" if path else key) for key, item in value.items()]
         return {key: item for part in parts for key, item in part.items()}
     return {path: value}
 
 
-def _with_absolute_paths(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_absolute_paths(content: dict[str, object], folder: Path) -> dict[str, object]:
     """Models and data given as existing local paths become absolute; ids stay as they are."""
 
     def absolute(text: str) -> str:

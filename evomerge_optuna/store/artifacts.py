@@ -28,7 +28,7 @@ _CONNECT_TIMEOUT = 10  # seconds, as of a database server; boto3 would wait a mi
 
 
 class Artifacts:
-    """An artifact store of Optuna's with a name; what fails in it is told in one line.
+    """An artifact store of Optuna, with a name. Its errors fit on one line.
 
     Every method raises StorageError where the folder or the service cannot be used.
     """
@@ -51,16 +51,16 @@ class Artifacts:
         Raises:
             ArtifactNotFound: there is none of this id.
         """
-        with _told(self._place):
+        with _in_one_line(self._place):
             return self._store.open_reader(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Stores an artifact whole, or nothing of it."""
         try:
-            with _told(self._place):
+            with _in_one_line(self._place):
                 self._store.write(artifact_id, content_body)
         except StorageError:
-            with suppress(Exception):  # why it could not be written is what is told
+            with suppress(Exception):  # the first error says more
                 self._store.remove(artifact_id)
             raise
 
@@ -70,7 +70,7 @@ class Artifacts:
         Raises:
             ArtifactNotFound: there is none of this id; S3 does not tell.
         """
-        with _told(self._place):
+        with _in_one_line(self._place):
             self._store.remove(artifact_id)
 
     def attach(
@@ -80,7 +80,7 @@ class Artifacts:
         from optuna.artifacts import upload_artifact
 
         with (
-            _told("the folder of temporary files (TMPDIR)"),
+            _in_one_line("the folder of temporary files (TMPDIR)"),
             tempfile.TemporaryDirectory() as folder,
         ):
             file = Path(folder) / name
@@ -117,7 +117,7 @@ def open_artifacts(default: Path) -> Artifacts:
     if has_password(place):
         raise UsageError(f"{ARTIFACTS_VARIABLE} is neither a folder nor s3://BUCKET; write one")
     folder = Path(place).expanduser().absolute()
-    with _told(str(folder)):
+    with _in_one_line(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
 
     def make() -> "ArtifactStore":
@@ -145,7 +145,7 @@ def _open_bucket(bucket: str) -> Artifacts:
         raise StorageError(
             f"{_S3}{bucket} needs boto3: pip install 'evomerge-optuna[s3]'"
         ) from error
-    with _told(_S3 + bucket):
+    with _in_one_line(_S3 + bucket):
         try:
             # A session of its own reads the variables as they are now.
             client = boto3.Session().client("s3", config=Config(connect_timeout=_CONNECT_TIMEOUT))
@@ -158,7 +158,7 @@ def _open_bucket(bucket: str) -> Artifacts:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
+def _in_one_line(place: str) -> Iterator[None]:
     """Turns what the operating system or boto3 raises into one line.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What becomes of a database that fails: told in one line, waited for, called again."""
+"""What this program does when a database fails: it waits, calls again, or explains the error."""
 
 import sys
 import time

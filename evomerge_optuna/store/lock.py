@@ -13,7 +13,7 @@ from typing import Protocol
 from evomerge_optuna.errors import StudyBusyError
 
 PATIENCE = 60.0  # seconds; a study is held for milliseconds at a time
-# After a restart of what lent it a living worker has so many seconds to take its lease again.
+# Seconds that a worker has to take its lease again after what lent it was restarted.
 GRACE = 60.0
 
 
@@ -36,7 +36,7 @@ class Locks(Protocol):
     def locked(self, key: str, patience: float) -> AbstractContextManager[bool]:
         """Locks the key within the block.
 
-        Yields whether it was free, or got free within so many seconds; else it is not locked.
+        Yields True once the key is locked, or False if it was not free within `patience` seconds.
         """
 
     def lease(self, worker: str) -> AbstractContextManager[Lease]:

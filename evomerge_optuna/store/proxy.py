@@ -42,7 +42,7 @@ _OPTIONS = [
 def serve(
     store: Store, host: str, port: int, on_ready: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Serves trials and locks until it is interrupted; `on_ready` is told its URL.
+    """Serves trials and locks until it is interrupted; calls `on_ready` with its URL.
 
     Raises:
         EvomergeError: the address cannot be bound.

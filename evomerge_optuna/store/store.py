@@ -1,4 +1,4 @@
-"""Where studies are kept, once it is open; see `storage`."""
+"""An open store of studies; `store.open` opens one."""
 
 from dataclasses import dataclass
 

@@ -159,7 +159,7 @@ def _check_options(url: URL) -> None:
     try:
         from psycopg import pq
     except ImportError:
-        return  # which is told when the storage is opened
+        return  # opening the storage says that the driver is missing
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if not url.query.keys() <= known:
         raise UsageError(

@@ -1,1 +1,1 @@
-"""Studies: storage, sampler, objective and the loop that runs trials."""
+"""Studies: what is stored of them, creating and opening them, their trials as read."""

@@ -26,7 +26,7 @@ def keep_answers(
     evaluation: Evaluation,
     say: Callable[[str], None],
 ) -> None:
-    """Attaches a running trial's answers to it; where that fails it is only told."""
+    """Attaches a running trial's answers to it. If that fails, says so and goes on."""
     name = TRIAL_ANSWERS[evaluation.split]
     _keep(merge_study, trial, name, evaluation, f"trial {trial.number}", say)
 

@@ -242,7 +242,7 @@ def list_studies(store: Store, say: Callable[[str], None] = lambda _: None) -> l
     """All studies of this program in a store, by name.
 
     Args:
-        say: told of studies that another version has made and this one cannot read.
+        say: called with a line for each study that this version cannot read.
     """
     found = []
     for name in sorted(optuna.get_all_study_names(store.rdb)):

@@ -41,7 +41,11 @@ def digest_of_whole(text: str, beside_text: str) -> str:
 
 
 def write_files_beside_weights(
-    host: Path, text: "PretrainedConfig", tokenizer: Any, ends: Sequence[int], out: Path
+    host: Path,
+    text: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerBase",
+    ends: Sequence[int],
+    out: Path,
 ) -> None:
     """Writes what a vision-language checkpoint has beside its weights.
 
@@ -87,7 +91,10 @@ def processor_of_whole(
 
 
 def config_of_whole(
-    host: Path, text: "PretrainedConfig", own: Any, tokenizer: Any
+    host: Path,
+    text: "PretrainedConfig",
+    own: "PreTrainedTokenizerBase",
+    tokenizer: "PreTrainedTokenizerBase",
 ) -> dict[str, Any]:
     """The config.json of a vision-language model with another text part.
 
@@ -131,7 +138,11 @@ def config_of_whole(
     return content
 
 
-def missing_tokens(content: Mapping[str, Any], own: Any, tokenizer: Any) -> list[str]:
+def missing_tokens(
+    content: Mapping[str, object],
+    own: "PreTrainedTokenizerBase",
+    tokenizer: "PreTrainedTokenizerBase",
+) -> list[str]:
     """Tokens that a vision-language model's config.json names and another tokenizer lacks.
 
     Those that begin, end and fill up texts do not count.
@@ -148,7 +159,9 @@ def missing_tokens(content: Mapping[str, Any], own: Any, tokenizer: Any) -> list
     return [token for token in found if token is None or token not in after]
 
 
-def _with_names_of(own: Any, tokenizer: Any) -> Any:
+def _with_names_of(
+    own: "PreTrainedTokenizerBase", tokenizer: "PreTrainedTokenizerBase"
+) -> "PreTrainedTokenizerBase":
     """The tokenizer with the other's chat template and its names for tokens, as `image_token`."""
     names = [
         n for n in own.SPECIAL_TOKENS_ATTRIBUTES if n not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -44,7 +44,7 @@ class HostInMemory:
 
     def __init__(self, host: str, device: str) -> None:
         self.name = host
-        self.model: Any = None
+        self.model: PreTrainedModel = None
         self._device = device
         self._folder = local_folder(host)
         self._digest = digest_beside_text(self._folder)
