@@ -30,7 +30,7 @@ def export(
     It is loaded and asked before it is there, see `ask_both`.
 
     Args:
-        say: told what was checked.
+        say: is given a line about what was checked.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
