@@ -109,7 +109,7 @@ def _is_same(a: ScoredModel, b: ScoredModel) -> bool:
 
 def _rounded(scores: dict[str, Score]) -> dict[str, Score]:
     return {
-        metric: Score(*(round(x, 12) for x in (score.value, score.low, score.high)), score.n)
+        metric: replace(score, low=round(score.low, 12), high=round(score.high, 12))
         for metric, score in scores.items()
     }
 
