@@ -55,7 +55,8 @@ class Situation:
 SITUATIONS = {
     "new": Situation({"trials": 2}, 0, "tiny: 2 trials; best words.perplexity"),
     "done": Situation({"trials": 1}, 0, "tiny: 1 trials", begun=1),
-    "workers": Situation({"trials": 2, "workers": 2}, 0, "tiny: 2 trials"),
+    # One trial, since what a second one draws depends on whether the first has ended.
+    "workers": Situation({"trials": 1, "workers": 2}, 0, "tiny: 1 trials"),
     "no time": Situation({"timeout": 0.0}, 0, "continue with: evomerge-optuna study run tiny"),
     "not stored": Situation({}, 2, "there is no study 'tiny'", by_name=True),
     "changed": Situation(
