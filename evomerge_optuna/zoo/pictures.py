@@ -51,7 +51,7 @@ def require_pillow() -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """So many like shapes, and a question about them; the numbers are places in their lists."""
+    """Several equal shapes, and a question about them; colour, shape and form are list indices."""
 
     colour: int
     shape: int
