@@ -93,13 +93,25 @@ def _once(found: Sequence[tuple[str, ScoredModel]]) -> list[ScoredModel]:
     """Each of the studies' models once; with its study's name where others are called alike."""
     different: list[tuple[str, ScoredModel]] = []
     for study, model in found:
-        if model not in (known for _, known in different):
+        if not any(_is_same(model, known) for _, known in different):
             different.append((study, model))
     names = Counter(model.name for _, model in different)
     return [
         replace(one, name=f"{study} ({one.name})") if names[one.name] > 1 else one
         for study, one in different
     ]
+
+
+def _is_same(a: ScoredModel, b: ScoredModel) -> bool:
+    """Are they one model, scored alike? Bounds of intervals differ between versions by 1e-16."""
+    return replace(a, scores=_rounded(a.scores)) == replace(b, scores=_rounded(b.scores))
+
+
+def _rounded(scores: dict[str, Score]) -> dict[str, Score]:
+    return {
+        metric: replace(score, low=round(score.low, 12), high=round(score.high, 12))
+        for metric, score in scores.items()
+    }
 
 
 def pair(a: ScoredModel, b: ScoredModel) -> Paired | None:

@@ -24,6 +24,7 @@ from evomerge_optuna.spec import GenerateTask, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import FINAL_SCORES
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import SpecMaker
 
@@ -104,6 +105,17 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
     assert names[:3] == ["a", "b", "uniform merge"]
     assert [name.split()[0] for name in names[-2:]] == ["one", "two"]
     assert len(names) == 5  # the sources once
+    stored = studies[1].study.user_attrs  # as another version may have computed the intervals
+    for name in [name for name in stored if name.startswith(FINAL_SCORES)]:
+        moved = {
+            split: {
+                metric: row | {"low": row["low"] * (1 - 1e-15)} for metric, row in scores.items()
+            }
+            for split, scores in stored[name].items()
+        }
+        assert moved != stored[name]
+        studies[1].study.set_user_attr(name, moved)
+    assert [row.name for row in compare(studies).tested] == names
     file = tmp_path / "report.html"
     write_report(comparison, file)
     page = file.read_text()
