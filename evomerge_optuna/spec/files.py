@@ -130,7 +130,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_document(self, node: yaml.Node) -> Any:
         if _parts(node, {}) > _MOST_PARTS:
-            raise _refusal(f"it has more than {_MOST_PARTS:,} parts, its aliases written out", node)
+            what = f"with its aliases written out it has more than {_MOST_PARTS:,} parts"
+            raise _refusal(what, node)
         self.deep_construct = True  # so that PyYAML refuses what contains itself
         return super().construct_document(node)
 
