@@ -1,5 +1,5 @@
-"""Reference pages from the code itself: `<!-- keys -->`, `<!-- methods -->`, `<!-- commands -->`
-and `<!-- functions -->` in a page are replaced by what the package has."""
+"""Reference pages from the code itself: a line with `<!-- keys -->`, `<!-- methods -->`,
+`<!-- commands -->` or `<!-- functions -->` is replaced by what the package has."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -44,17 +44,16 @@ _LARGEST = 2**62  # a bound beyond it is the database's, of no interest here
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replaces the marks of a page."""
+    """Replaces the lines with marks; what else they say is for those who read the source."""
     marks: dict[str, Callable[[], Iterator[str]]] = {
         "<!-- keys -->": _keys,
         "<!-- methods -->": _methods,
         "<!-- commands -->": lambda: _commands(main, "evomerge-optuna"),
         "<!-- functions -->": _functions,
     }
-    for mark, text in marks.items():
-        if mark in markdown:
-            markdown = markdown.replace(mark, "\n".join(text()))
-    return markdown
+    found = (next((mark for mark in marks if mark in line), None) for line in markdown.split("\n"))
+    lines = zip(markdown.split("\n"), found, strict=True)
+    return "\n".join(line if mark is None else "\n".join(marks[mark]()) for line, mark in lines)
 
 
 def _keys() -> Iterator[str]:

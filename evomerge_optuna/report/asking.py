@@ -139,12 +139,10 @@ def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
 
 def _what_was_compared(scored: Replies, found: Replies, recipe: Recipe) -> str:
     whole = "checked: plain transformers loads it, no tensor missing or left over"
-    tokens = "tokens, chat template and ends of text are the scored ones"
+    tokens = "tokens, chat template and end-of-text tokens equal those of the scored candidate"
     if isinstance(recipe, StackRecipe):
         apart = _relative_difference(scored, found)
-        return (
-            f"{whole}; {tokens}; its logits differ by {apart:.1e}, as norms' epsilon is not folded"
-        )
+        return f"{whole}; {tokens}; its logits differ by {apart:.1e}, because the norms' epsilon cannot be folded"
     asked = f"logits, answers to {len(found.outcomes)} problems" if found.outcomes else "logits"
     return f"{whole}; tensors, {asked}, {tokens}"
 

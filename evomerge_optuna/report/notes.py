@@ -29,7 +29,7 @@ def study_note(merge_study: MergeStudy) -> str:
     name = merge_study.quoted_name
     parts = [
         f"# {merge_study.name}",
-        f"Searches the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
+        f"Searches for the recipe of a merged model (stage {spec.stage}, {spec.method}) from "
         f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
     if best is not None:
@@ -37,7 +37,7 @@ def study_note(merge_study: MergeStudy) -> str:
         parts.append(_scores(spec, merge_study.read(), (f"trial {best.number}, {how}", best)))
         if final := stored_final_scores(merge_study, best):
             parts += [
-                "As far as they are scored on all splits, with 95% intervals:",
+                "Scores on the splits so far, with 95% intervals:",
                 _final(spec, final),
             ]
             if gap := gap_text(spec.objective, spec.metric(spec.objective.target), final[-1]):

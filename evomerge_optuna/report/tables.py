@@ -175,7 +175,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     """Test scores, paired tests, and, for several objectives, hypervolumes."""
     target = comparison.target
     tested = table_with("model", f"{target} on test")
-    tested.title = "Test scores with 95% intervals, as far as study test has made them"
+    tested.title = "Test scores with 95% intervals, from study test"
     for row in comparison.tested:
         tested.add_row(
             escape(row.name), show_score_and_n(row.scores.get(target), comparison.metric)

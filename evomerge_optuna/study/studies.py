@@ -196,7 +196,7 @@ def _no_such_study(store: Store, name: str) -> UsageError:
     """Names the likeliest of those that there are, which may be many."""
     known = optuna.get_all_study_names(store.rdb)
     close = [f"'{found}'" for found in difflib.get_close_matches(name, known, n=3)]
-    cure = "evomerge-optuna study list shows those that there are"
+    cure = "evomerge-optuna study list lists all studies"
     if close:
         cure = f"did you mean {' or '.join(close)}?"
     elif not known:

@@ -172,7 +172,7 @@ def test_a_wrong_name_is_answered_by_near_ones(home: Path) -> None:
         optuna.create_study(storage=store.rdb, study_name=f"{'merge' * (number < 2)}-{number}")
     with pytest.raises(UsageError, match=r"did you mean 'merge-1' or 'merge-0'\?$"):
         open_study(store, "merg-1")
-    with pytest.raises(UsageError, match=r"study list shows those that there are$"):
+    with pytest.raises(UsageError, match=r"study list lists all studies$"):
         delete_study(store, "quite another name")
 
 
