@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.methods import METHODS
+from evomerge_optuna.methods.method import Parameter
 from evomerge_optuna.spec import (
     GenerateTask,
     Range,
@@ -45,7 +46,12 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     def some(**parts: st.SearchStrategy[Any]) -> dict[str, Any]:
         return draw(st.fixed_dictionaries({}, optional=parts))
 
-    unit = st.floats(0, 1) | st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)).map(list)
+    def within(parameter: Parameter) -> st.SearchStrategy[Any]:
+        low, high = parameter.bounds or (0, 1)
+        middle = (low + high) / 2
+        ranges = st.tuples(st.floats(low, middle), st.floats(middle, high)).map(list)
+        return st.floats(low, high) | ranges
+
     method = draw(st.sampled_from(sorted(METHODS)))
     options = {
         option.name: st.booleans() if isinstance(option.default, bool) else st.floats(0, 2)
@@ -54,7 +60,7 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     merge = some(
         dtype=st.sampled_from(["float32", "bfloat16"]),
         tokenizer_source=st.sampled_from(["base", "union"]),
-        **dict.fromkeys(METHODS[method].searched, unit),
+        **{parameter.name: within(parameter) for parameter in METHODS[method].parameters},
         **{name: options[name] for name in METHODS[method].fixed},
     )
     groups = some(layer_groups=st.just(["mlp"])) or some(layer_group_size=st.integers(1, 9))

@@ -142,7 +142,10 @@ def _what_was_compared(scored: Replies, found: Replies, recipe: Recipe) -> str:
     tokens = "tokens, chat template and end-of-text tokens equal those of the scored candidate"
     if isinstance(recipe, StackRecipe):
         apart = _relative_difference(scored, found)
-        return f"{whole}; {tokens}; its logits differ by {apart:.1e}, because the norms' epsilon cannot be folded"
+        return (
+            f"{whole}; {tokens}; its logits differ by {apart:.1e}, because the norms' epsilon "
+            "cannot be folded"
+        )
     asked = f"logits, answers to {len(found.outcomes)} problems" if found.outcomes else "logits"
     return f"{whole}; tensors, {asked}, {tokens}"
 
