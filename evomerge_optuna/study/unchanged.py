@@ -13,7 +13,7 @@ from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.schema import DATA, FINGERPRINTS, PROMPTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy
-from evomerge_optuna.versions import engine_versions
+from evomerge_optuna.versions import ENGINES, engine_versions
 
 
 def check_unchanged(merge_study: MergeStudy, say: Callable[[str], None]) -> None:
@@ -106,4 +106,6 @@ def model_fingerprints(models: OpenedModels) -> dict[str, dict[str, str]]:
 def versions_of(spec: StudySpec) -> dict[str, str]:
     """The versions of the packages that decide a study's scores."""
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
-    return engine_versions("lm-eval") if has_harness else engine_versions()
+    harness = ("lm-eval",) if has_harness else ()
+    engine = (spec.evaluation.engine,) if spec.evaluation.engine not in ENGINES else ()
+    return engine_versions(*harness, *engine)

@@ -1,0 +1,203 @@
+"""The engine of vLLM: one model in the worker for a whole study, into which candidates are put."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from evomerge_optuna.engines.base import Candidate, Greedy, RawModel, no_raw_model
+from evomerge_optuna.engines.costs import model_costs
+from evomerge_optuna.engines.encoding import encode_pairs, encode_texts
+from evomerge_optuna.engines.endings import Ends
+from evomerge_optuna.engines.live import LiveModel, Network, check_vllm, live_model
+from evomerge_optuna.engines.stops import Text
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.merging.mergekit_merger import MergekitMerger
+from evomerge_optuna.merging.merger import MergeMerger
+from evomerge_optuna.merging.plan import mergekit_errors
+from evomerge_optuna.merging.recipe_merger import RecipeMerger
+from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.ends import GENERATION_CONFIG, end_ids
+from evomerge_optuna.models.layout import meta_model
+from evomerge_optuna.models.loading import complete_model
+from evomerge_optuna.models.positions import positions
+from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.shards import read_tensors
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.spec import Cut, EvaluationSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All of a checkpoint but its weights.
+
+    Attributes:
+        positions: how many tokens the model has positions for; None: no bound is known.
+        eos: the ids that end its texts.
+        costs: see `Engine.costs`.
+    """
+
+    network: Network
+    tokenizer: "PreTrainedTokenizerBase"
+    positions: int | None
+    eos: tuple[int, ...]
+    costs: dict[str, float]
+
+
+class VllmEngine:
+    """A model in vLLM that answers, until another is put into its place; see `Engine`.
+
+    vLLM forms the batches by itself. Texts are encoded and ended as for every other engine.
+    """
+
+    def __init__(self, live: LiveModel, frame: Frame) -> None:
+        self._live = live
+        self._turn = live.turn
+        self._frame = frame
+        most = live.positions if frame.positions is None else min(frame.positions, live.positions)
+        self._reader = Reader(frame.tokenizer, most)
+        self._on_pass: list[Callable[[], None]] = []
+
+    @property
+    def reader(self) -> Reader:
+        return self._reader
+
+    def generate(
+        self, prompts: Sequence[str], how: Greedy, images: Sequence[bytes] | None = None
+    ) -> list[Text | None]:
+        if images is not None:
+            raise SpecError("evaluation.engine: vllm is not asked about images; write transformers")
+        ends = Ends(self._reader.tokenizer, self._frame.eos, prompts, how.stop, how.thinking)
+        encoded = encode_texts(self._reader, prompts, how.max_new_tokens, how.too_long)
+        if not all(encoded):
+            raise SpecError("a prompt has no tokens, and vLLM continues none; give it a text")
+        found = self._current.continuations(
+            encoded, how.max_new_tokens, ends.tokens, ends.reached, self._count
+        )
+        return [ends.text(tokens) for tokens in found]
+
+    def log_likelihoods(
+        self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
+    ) -> list[float]:
+        encoded = encode_pairs(self._reader, pairs, too_long)
+        found = self._current.log_probabilities(encoded, self._count)
+        return [sum(values) for values in found]
+
+    def negative_log_likelihoods(
+        self, texts: Sequence[str], too_long: Cut | None = None
+    ) -> list[tuple[float, int]]:
+        encoded = encode_texts(self._reader, texts, 0, too_long)
+        counted = [(tokens, 1) for tokens in encoded if len(tokens) > 1]
+        found = iter(self._current.log_probabilities(counted, self._count))
+        return [
+            (-sum(next(found)), len(tokens) - 1) if len(tokens) > 1 else (0.0, 0)
+            for tokens in encoded
+        ]
+
+    def costs(self) -> dict[str, float]:
+        return self._frame.costs
+
+    def raw(self, who: str) -> RawModel:
+        raise no_raw_model("vllm", who)
+
+    @contextmanager
+    def counting(self, on_pass: Callable[[], None]) -> Iterator[None]:
+        self._on_pass.append(on_pass)
+        try:
+            yield
+        finally:
+            self._on_pass.remove(on_pass)
+
+    def close(self) -> None:
+        """Does nothing: the next model takes the place of this one in vLLM."""
+
+    @property
+    def _current(self) -> LiveModel:
+        if self._live.is_closed or self._live.turn != self._turn:
+            raise RuntimeError("vLLM has failed, or another model has taken this one's place")
+        return self._live
+
+    def _count(self) -> None:
+        for on_pass in self._on_pass:
+            on_pass()
+
+
+class Builder:
+    """Puts candidates into vLLM; see `CandidateBuilder`.
+
+    Args:
+        spec: names the merger of merge recipes, the device, the memory limit, and the dtype in
+            which models run; their digest is that of the recipe's own dtype.
+        say: is given a line about what is kept in memory, once.
+    """
+
+    def __init__(self, spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None) -> None:
+        check_vllm(spec)
+        self._spec = spec
+        self._say = say
+        self._structure = ""
+        self._frame: Frame | None = None
+
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        self._merger.load(recipe, layers_of)
+
+    def build(self, recipe: Recipe) -> Candidate:
+        stream = self._merger.stream(recipe)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            if self._frame is None or stream.structure != self._structure:
+                stream.write_files_beside_weights(folder)
+                with mergekit_errors():
+                    self._frame = frame_of(folder, self._spec)
+                self._structure = stream.structure
+            else:
+                self._frame.network.config.save_pretrained(folder)
+            live = live_model(self._frame.network, folder, self._spec)
+        live.put_in(stream)
+        return Candidate(VllmEngine(live, self._frame), stream.digest())
+
+    @cached_property
+    def _merger(self) -> RecipeMerger:
+        return RecipeMerger(self._spec.device, self._make_merger)
+
+    def _make_merger(self) -> MergeMerger:
+        if self._spec.merger == "checkpoint":
+            return MergekitMerger(self._spec.device)
+        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+
+
+def load_engine(folder: Path, spec: EvaluationSpec) -> VllmEngine:
+    """A checkpoint in vLLM, in the place of what was there; see `EngineKind` for what it raises."""
+    from transformers import AutoModelForCausalLM
+
+    check_vllm(spec)
+    complete_model(AutoModelForCausalLM, folder, device_map="meta")  # reads no weight
+    frame = frame_of(folder, spec)
+    live = live_model(frame.network, folder, spec)
+    live.put_in(read_tensors(folder))
+    return VllmEngine(live, frame)
+
+
+def frame_of(folder: Path, spec: EvaluationSpec) -> Frame:
+    """What the files of a checkpoint say beside its weights."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if (folder / GENERATION_CONFIG).is_file():
+        generation = GenerationConfig.from_pretrained(folder)
+    else:
+        generation = GenerationConfig.from_model_config(config)
+    dtype = spec.dtype or str(config.dtype or "float32").removeprefix("torch.")
+    return Frame(
+        network=Network(config, dtype),
+        tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        positions=positions(config),
+        eos=tuple(end_ids(generation.to_dict())),
+        costs=model_costs(meta_model(config, "config.json")),
+    )
