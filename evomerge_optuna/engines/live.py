@@ -21,7 +21,7 @@ from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-    from vllm import LLM, RequestOutput, SamplingParams
+    from vllm import RequestOutput, SamplingParams
 
 # What vLLM looks at when it is imported; what the environment says stays, but for the first.
 _IN_THIS_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -66,14 +66,14 @@ class LiveModel:
     """
 
     def __init__(self, network: Network, folder: Path, spec: EvaluationSpec) -> None:
-        LLM = _vllm().LLM
+        vllm = _vllm()
         self.turn = 0  # counts what was put in
         self.is_closed = False
         self._asked = 0  # texts, in all
         self._tied = {of: name for name, of in layout_of(network.config).tied.items()}
         try:
             with quiet():
-                self._llm: LLM = LLM(
+                self._llm = vllm.LLM(
                     model=str(folder),
                     skip_tokenizer_init=True,
                     load_format="dummy",
@@ -144,8 +144,7 @@ class LiveModel:
         """The log p(token | tokens before), in nats, of each text's tokens behind its first ones.
 
         Args:
-            texts: each the token ids of a text, and how many of them are given: one or more, and
-                not all.
+            texts: each the token ids of a text, and how many of them are given: one or more.
         """
         # The last token is the one that is generated, so that a text may have all positions.
         requests = [
@@ -160,11 +159,12 @@ class LiveModel:
                 ),
             )
             for tokens, given in texts
+            if given < len(tokens)
         ]
-        found = self._run(requests, lambda _: False, on_pass)
+        found = iter(self._run(requests, lambda _: False, on_pass))
         return [
-            [*_of_prompt(output, given), output.outputs[0].logprobs[0][tokens[-1]].logprob]
-            for output, (tokens, given) in zip(found, texts, strict=True)
+            _behind(given, tokens, next(found)) if given < len(tokens) else []
+            for tokens, given in texts
         ]
 
     def close(self) -> None:
@@ -241,8 +241,9 @@ def check_vllm(spec: EvaluationSpec) -> None:
         SpecError: it is not so.
     """
     vllm = _vllm()
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.platforms import current_platform
+    with quiet():
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
 
     device, own = torch_device(spec.device), current_platform.device_type
     if device != own:
@@ -290,10 +291,12 @@ def _params(**given: Any) -> "SamplingParams":
     return SamplingParams(temperature=0, ignore_eos=True, detokenize=False, **given)
 
 
-def _of_prompt(output: "RequestOutput", given: int) -> list[float]:
-    """The log-probabilities of a prompt's own tokens behind the given ones."""
-    tokens, found = output.prompt_token_ids, output.prompt_logprobs or ()
-    return [found[place][tokens[place]].logprob for place in range(given, len(found))]
+def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[float]:
+    """The log-probabilities of a text's tokens behind the given ones; the last was generated."""
+    prompt, (last,) = output.prompt_logprobs or [], output.outputs[0].logprobs
+    found = [*prompt[given:], last]
+    wanted = tokens[-len(found) :]
+    return [values[token].logprob for token, values in zip(wanted, found, strict=True)]
 
 
 def _clean_up() -> None:

@@ -87,18 +87,14 @@ class VllmEngine:
     ) -> list[float]:
         encoded = encode_pairs(self._reader, pairs, too_long)
         found = self._current.log_probabilities(encoded, self._count)
-        return [sum(values) for values in found]
+        return [float(sum(values)) for values in found]
 
     def negative_log_likelihoods(
         self, texts: Sequence[str], too_long: Cut | None = None
     ) -> list[tuple[float, int]]:
         encoded = encode_texts(self._reader, texts, 0, too_long)
-        counted = [(tokens, 1) for tokens in encoded if len(tokens) > 1]
-        found = iter(self._current.log_probabilities(counted, self._count))
-        return [
-            (-sum(next(found)), len(tokens) - 1) if len(tokens) > 1 else (0.0, 0)
-            for tokens in encoded
-        ]
+        found = self._current.log_probabilities([(tokens, 1) for tokens in encoded], self._count)
+        return [(-sum(values), len(values)) if values else (0.0, 0) for values in found]
 
     def costs(self) -> dict[str, float]:
         return self._frame.costs

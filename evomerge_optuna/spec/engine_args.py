@@ -1,7 +1,7 @@
 """Arguments of vLLM that a spec cannot give, each with what to do instead."""
 
 _ONE_PROCESS = "vLLM runs in one process here, on one device; remove it"
-_NOT_TRIED = "candidates are put into vLLM as they are merged, which is not tried with it; remove it"
+_NOT_TRIED = "putting candidates into vLLM is not tried with it; remove it"
 _CANDIDATES = "vLLM is given each candidate; remove it"
 _NO_CODE = "no code of a model is run; remove it"
 NOT_TO_GIVE: dict[str, str] = {

@@ -62,7 +62,7 @@ class EvaluationSpec(Strict):
     @model_validator(mode="after")
     def _arguments_of_vllm(self) -> Self:
         if self.engine_args and self.engine != "vllm":
-            raise ValueError("engine_args: only vLLM takes them; write engine: vllm, or remove them")
+            raise ValueError("engine_args: only vllm takes them; write engine: vllm, or remove it")
         return self
 
     @model_serializer(mode="wrap")
