@@ -226,12 +226,18 @@ def live_model(network: Network, folder: Path, spec: EvaluationSpec) -> LiveMode
     key = json.dumps([network.key(), spec.batch_size, spec.engine_args], default=str)
     if _live is not None and _live[0] == key and not _live[1].is_closed:
         return _live[1]
-    if _live is not None:
-        _live[1].close()
-        _live = None
+    close()
     model = LiveModel(network, folder, spec)
     _live = key, model
     return model
+
+
+def close() -> None:
+    """Gives back the memory of this process's vLLM."""
+    global _live
+    if _live is not None:
+        _live[1].close()
+        _live = None
 
 
 def check_vllm(spec: EvaluationSpec) -> None:
