@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
+from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.shards import NamedTensor
@@ -20,6 +21,7 @@ from evomerge_optuna.quiet import quiet
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
     from vllm import RequestOutput, SamplingParams
 
@@ -101,6 +103,7 @@ class LiveModel:
         """
         self.turn += 1
         with self._closed_on_error():
+            self._llm.apply_model(_forget_what_is_not_finite)
             self._llm.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": self._with_tied(tensors)}
             )
@@ -303,6 +306,18 @@ def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[floa
     found = [*prompt[given:], last]
     wanted = tokens[-len(found) :]
     return [values[token].logprob for token, values in zip(wanted, found, strict=True)]
+
+
+def _forget_what_is_not_finite(model: "torch.nn.Module") -> None:
+    """Empties the cache of keys and values if a model left NaN or infinities in it.
+
+    Places that are masked count nothing, unless what is there is NaN: zero times NaN is NaN. What
+    is not finite in any layer's cache makes that of the last layer so.
+    """
+    caches = [layer.kv_cache for layer in model.modules() if hasattr(layer, "kv_cache")]
+    if not all(map(is_finite, caches[-1:])):
+        for cache in caches:
+            cache.zero_()
 
 
 def _clean_up() -> None:

@@ -26,7 +26,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save_tiny_model(root / name / fine_tune, seed, base, **config)
     for split, start in {"search": 0, "test": 5}.items():
         rows = [
-            {"question": f"{WORDS[n]} {' '.join(WORDS[start : start + n % 4])}", "answer": "word3"}
+            {"question": " ".join([WORDS[start], *WORDS[n : 2 * n]]), "answer": "word3"}
             for n in range(10)
         ]
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
