@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
@@ -60,23 +60,23 @@ class LiveModel:
 
     Args:
         network: of the model.
-        folder: where its config.json is; read only now.
         spec: names the arguments and the largest batch.
 
     Raises:
         SpecError: vLLM cannot run the model.
     """
 
-    def __init__(self, network: Network, folder: Path, spec: EvaluationSpec) -> None:
+    def __init__(self, network: Network, spec: EvaluationSpec) -> None:
         vllm = _vllm()
         self.turn = 0  # counts what was put in
         self.is_closed = False
         self._asked = 0  # texts, in all
         self._tied = {of: name for name, of in layout_of(network.config).tied.items()}
         try:
-            with quiet():
+            with quiet(), TemporaryDirectory() as folder:
+                network.config.save_pretrained(folder)
                 self._llm = vllm.LLM(
-                    model=str(folder),
+                    model=folder,
                     skip_tokenizer_init=True,
                     load_format="dummy",
                     dtype=network.dtype,
@@ -217,7 +217,7 @@ class LiveModel:
 _live: tuple[str, LiveModel] | None = None  # and the key of what it was started for
 
 
-def live_model(network: Network, folder: Path, spec: EvaluationSpec) -> LiveModel:
+def live_model(network: Network, spec: EvaluationSpec) -> LiveModel:
     """The model in vLLM of this process: started if there is none of this network, else kept.
 
     There is one at a time, since each takes a large part of the memory.
@@ -230,7 +230,7 @@ def live_model(network: Network, folder: Path, spec: EvaluationSpec) -> LiveMode
     if _live is not None and _live[0] == key and not _live[1].is_closed:
         return _live[1]
     close()
-    model = LiveModel(network, folder, spec)
+    model = LiveModel(network, spec)
     _live = key, model
     return model
 

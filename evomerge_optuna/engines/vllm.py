@@ -15,18 +15,22 @@ from evomerge_optuna.engines.endings import Ends
 from evomerge_optuna.engines.live import LiveModel, Network, check_vllm, live_model
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.merging.filling import deeper, filled_up
 from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.merger import MergeMerger
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.recipe_merger import RecipeMerger
 from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.architectures import stack_names
 from evomerge_optuna.models.ends import GENERATION_CONFIG, end_ids
 from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.models.shards import read_tensors
+from evomerge_optuna.models.shards import NamedTensor, read_tensors
+from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import Cut, EvaluationSpec
 
 if TYPE_CHECKING:
@@ -139,24 +143,40 @@ class Builder:
         self._say = say
         self._structure = ""
         self._frame: Frame | None = None
+        self._depth = 0  # layers of the deepest stack
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         self._merger.load(recipe, layers_of)
 
     def build(self, recipe: Recipe) -> Candidate:
         stream = self._merger.stream(recipe)
-        with TemporaryDirectory() as name:
-            folder = Path(name)
-            if self._frame is None or stream.structure != self._structure:
-                stream.write_files_beside_weights(folder)
-                with mergekit_errors():
-                    self._frame = frame_of(folder, self._spec)
-                self._structure = stream.structure
-            else:
-                self._frame.network.config.save_pretrained(folder)
-            live = live_model(self._frame.network, folder, self._spec)
-        live.put_in(stream)
-        return Candidate(VllmEngine(live, self._frame), stream.digest())
+        frame = self._frame_of(stream)
+        network, tensors = frame.network, iter(stream)
+        if isinstance(recipe, StackRecipe):
+            network, tensors = self._of_one_depth(recipe, network, tensors)
+        live = live_model(network, self._spec)
+        live.put_in(tensors)
+        return Candidate(VllmEngine(live, frame), stream.digest())
+
+    def _frame_of(self, stream: Stream) -> Frame:
+        if self._frame is None or stream.structure != self._structure:
+            with TemporaryDirectory() as name, mergekit_errors():
+                stream.write_files_beside_weights(Path(name))
+                self._frame = frame_of(Path(name), self._spec)
+            self._structure = stream.structure
+        return self._frame
+
+    def _of_one_depth(
+        self, recipe: StackRecipe, network: Network, tensors: Iterator[NamedTensor]
+    ) -> tuple[Network, Iterator[NamedTensor]]:
+        """A stack as deep as the deepest so far, for which vLLM has been started."""
+        count = len(recipe.steps)
+        self._depth = max(self._depth, count)
+        names = stack_names(network.config.model_type, recipe.embeddings)
+        return (
+            Network(deeper(network.config, self._depth), network.dtype),
+            filled_up(tensors, names.layers, count, self._depth),
+        )
 
     @cached_property
     def _merger(self) -> RecipeMerger:
@@ -175,7 +195,7 @@ def load_engine(folder: Path, spec: EvaluationSpec) -> VllmEngine:
     check_vllm(spec)
     complete_model(AutoModelForCausalLM, folder, device_map="meta")  # reads no weight
     frame = frame_of(folder, spec)
-    live = live_model(frame.network, folder, spec)
+    live = live_model(frame.network, spec)
     live.put_in(read_tensors(folder))
     return VllmEngine(live, frame)
 

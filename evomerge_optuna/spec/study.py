@@ -153,10 +153,6 @@ class StudySpec(Strict):
                     f"tasks.{name}: {reason}; write evaluation: {{engine: transformers}}, or "
                     "remove the task"
                 )
-        if self.stacking is not None:
-            raise ValueError(
-                "evaluation.engine: vllm does not run stacks of layers yet; write transformers"
-            )
         return self
 
     @model_validator(mode="after")
