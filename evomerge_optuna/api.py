@@ -9,7 +9,7 @@ from evomerge_optuna.ready import make_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.report.outcome import choice_remark
 from evomerge_optuna.results.chosen_trial import find_trial
-from evomerge_optuna.run import Face, say_nothing, train_zoo
+from evomerge_optuna.run import Face, Limits, say_nothing, train_zoo
 from evomerge_optuna.run import run_study as run
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.store.faults import database_errors
@@ -29,7 +29,7 @@ def create_study(
             mapping's local paths are relative to the current folder.
         storage: the database's URL; `$EVOMERGE_STORAGE` or a SQLite file under `./storage`
             unless given.
-        say: told in a line what was found, as `print`.
+        say: called with each line about what was found, as `print` is.
 
     Returns:
         The study. Its `study` is the Optuna study, its `trials()` and `best()` are Optuna's trials.
@@ -55,45 +55,39 @@ def run_study(
     allow_code: bool = False,
     say: Callable[[str], None] = say_nothing,
 ) -> MergeStudy:
-    """Runs a study to its end: one that is stored, by its name, or the one of a spec.
+    """Runs a study until it has all its trials. It creates the study of a spec if there is none.
 
-    What is not there is created; what was begun goes on.
+    A study that was begun continues.
 
     Args:
         study: a study's name, or a spec as `create_study` takes it.
         storage: see `create_study`.
         trials: the total wanted, with those already run; the spec's unless given.
-        timeout: seconds, after which no further trial is begun.
-        workers: processes; of more than one the script is imported again by each, so call this
-            under `if __name__ == "__main__":`.
+        timeout: seconds, after which no further trial begins.
+        workers: processes on this machine. If there are several, each imports the script again, so
+            call this under `if __name__ == "__main__":`.
         grace: seconds that the running trials have to finish after SIGTERM.
-        allow_code: run the code that a stored study's python tasks name; a spec's is allowed.
-        say: told in a line what happens, as `print`.
+        allow_code: run the code that the python tasks of a stored study name. That of a spec is
+            allowed.
+        say: called with each line about what happens, as `print` is.
 
     Returns:
         The study, as `create_study` does.
 
     Raises:
         SpecError, StorageError: as `create_study`.
+        UsageError: a limit is too small, or there is no such study.
         StudyChangedError: the spec or a file is not what the study was begun with.
         Interrupted: by Ctrl-C or SIGTERM; every finished trial is kept.
         EvomergeError: the database or the machine failed, every candidate fails alike, or none
             of all wanted trials has a score.
     """
+    limits = Limits(trials, workers, timeout, grace)
     is_name = isinstance(study, str) and not is_spec_file(study)
     name_or_spec = str(study) if is_name else _parsed(study)
     store = open_store(storage)
     with database_errors(store.url):
-        return run(
-            store,
-            name_or_spec,
-            trials=trials,
-            workers=workers,
-            timeout=timeout,
-            grace=grace,
-            allow_code=allow_code,
-            face=Face(say),
-        )
+        return run(store, name_or_spec, limits, allow_code=allow_code, face=Face(say))
 
 
 def export(
@@ -111,7 +105,7 @@ def export(
         folder: the new folder.
         storage: see `create_study`.
         trial: a number, `best` or, of several objectives, `knee`.
-        say: prints one line, as `print`; it is called with what was checked.
+        say: called with each line about what was checked, as `print` is.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.

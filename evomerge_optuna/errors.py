@@ -51,7 +51,7 @@ class CandidateError(EvomergeError):
 
 
 class Interrupted(EvomergeError):
-    """The run was told to stop; what it was in the middle of is queued again."""
+    """Somebody stopped the run; the trial that was running is queued again."""
 
     exit_code = 130
 

@@ -64,17 +64,37 @@ class Face:
     command: Callable[[MergeStudy], str] = run_command
 
 
-SILENT = Face()
+@dataclass(frozen=True)
+class Limits:
+    """How much a run may do. Made before anything is opened, for it refuses what cannot be.
+
+    Attributes:
+        trials: the total wanted, with those already run; the spec's unless given.
+        workers: processes on this machine.
+        timeout: seconds, after which no further trial begins.
+        grace: seconds that the running trials have to finish after SIGTERM.
+
+    Raises:
+        UsageError: one of them is too small.
+    """
+
+    trials: int | None = None
+    workers: int = 1
+    timeout: float | None = None
+    grace: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = {"trials": 1, "workers": 1, "timeout": 0, "grace": 0}
+        for name, given in vars(self).items():
+            if given is not None and not given >= least[name]:  # NaN is not, either
+                raise UsageError(f"{name}: should be {least[name]} or more, not {given}")
 
 
 def run_study(
     store: Store,
     study: StudySpec | str,
+    limits: Limits,
     *,
-    trials: int | None = None,
-    workers: int = 1,
-    timeout: float | None = None,
-    grace: float = 0.0,
     allow_code: bool = False,
     face: Face = Face(),
 ) -> MergeStudy:
@@ -82,28 +102,23 @@ def run_study(
 
     Args:
         study: a spec, whose study is created unless it exists, or the name of a stored study.
-        trials: the total wanted, with those already run; the spec's unless given.
-        workers: processes on this machine.
-        timeout: seconds, after which no further trial begins.
-        grace: seconds that the running trials have to finish after SIGTERM.
         allow_code: run the code that a stored study's python tasks name.
 
     Returns:
         The study.
 
     Raises:
-        UsageError: a limit, the spec or the name is wrong, or files have changed.
+        UsageError: the spec or the name is wrong, or files have changed.
         Interrupted: by Ctrl-C or SIGTERM; every finished trial is kept.
         EvomergeError: the database or the machine failed, every candidate fails alike, or all
             wanted trials are done and none has a score.
     """
-    _check_limits(trials=trials, workers=workers, timeout=timeout, grace=grace)
     opened = ready_study(store, study, face.say, face.train_zoo, allow_code)
-    wanted = trials or opened.spec.trials
-    run = _run_here if workers == 1 else partial(_run_with_workers, workers=workers)
+    wanted = limits.trials or opened.spec.trials
+    run = _run_here if limits.workers == 1 else _run_with_workers
     try:
         with face.progress(opened, wanted) as show:
-            run(opened, wanted, timeout=timeout, grace=grace, show=show, say=face.say)
+            run(opened, wanted, limits, show, face.say)
     except Interrupted as error:
         finished = following(opened, opened.finished)
         raise Interrupted(
@@ -117,13 +132,6 @@ def run_study(
     return opened
 
 
-def _check_limits(**limits: float | None) -> None:
-    least = {"trials": 1, "workers": 1, "timeout": 0, "grace": 0}
-    for name, given in limits.items():
-        if given is not None and not given >= least[name]:
-            raise UsageError(f"{name}: should be {least[name]} or more, not {given}")
-
-
 def _require_a_score(name: str, trials: Trials, wanted: int) -> None:
     errors = [t.user_attrs[ERROR] for t in trials.counted if ERROR in t.user_attrs]
     if trials.finished >= wanted and len(errors) == trials.finished:
@@ -134,13 +142,7 @@ def _require_a_score(name: str, trials: Trials, wanted: int) -> None:
 
 
 def _run_here(
-    merge_study: MergeStudy,
-    trials: int,
-    *,
-    timeout: float | None,
-    grace: float,
-    show: Callable[[], None],
-    say: Say,
+    merge_study: MergeStudy, trials: int, limits: Limits, show: Callable[[], None], say: Say
 ) -> None:
     """Runs the study in this process; see `run_trials`.
 
@@ -148,18 +150,25 @@ def _run_here(
         show: called after each trial, and at the end.
     """
     page = PageUpdates(merge_study)
-    told = False
+    has_said_pace = False
 
     def finished(trial: FrozenTrial, before: Trials) -> None:
-        nonlocal told
+        nonlocal has_said_pace
         describe_trial(merge_study, trial, before)
         page.update()
         show()
-        if not told and (line := pace(trial, trials - merge_study.finished())):
-            told = True
+        if not has_said_pace and (line := pace(trial, trials - merge_study.finished())):
+            has_said_pace = True
             say(line)
 
-    run_trials(merge_study, trials, timeout=timeout, grace=grace, on_trial=finished, say=say)
+    run_trials(
+        merge_study,
+        trials,
+        timeout=limits.timeout,
+        grace=limits.grace,
+        on_trial=finished,
+        say=say,
+    )
     following(merge_study, show)  # the last ones may have been others'
 
 
@@ -174,30 +183,23 @@ def pace(trial: FrozenTrial, left: int) -> str:
 
 
 def _run_with_workers(
-    merge_study: MergeStudy,
-    trials: int,
-    *,
-    workers: int,
-    timeout: float | None,
-    grace: float,
-    show: Callable[[], None],
-    say: Say,
+    merge_study: MergeStudy, trials: int, limits: Limits, show: Callable[[], None], say: Say
 ) -> None:
-    """Runs the study in so many processes, which share this machine; see `run_trials`.
+    """Runs the study in several processes, which share this machine; see `run_trials`.
 
     Args:
         show: called every second.
     """
-    page = PageUpdates(merge_study)
+    page, timeout = PageUpdates(merge_study), limits.timeout
     work = partial(
         _work,
         url=merge_study.store.url.render_as_string(hide_password=False),
         study=merge_study.name,
         identity=identify(merge_study),
-        workers=workers,
+        workers=limits.workers,
         trials=trials,
         deadline=None if timeout is None else time.monotonic() + timeout,
-        grace=grace,
+        grace=limits.grace,
         functions=allowed(),
         quietly=is_quiet(),
     )
@@ -210,7 +212,8 @@ def _run_with_workers(
     store = merge_study.store
     with patience(store.url, store.rdb, say):
         progress_now = partial(following, merge_study, progress)
-        run_processes(work, workers, partial(persistently, store.rdb, progress_now, say), say)
+        progress_now = partial(persistently, store.rdb, progress_now, say)
+        run_processes(work, limits.workers, progress_now, say)
     following(merge_study, show)
 
 

@@ -170,10 +170,29 @@ def edited(draw: st.DrawFn, text: str, pieces: st.SearchStrategy[str] | None = N
     return text[:first] + piece + text[last:]
 
 
+def _bomb(levels: int, form: str) -> str:
+    lines = ["a0: &a0 {k: v}"]
+    for n in range(1, levels):
+        one = f"*a{n - 1}"
+        lines.append(f"a{n}: &a{n} " + form.format(*[one] * 9))
+    return "\n".join(lines)
+
+
+BOMBS = [
+    _bomb(levels, form)
+    for levels in (3, 30, 300)
+    for form in (
+        "[{},{},{},{},{},{},{},{},{}]",
+        "{{<<: [{},{},{},{},{},{},{},{},{}]}}",
+        "{{a: {}, b: {}, c: {}, d: {}, e: {}}}",
+        "{{a: {}}}",
+    )
+]
 TAGS = ["int", "float", "bool", "null", "timestamp", "binary", "set", "omap", "pairs", "seq", "map",
         "str", "merge", "value", "python/object:os.system", "python/name:os.system"]  # fmt: skip
 TRICKS = st.sampled_from(
     [
+        *BOMBS,
         *(f"study: !!{tag} {value}\n" for tag in TAGS for value in ("x", "''", "[a]", "{a: 1}")),
         *("&a [*a]", "&a {b: *a}", "&a {<<: *a}", "{<<: x}", "*b", "? [a]\n: b", "=: 1"),
         *("---\n", "...\n", "%YAML 9.9\n---\n", "!", "!<", "!!", "&", "*", "|\n", "\t", "'"),

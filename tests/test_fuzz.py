@@ -61,6 +61,11 @@ def test_any_file_is_read_or_refused(content: bytes) -> None:
     fuzz.check_file(content)
 
 
+@pytest.mark.parametrize("bomb", fuzz.BOMBS)
+def test_aliases_make_no_bomb(bomb: str) -> None:
+    assert not fuzz.check_file(bomb.encode())
+
+
 @FEW
 @example({"configuration": {"a": math.nan}, "seed": 0})
 @example({"configuration": {"a": (1,), "b": {1: 2}}, "seed": 0})

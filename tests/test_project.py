@@ -157,6 +157,34 @@ def test_files_that_the_documents_name_are_there() -> None:
     assert missing == []
 
 
+def test_members_that_the_documents_name_are_there() -> None:
+    """`Class.member`, and in the table of docs/extending.md the members of a family."""
+    classes = {
+        part.name: part
+        for file in PACKAGE.rglob("*.py")
+        for part in ast.walk(ast.parse(file.read_text()))
+        if isinstance(part, ast.ClassDef)
+    }
+    extending = (ROOT / "docs" / "extending.md").read_text()
+    table = extending.partition("| the family says | by |")[2].partition("\n\n")[0]
+    named = [("Family", name) for row in table.splitlines() for name in members(row)]
+    assert len(named) > 8
+    for document in (ROOT / "docs").rglob("*.md"):
+        named += re.findall(r"`([A-Z]\w+)\.([a-z]\w*)`", document.read_text())
+    defined = {name: members_of(part) for name, part in classes.items()}
+    assert [(c, name) for c, name in named if c in defined and name not in defined[c]] == []
+
+
+def members(row: str) -> list[str]:
+    """What the second column of a table's row names, but for `model_type` of a configuration."""
+    return [n for n in re.findall(r"`(\w+)`", "".join(row.split("|")[2:3])) if n != "model_type"]
+
+
+def members_of(part: ast.ClassDef) -> set[str]:
+    fields = {n.target.id for n in part.body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]
+    return fields | {n.name for n in part.body if isinstance(n, ast.FunctionDef)}
+
+
 def test_modules_are_small() -> None:
     lines = {file.name: len(file.read_text().splitlines()) for file in PACKAGE.rglob("*.py")}
     assert {name: count for name, count in lines.items() if count > 400} == {}

@@ -1,7 +1,4 @@
-"""What a command has imported by when it answers: whoever only looks at studies waits for no torch.
-
-Covers evomerge_optuna.report.study_list and columns, too.
-"""
+"""What a command has imported when it answers: who only looks at studies waits for no torch."""
 
 import json
 import os

@@ -54,18 +54,19 @@ def study_create(spec_file: Path, storage: str | None) -> None:
 )
 @code_option
 @storage_option
-def study_run(name_or_spec: str, storage: str | None, **options: Any) -> None:
+def study_run(name_or_spec: str, allow_code: bool, storage: str | None, **limits: Any) -> None:
     """Run the study of a spec file, or resume a stored study by its name.
 
     To share a study between machines, run the same command on each of them.
     """
-    from evomerge_optuna.run import Face, run_study
+    from evomerge_optuna.run import Face, Limits, run_study
     from evomerge_optuna.spec import is_spec_file, load_spec
 
+    within = Limits(**limits)
     is_file = is_spec_file(name_or_spec)
     study = load_spec(Path(name_or_spec)) if is_file else name_or_spec
     face = Face(say, progress_line, build_zoo, _the_same_command)
-    run_study(open_storage(storage), study, **options, face=face)
+    run_study(open_storage(storage), study, within, allow_code=allow_code, face=face)
 
 
 @click.command("retry")

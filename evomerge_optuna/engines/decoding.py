@@ -142,7 +142,7 @@ class _Decoding:
         self.finished: dict[int, list[int]] = {}
 
     def run(self, size: int) -> None:
-        """Continues the prompts that are not finished, in a table of so many rows."""
+        """Continues the prompts that are not finished, in a table of `size` rows."""
         prefix = self._prefix()
         waiting = [place for place in longest_first(self._prompts) if place not in self.finished]
         table: _Table | None = None

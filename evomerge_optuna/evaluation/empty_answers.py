@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-_BEGIN = 0.1  # a share of answers that begin with a stop string, from which on it is told
-_MOST = 0.5  # a share of answers that are empty for another reason
+_BEGIN = 0.1  # the share of answers that begin with a stop string from which on there is a remark
+_MOST = 0.5  # the share of answers that are empty for another reason
 
 
 def empty_remark(key: str, answers: Sequence[tuple[str, str | None]]) -> str:

@@ -96,9 +96,9 @@ def _equal(wanted: _Parsed, found: _Parsed) -> bool:
 
 @contextmanager
 def _timed() -> Iterator[int]:
-    """How long math-verify may take, which it is told by SIGALRM; 0, for ever, in other threads.
+    """The seconds that math-verify may take, by SIGALRM; 0, without an end, in other threads.
 
-    What else waits for that signal gets it when it is due, and what would set it waits.
+    Other code that waits for that signal gets it when it is due; code that would set it waits.
     """
     if threading.current_thread() is not threading.main_thread():
         yield 0

@@ -14,7 +14,7 @@ from evomerge_optuna.spec import DataSource
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_LONGEST_CELL = 2**31 - 1  # characters; Python's csv reads 131,072 unless told
+_LONGEST_CELL = 2**31 - 1  # characters; by default Python's csv reads 131,072
 
 
 class WrittenFloat(float):

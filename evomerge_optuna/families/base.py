@@ -47,11 +47,14 @@ class Host(Protocol):
 
     Attributes:
         name: the host's name.
-        model: the host with the last merged part.
     """
 
     name: str
-    model: "PreTrainedModel"
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The host with the last merged part."""
+        ...
 
     @property
     def reader(self) -> Reader:

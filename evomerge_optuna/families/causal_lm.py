@@ -19,7 +19,7 @@ from evomerge_optuna.families.fit import (
 )
 from evomerge_optuna.models.differences import (
     check_same_network,
-    told_of_configuration,
+    configuration_remarks,
     with_another_configuration,
 )
 from evomerge_optuna.models.files import check_files, check_unquantized
@@ -112,7 +112,7 @@ class CausalLM(Family):
             name=config.architectures[0],
             layers={key: config.num_hidden_layers for key, config in configs.items()},
             parameters=sum(map(prod, shapes.values())),
-            remarks=told_of_configuration(spec, configs, self.whose_configuration(spec, first)),
+            remarks=configuration_remarks(spec, configs, self.whose_configuration(spec, first)),
             others=with_another_configuration(configs),
             dtypes={k: None if c.dtype is None else dtype_name(c) for k, c in configs.items()},
             tokens=(config.vocab_size, len(tokens)) if union else None,

@@ -55,10 +55,10 @@ def check_merge(recipe: MergeRecipe, open_model: OpenModel = OpenedModel) -> lis
                 f"{names[folder]}: there is no tensor {load.tensor}, nor any that mergekit makes "
                 "it of; load the model with transformers, save it again and name that"
             )
-    return [*_told_of_tensors(plan), *_told_of_ends(models)]
+    return [*_tensor_remarks(plan), *_end_remarks(models)]
 
 
-def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
+def _tensor_remarks(plan: MergePlan) -> Iterator[str]:
     if left_out := plan.left_out_by_mergekit():
         yield (
             f"{len(left_out)} tensors that mergekit leaves out of such models are merged, too, as "
@@ -66,7 +66,7 @@ def _told_of_tensors(plan: MergePlan) -> Iterator[str]:
         )
 
 
-def _told_of_ends(models: Mapping[Path, OpenedModel]) -> Iterator[str]:
+def _end_remarks(models: Mapping[Path, OpenedModel]) -> Iterator[str]:
     ends = [end_tokens(folder, model.any_tokenizer) for folder, model in models.items()]
     if len(set(map(frozenset, ends))) > 1:
         all_ends = dict.fromkeys(token for own in ends for token in own)

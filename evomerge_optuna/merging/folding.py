@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from evomerge_optuna.families import merged_folder
 from evomerge_optuna.merging.merged import Merged
-from evomerge_optuna.merging.plan import mergekit_errors, plan_merge
+from evomerge_optuna.merging.plan import mergekit_errors, plan_merge, structure
 from evomerge_optuna.merging.stack_sources import StackSources, stack_digest, stack_ends
 from evomerge_optuna.merging.stacked import stacked_config
 from evomerge_optuna.models.architectures import StackNames, stack_names
@@ -53,7 +53,8 @@ class FoldedStack:
 
     def __init__(self, recipe: StackRecipe, sources: Mapping[str, Merged]) -> None:
         path = [(step.model, step.layer) for step in recipe.steps]
-        self.structure = json.dumps([recipe.embeddings, path, recipe.head, recipe.dtype])
+        merges = {name: structure(merge) for name, merge in recipe.merges.items()}
+        self.structure = json.dumps([recipe.embeddings, path, recipe.head, recipe.dtype, merges])
         self._recipe = recipe
         self._sources = sources
         self._models = {name: merged.model for name, merged in sources.items()}

@@ -21,7 +21,7 @@ from evomerge_optuna.recipes.merge import MergeRecipe
 
 
 class MergekitMerger:
-    """Gives merges as streams of new tensors on the CPU; see `Merger`.
+    """Gives merges as streams of new tensors on the CPU; see `MergeMerger`.
 
     Args:
         device: "auto", "cpu" or "cuda": where tensors are merged, on which random masks depend.

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,7 +121,7 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
     configuration = MergeConfiguration.model_validate(located(recipe).configuration)
     options = merge_options(recipe, device)
     models = tuple(_models(configuration))
-    architecture, tied = _architecture(models, _changed(models))
+    architecture, tied = _architecture(models, _state_of_files(models))
     config = merged_config(configuration, architecture)
     is_untied = bool(getattr(config, "tie_word_embeddings", False)) and not tied
     if not tied:
@@ -152,22 +152,23 @@ def plan_merge(recipe: MergeRecipe, device: str = "cpu") -> MergePlan:
 
 @lru_cache(maxsize=8)
 def _architecture(
-    models: tuple[ModelReference, ...], changed: tuple[float, ...]
+    models: tuple[ModelReference, ...], files: tuple[tuple[int, int], ...]
 ) -> tuple[ModelArchitecture, bool]:
     """The architecture of a merge, and whether its head is its embeddings.
 
     Args:
-        changed: see `_changed`; what is known of other files is not used.
+        files: see `_state_of_files`; what is known of other files is not used.
     """
     configs = {model: model.config() for model in models}
     tied = all(is_tied(Path(model.model.path), config) for model, config in configs.items())
     return merge_architecture(list(configs.values()), _weight_files(models), tied), tied
 
 
-def _changed(models: Iterable[ModelReference]) -> tuple[float, ...]:
-    """When each of the models' files was changed last."""
+def _state_of_files(models: Sequence[ModelReference]) -> tuple[tuple[int, int], ...]:
+    """The size of each of the models' files, and when it was changed last."""
     configs = [Path(model.model.path) / "config.json" for model in models]
-    return tuple(file.stat().st_mtime for file in [*configs, *_weight_files(models)])
+    states = [file.stat() for file in [*configs, *_weight_files(models)]]
+    return tuple((state.st_size, state.st_mtime_ns) for state in states)
 
 
 def _models(configuration: MergeConfiguration) -> list[ModelReference]:

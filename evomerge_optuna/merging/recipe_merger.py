@@ -28,7 +28,7 @@ class RecipeMerger:
         self._stacks = StackMerger(StackSources(device, lambda: ModelInPlace(make_merger())))
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
-        """Reads what is kept between streams of such recipes.
+        """Reads what the streams of all recipes of this structure share, if that is kept.
 
         Args:
             layers_of: models whose layers other stacks may have.

@@ -82,8 +82,8 @@ class ResidentMerger:
                 yield from resident.tensors(plan, into)
         finally:
             close_model_files()
-        if not resident.is_told:
-            resident.is_told = True
+        if not resident.is_announced:
+            resident.is_announced = True
             self._say(resident.summary())
 
     def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
@@ -99,13 +99,14 @@ class _Resident:
 
     def __init__(self, structure: str, plan: MergePlan, device: str, budget: Budget) -> None:
         self.structure = structure
-        self.is_told = False
+        self.is_announced = False
         self._order = plan.order()
         self._device = device
         self._budget = budget
         self._shared = Shared(budget, Uniforms(budget), Scratch(budget, device))
         self._kernels = self._read(plan)
 
+    @torch.no_grad()  # the receiver's memory may be the parameters of a model
     def tensors(self, plan: MergePlan, into: Memory) -> Iterator[NamedTensor]:
         """Merges one tensor after the other.
 

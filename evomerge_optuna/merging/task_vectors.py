@@ -23,7 +23,7 @@ from evomerge_optuna.merging.kernel import (
     empty_like,
 )
 
-# torch.sum adds up to so many rows one after the other, as we do; of more it pairs some first.
+# Up to this number of rows torch.sum adds one after the other, as we do; of more it pairs some.
 _MOST_ROWS = 4
 _EPSILON = 1e-7  # mergekit's, below which an L1 norm is not rescaled
 _MAGNITUDE, _RANDOM = SparsificationMethod.magnitude, SparsificationMethod.random

@@ -52,9 +52,9 @@ class Difference:
         return any(value != first for value in others)
 
     def __str__(self) -> str:
-        told = ", ".join(f"{key} {value}" for key, value in self.values.items())
+        values = ", ".join(f"{key} {value}" for key, value in self.values.items())
         limit = " (no computation depends on it but how long texts may be)"
-        return f"{self.name}: {told}{limit if self.name in _POSITIONS else ''}"
+        return f"{self.name}: {values}{limit if self.name in _POSITIONS else ''}"
 
 
 def differences(configs: Mapping[str, "PretrainedConfig"]) -> list[Difference]:
@@ -108,7 +108,7 @@ def check_same_in_a_stack(configs: Mapping[str, "PretrainedConfig"]) -> None:
                 )
 
 
-def told_of_configuration(
+def configuration_remarks(
     spec: StudySpec, configs: Mapping[str, "PretrainedConfig"], whose: str
 ) -> tuple[str, ...]:
     """A warning where the models' configurations differ, line by line.

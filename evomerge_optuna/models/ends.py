@@ -1,4 +1,4 @@
-"""Where a merged model's texts end: where those of any of its models do.
+"""A merged model's texts end wherever the texts of one of its models end.
 
 A fine-tune that was taught to end with a token of its own still writes it after a merge. A merged
 model that has only the base model's ends writes on after it.

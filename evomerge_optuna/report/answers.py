@@ -57,7 +57,7 @@ def answers_of_study(
 
     Args:
         split: None: the last of search, dev, test that the first trial has answers on.
-        say: told what has no answers.
+        say: called with a line about what has no answers.
 
     Raises:
         UsageError: there are none of the first trial.
@@ -120,7 +120,7 @@ def without_answers(tasks: Tasks) -> list[str]:
     """A line for each task that has none to read.
 
     Raises:
-        UsageError: all are such.
+        UsageError: no task has any.
     """
     found = [runner for runner in tasks.values() if not runner.has_answers]
     lines = [f"{runner.key}: a {runner.task.type} task has no answers to read" for runner in found]

@@ -131,7 +131,7 @@ def _path_of(merge_study: MergeStudy, recipe: StackRecipe) -> Any:
 def serve(
     store: Store, host: str, port: int, on_ready: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Runs optuna-dashboard until it is interrupted; `on_ready` is told its address.
+    """Runs optuna-dashboard until it is interrupted; it calls `on_ready` with its address.
 
     Raises:
         EvomergeError: the address cannot be bound.

@@ -47,7 +47,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `study compare` tells of studies with the same first objective."""
+    """What `study compare` shows of studies with the same first objective."""
 
     target: str
     metric: Metric

@@ -1,6 +1,7 @@
 """`study test`: the models of a study's final table are scored, each once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -78,8 +79,10 @@ class FinalScorer:
         if not missing:
             return stored
         self._say(f"scoring {entry.name} on {', '.join(missing)}")
-        engine = self._engine(entry, trial)
-        found = [self._evaluator.evaluate(engine, split, without_images=True) for split in missing]
+        with self._engine(entry, trial) as engine:
+            found = [
+                self._evaluator.evaluate(engine, split, without_images=True) for split in missing
+            ]
         for evaluation in found:
             for remark in evaluation.remarks.values():
                 self._say(f"{entry.name} on {evaluation.split}: {remark}")
@@ -104,13 +107,16 @@ class FinalScorer:
         space = self._study.space
         return reader_of_recipe(space.recipe(space.baseline())).tokenizer
 
-    def _engine(self, entry: ModelToScore, trial: FrozenTrial) -> Engine:
-        """A model, ready to be asked; the trial's own must be what it was scored as."""
+    @contextmanager
+    def _engine(self, entry: ModelToScore, trial: FrozenTrial) -> Iterator[Engine]:
+        """A model that can be asked in the block; the trial's own must be what it was scored as."""
         if entry.recipe is None:
             assert entry.model is not None
-            engine = load_engine(local_folder(entry.model), self._study.spec.evaluation)
-            give_chat_template(engine.reader.tokenizer, lambda: self._merged_tokenizer)
-            return engine
+            loaded = load_engine(local_folder(entry.model), self._study.spec.evaluation)
+            with closing(loaded):
+                give_chat_template(loaded.reader.tokenizer, lambda: self._merged_tokenizer)
+                yield loaded
+            return
         with as_scored(trial):
             candidate = self._builder.build(entry.recipe)
         scored = result_of(trial).sha256
@@ -120,4 +126,4 @@ class FinalScorer:
                 f"(sha256 {candidate.digest[:12]}) than when it was scored ({scored[:12]}); are "
                 "the package versions those stored with the study?"
             )
-        return candidate.engine
+        yield candidate.engine

@@ -14,7 +14,7 @@ from threading import Thread
 from evomerge_optuna.errors import EvomergeError, Interrupted
 
 Say = Callable[[str], None]
-# Told the number of its process and what says a line; picklable, as a partial of a function is.
+# Gets the number of its process and what says a line; picklable, as a partial of a function is.
 Work = Callable[[int, Say], None]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -165,18 +165,18 @@ def _stop_with_parent() -> None:
 @contextmanager
 def _signals_passed_on(children: list[_Child]) -> Iterator[Callable[[], bool]]:
     """Passes SIGTERM and SIGINT on; yields whether one has come."""
-    told = False
+    has_come = False
 
     def pass_on(number: int, _: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal has_come
+        has_come = True
         for child in children:
             if child.process.pid is not None and child.process.is_alive():
                 os.kill(child.process.pid, number)
 
     previous = {n: signal.signal(n, pass_on) for n in _SIGNALS}
     try:
-        yield lambda: told
+        yield lambda: has_come
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

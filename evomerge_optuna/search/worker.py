@@ -51,7 +51,7 @@ class Worker:
             load: called once, as soon as there is a trial to take, and before it is taken: who
                 dies while loading dies of no trial.
         """
-        told = False
+        has_said_why = False
         while not is_over():
             with hold(self._study.store.locks, self._study.name):
                 trials = self._study.read()
@@ -68,9 +68,9 @@ class Worker:
                 load()
                 self._has_loaded = True
                 continue
-            if not told:
+            if not has_said_why:
                 say("waiting for the last trials, which are with other workers")
-                told = True
+                has_said_why = True
             time.sleep(_POLL)
         return None
 

@@ -16,7 +16,10 @@ from evomerge_optuna.spec import (
 
 
 def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
-    """The space of a spec whose models have so many layers, by their keys in the spec.
+    """The space of a spec.
+
+    Args:
+        layers: the number of layers of each model, by its key in the spec.
 
     Raises:
         UsageError: a study whose merge is not known yet has none.

@@ -25,6 +25,7 @@ _STAGES: dict[Any, type[StudySpec]] = {
     "ps+dfs": JointStudySpec,
 }
 _PATHS = ("path", "data", "include_path")
+_MOST_PARTS = 100_000  # of a file, its aliases written out
 
 
 def load_spec(path: Path) -> StudySpec:
@@ -69,8 +70,9 @@ def _read(path: Path, otherwise: str) -> dict[str, object]:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SpecError(f"{place}: is not valid YAML: {one_line(error)}") from error
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:
-        # Of PyYAML's constructors, as for `!!int x`, and of a file that is nested too deep.
+    except RecursionError as error:
+        raise SpecError(f"{place}: is nested too deep; write it flatter") from error
+    except (ValueError, LookupError, AttributeError) as error:  # of constructors, as for `!!int x`
         raise SpecError(f"{place}: is not valid YAML: {kind_and_message(error)}") from error
     if not isinstance(content, dict):
         raise SpecError(f"{place}: {otherwise}")
@@ -110,8 +112,12 @@ def differences(stored: StudySpec, given: StudySpec) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what a slip of the user's makes, and YAML would take: a key that is given twice, of
-    which it keeps the last; an escape as `\\0`, which neither a path nor a database can hold."""
+    """Refuses what YAML would take, but a spec cannot be.
+
+    That is a key that is given twice, of which YAML keeps the last; an escape as `\\0`, which
+    neither a path nor a database can hold; and aliases of aliases, of which a file of 2 KB can hold
+    so many that to write them out fills the memory.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -123,6 +129,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_document(self, node: yaml.Node) -> Any:
+        if _parts(node, {}) > _MOST_PARTS:
+            what = f"with its aliases written out it has more than {_MOST_PARTS:,} parts"
+            raise _refusal(what, node)
         self.deep_construct = True  # so that PyYAML refuses what contains itself
         return super().construct_document(node)
 
@@ -135,6 +144,23 @@ class _Loader(yaml.SafeLoader):
 
 def _refusal(what: str, where: yaml.Node) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, where.start_mark)
+
+
+def _parts(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes this one holds, its aliases written out.
+
+    One that contains itself is counted once in itself; the constructor refuses it.
+
+    Args:
+        known: what was counted before, by the node's id.
+    """
+    if id(node) not in known:
+        known[id(node)] = 1
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in inner for part in pair]
+        known[id(node)] += sum(_parts(part, known) for part in inner)
+    return known[id(node)]
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, object]:

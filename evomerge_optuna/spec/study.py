@@ -255,10 +255,10 @@ class StudySpec(Strict):
     def source_ids(self) -> dict[str, str]:
         """The source models by their keys in the spec.
 
-        The base model is one of them where it gives the vision: it is what answered about images.
+        The base model is one of them if it is the host, since it could answer about images before.
         """
-        seeing = ["base_model"] if self.vision == "base_model" else []
-        keys = (*seeing, *(f"models.{alias}" for alias in self.models))
+        host = ["base_model"] if self.vision == "base_model" else []
+        keys = (*host, *(f"models.{alias}" for alias in self.models))
         return {key: model for key, model in self.model_ids().items() if key in keys}
 
     def to_yaml(self) -> str:

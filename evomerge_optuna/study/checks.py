@@ -123,8 +123,8 @@ def _check_racing(spec: StudySpec, tasks: Tasks) -> None:
     for runner in tasks.values():
         if runner.name == spec.objective.task and not runner.is_mean:
             raise SpecError(
-                f"racing: {spec.objective.target} is no mean over problems, so that blocks of "
-                "them do not tell it; remove racing"
+                f"racing: {spec.objective.target} is not a mean over problems, so blocks of "
+                "problems do not say how high it is; remove racing"
             )
         problems = len(runner.problems("search"))
         if problems < spec.racing.blocks:

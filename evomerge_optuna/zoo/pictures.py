@@ -10,7 +10,6 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.zoo.problems import SPLIT_SIZES, Language
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
     from PIL.Image import Image
 
 CELL = 16  # pixels; a shape lies in a cell of its own
@@ -52,7 +51,7 @@ def require_pillow() -> None:
 
 @dataclass(frozen=True)
 class Scene:
-    """So many like shapes, and a question about them; the numbers are places in their lists."""
+    """Several equal shapes, and a question about them; colour, shape and form are list indices."""
 
     colour: int
     shape: int
@@ -169,21 +168,6 @@ def picture_rows(split: str) -> list[dict[str, object]]:
         }
         for scene in held_out()[split]
     ]
-
-
-def load_pictures() -> "DatasetDict":
-    """The questions about pictures as a data set of all splits.
-
-    Raises:
-        SpecError: Pillow is not installed.
-    """
-    from datasets import Dataset, DatasetDict, Features, Image, Value
-
-    texts = dict.fromkeys(("question", "answer", "solution", "caption"), Value("string"))
-    features = Features({"image": Image(), **texts})
-    return DatasetDict(
-        {split: Dataset.from_list(picture_rows(split), features=features) for split in held_out()}
-    )
 
 
 def _bitmap(image: "Image") -> bytes:

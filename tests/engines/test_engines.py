@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evomerge_optuna import engines
+from evomerge_optuna.engines.base import Engine, EngineKind
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.evaluation.user_code import allow
@@ -74,8 +76,11 @@ def test_tasks_ask_it(spec: StudySpec, tiny: Path) -> None:
     assert found["read.perplexity"].value == pytest.approx(2.71828**1, rel=1e-3)
 
 
-def test_a_study_asks_it(spec: StudySpec, home: Path) -> None:
-    """Candidates are put into one engine, one after the other; final scores come from it, too."""
+def test_a_study_asks_it(spec: StudySpec, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates are put into one engine, one after the other; final scores come from it, too.
+
+    The engine of a source is closed when the source is scored.
+    """
     study = create_study(open_store(), spec)
     run_trials(study, 6)
     for trial in study.trials():
@@ -85,8 +90,18 @@ def test_a_study_asks_it(spec: StudySpec, home: Path) -> None:
             "layers": 1, "parameters": 6 if knows else 0, "flops_per_token": 0,
         }  # fmt: skip
     best = find_trial(study, "best")
+    kind, loaded = engines.ENGINES["transformers"](), []
+
+    def load(*given: Any) -> Engine:
+        loaded.append(kind.load_engine(*given))
+        return loaded[-1]
+
+    monkeypatch.setitem(
+        engines.ENGINES, "transformers", lambda: EngineKind(kind.candidate_builder, load)
+    )
     rows = FinalScorer(study).final_scores(best)
     assert {row.scores["test"]["say.accuracy"].value for row in rows[:2]} == {1.0}  # the sources
+    assert len(loaded) == 2 and all(vars(engine)["is_closed"] for engine in loaded)
     assert "| 100.0% (" in trial_note(study, best, study.read())
 
 

@@ -314,7 +314,7 @@ def test_a_chat_needs_a_template(make: Make, home: Path) -> None:
 
 def test_racing_needs_a_mean(make: Make, home: Path) -> None:
     spec = make(task="say", metric="bleu").model_copy(update={"racing": RacingSpec()})
-    with pytest.raises(SpecError, match=r"^racing: words\.bleu is no mean over problems"):
+    with pytest.raises(SpecError, match=r"^racing: words\.bleu is not a mean over problems"):
         create_study(open_store(), spec)
 
 

@@ -113,6 +113,17 @@ def test_a_tensor_is_made_in_the_memory_that_fits(models: Path, merger: str) -> 
     assert stream.digest() == digest_tensors(expected)
 
 
+@pytest.mark.parametrize("method", ["linear", "ties", "della_linear"])
+def test_the_memory_may_be_a_models_parameters(models: Path, method: str) -> None:
+    gives = ResidentMerger("cpu")
+    recipe = merge_of(models / "tied", method, parameters={"epsilon": 0.1, "weight": 0.2})
+    expected = dict(gives.stream(recipe))
+    memory = {n: torch.nn.Parameter(torch.zeros_like(t)) for n, t in expected.items()}
+    for name, tensor in gives.stream(recipe, memory):
+        assert tensor is memory[name] and torch.equal(tensor, expected[name])
+        assert tensor.is_leaf and tensor.requires_grad
+
+
 @pytest.mark.parametrize("merger", MERGERS)
 @pytest.mark.parametrize("method", ["dare_ties", "della"])
 def test_a_receiver_that_draws_random_numbers_changes_nothing(
@@ -187,6 +198,13 @@ def test_a_stack_comes_folded(models: Path, tmp_path: Path, kind: str, ends: str
     assert write_stream(merger.stream(recipe), tmp_path / "resident") == digest
     files = [digest_files(tmp_path / name) for name in ("resident", "mergekit")]
     assert files == [digest_tensors(tensors)] * 2
+    if merge is not None:
+        wider = merge.model_copy(
+            update={"configuration": merge.configuration | {"dtype": "float64"}}
+        )
+        assert merger.stream(recipe.model_copy(update={"merges": {"m": wider}})).structure != (
+            stream.structure
+        )
     is_tied = kind == "tied" and ends[0] == ends[1]
     assert ("lm_head.weight" in tensors) != is_tied
     model, tokenizer = load_model(tmp_path / "resident", "cpu")

@@ -20,8 +20,8 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.differences import (
     check_same_in_a_stack,
+    configuration_remarks,
     differences,
-    told_of_configuration,
     with_another_configuration,
 )
 from evomerge_optuna.spec import StudySpec, parse_spec
@@ -135,7 +135,7 @@ def test_with_the_vision_of_a_model_it_is_that_one(make_spec: SpecMaker) -> None
     }
     spec = make_spec(vision="b")
     whose = VisionLanguage().whose_configuration(spec, "base_model")
-    first, _ = told_of_configuration(spec, configs, whose)
+    first, _ = configuration_remarks(spec, configs, whose)
     assert first.endswith("candidates have that of models.b, whose vision they keep")
 
 
@@ -178,5 +178,5 @@ def test_layers_of_a_stack_keep_what_is_listed_for_each(
         kind: Qwen2Config(**SMALL, layer_types=[kind, kind]) for kind in kinds
     }
     assert differences(configs)
-    assert told_of_configuration(a_stack(spec_content), configs, "one") == ()
+    assert configuration_remarks(a_stack(spec_content), configs, "one") == ()
     check_same_in_a_stack(configs)

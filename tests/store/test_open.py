@@ -3,6 +3,7 @@
 Covers store.faults, store.store and store.urls, too.
 """
 
+import re
 import sys
 import time
 import urllib.request
@@ -183,7 +184,9 @@ def test_a_password_is_told_to_nobody(
         told |= set(command_line.run("study", *command.split()))
     process = command_line.start_afresh("dashboard", "--port", "0")
     assert process.stdout is not None
-    address = process.stdout.readline().split()[2]
+    found = re.search(r"http://\S+/", process.stdout.readline())
+    assert found
+    address = found[0]
     for page in ("dashboard", "api/meta", "api/studies", "api/studies/1"):
         with urllib.request.urlopen(f"{address}{page}") as response:
             told.add(response.read().decode())

@@ -1,7 +1,6 @@
 """Creation opens each model once, and loads the data of each task once.
 
-What it checks and stores is tested in `test_studies`. Covers study.checks, study.first_trials and
-models.opened, too.
+What it checks and stores is tested in `test_studies`. Covers models.opened, too.
 """
 
 import sys

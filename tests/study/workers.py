@@ -27,7 +27,7 @@ def work(url: str, trials: int, say: Callable[[str], None] = lambda _: None) -> 
 def work_and_die(url: str, trials: int, calls: int = 0) -> None:
     """Is killed so many calls of a function after it has begun to build its first candidate."""
 
-    def build_and_die(*given: Any) -> objective.Candidate:
+    def build_and_die(*given: Any) -> objective.Scored:
         left = count(calls, -1)
         sys.setprofile(lambda *_: next(left) or os.kill(os.getpid(), signal.SIGKILL))
         return build_and_score(*given)
@@ -43,7 +43,7 @@ class Gate:
         self._passes, self._said = processes.Semaphore(0), processes.SimpleQueue()
 
     def work(self, url: str, trials: int) -> None:
-        def build_when_let(*given: Any) -> objective.Candidate:
+        def build_when_let(*given: Any) -> objective.Scored:
             self._passes.acquire()
             return build_and_score(*given)
 

@@ -3,6 +3,7 @@
 The host is the vision-language model that keeps everything but its text part.
 """
 
+import copy
 import hashlib
 import json
 import shutil
@@ -162,10 +163,14 @@ def missing_tokens(
 def _with_names_of(
     own: "PreTrainedTokenizerBase", tokenizer: "PreTrainedTokenizerBase"
 ) -> "PreTrainedTokenizerBase":
-    """The tokenizer with the other's chat template and its names for tokens, as `image_token`."""
+    """A copy of the tokenizer with the names that `own` has for tokens, and its chat template.
+
+    Such a name is `image_token`.
+    """
     names = [
         n for n in own.SPECIAL_TOKENS_ATTRIBUTES if n not in tokenizer.SPECIAL_TOKENS_ATTRIBUTES
     ]
-    tokenizer._set_model_specific_special_tokens({name: getattr(own, name) for name in names})
-    tokenizer.chat_template = own.chat_template
-    return tokenizer
+    changed = copy.deepcopy(tokenizer)  # others read with it, too
+    changed._set_model_specific_special_tokens({name: getattr(own, name) for name in names})
+    changed.chat_template = own.chat_template
+    return changed

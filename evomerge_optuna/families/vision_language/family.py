@@ -71,7 +71,8 @@ class VisionLanguage(CausalLM):
             complete_model(kind, folder, device_map="meta")  # reads no weight
 
     def reader(self, model: OpenedModel) -> Reader:
-        return Reader(model.tokenizer, positions(model.config), model.processor)
+        processor = model.processor  # whose tokenizer need not be the one that AutoTokenizer makes
+        return Reader(processor.tokenizer, positions(model.config), processor)
 
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         from transformers import AutoModelForImageTextToText

@@ -37,14 +37,11 @@ class HostInMemory:
     Args:
         host: the model's name, as in a recipe.
         device: where it runs.
-
-    Attributes:
-        model: the whole model, since the first `complete`.
     """
 
     def __init__(self, host: str, device: str) -> None:
         self.name = host
-        self.model: PreTrainedModel = None
+        self._model: PreTrainedModel | None = None
         self._device = device
         self._folder = local_folder(host)
         self._digest = digest_beside_text(self._folder)
@@ -64,18 +61,25 @@ class HostInMemory:
         """
         if text is self._text:
             return  # its parameters have changed in place
+        self._text = None  # an error below may leave the parameters of both models
         try:
             with torch.no_grad():
                 if tokenizer is not self._tokenizer:
                     self._read_files(text, tokenizer)
-                if self.model is None or self.model.dtype != text.dtype:
-                    self.model = without_layers(self._folder, text.dtype, self._device)
+                model = self._model
+                if model is None or model.dtype != text.dtype:
+                    model = without_layers(self._folder, text.dtype, self._device)
                 content = config_of_whole(self._folder, text.config, self._own_tokenizer, tokenizer)
-                self.model = with_text(self.model, type(self.model.config).from_dict(content), text)
+                self._model = with_text(model, type(model.config).from_dict(content), text)
         except SpecError as error:
             raise CandidateError(f"{self.name}: {error}") from error
-        self.model.generation_config = self._generation_config
+        self._model.generation_config = self._generation_config
         self._text = text
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        assert self._model is not None  # since the first `complete`
+        return self._model
 
     @property
     def reader(self) -> Reader:
@@ -88,7 +92,7 @@ class HostInMemory:
 
     def release(self) -> None:
         """Frees the last text model."""
-        self.model = self._text = None
+        self._model = self._text = None
 
     def _read_files(self, text: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Reads processor and generation settings as they are once the checkpoint is written."""

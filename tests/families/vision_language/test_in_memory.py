@@ -20,9 +20,10 @@ from mergekit.options import MergeOptions
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from evomerge_optuna.engines.base import Candidate
 from evomerge_optuna.engines.candidates import Builder
 from evomerge_optuna.errors import CandidateError
-from evomerge_optuna.families import merged_folder
+from evomerge_optuna.families import family_of, merged_folder
 from evomerge_optuna.families.vision_language.checkpoint import (
     config_of_whole,
 )
@@ -31,6 +32,7 @@ from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
@@ -96,6 +98,11 @@ def ask(model: Any, processor: Any) -> torch.Tensor:
     asked = processor(images=picture, text=f"word1 {IMAGE} word2 word3", return_tensors="pt")
     with torch.inference_mode():
         return model(**asked).logits
+
+
+def ask_candidate(candidate: Candidate) -> torch.Tensor:
+    seen = merged_of(candidate)
+    return ask(seen.model, seen.processor)
 
 
 def assert_exported_as_scored(merged: Merged, recipe: Recipe, out: Path) -> tuple[Any, Any]:
@@ -168,6 +175,26 @@ def test_merging_again_is_in_place(home: Path, models: Path) -> None:
     assert not torch.equal(answers[0][1], answers[1][1])
 
 
+def test_after_an_error_no_candidate_has_parts_of_another(
+    home: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = Builder(EvaluationSpec())
+    merge = recipe_of(models, "ties", "base", ["vlm", "ja"], tokenizer_source="union")
+    before = ask_candidate(builder.build(merge))
+    vlm = str(models / "vlm")
+    stack = StackRecipe(embeddings=vlm, steps=(Step(model=vlm, layer=0),), head=vlm, host=vlm)
+
+    def no_memory(*given: Any) -> Any:
+        with_text(*given)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("evomerge_optuna.families.vision_language.in_memory.with_text", no_memory)
+        with pytest.raises(MemoryError):
+            builder.build(stack)
+    assert torch.equal(ask_candidate(builder.build(merge)), before)
+
+
 @pytest.mark.parametrize("vision", [True, False])
 def test_written_candidates_are_in_memory_one_at_a_time(
     home: Path, models: Path, monkeypatch: pytest.MonkeyPatch, vision: bool
@@ -203,6 +230,16 @@ def test_the_same_vocabulary_stays_as_it_is(home: Path, models: Path, tmp_path: 
     )
     rows = read_tensors(out)["language_model.lm_head.weight"].shape[0]
     assert rows == read_tensors(vlm)["language_model.lm_head.weight"].shape[0] == 20 + 6
+
+
+def test_a_model_that_is_read_with_a_host_keeps_its_own_tokenizer(home: Path, models: Path) -> None:
+    """A study's models are opened once, and others read with the same tokenizer."""
+    more, vlm = OpenedModel(str(models / "more")), OpenedModel(str(models / "vlm"))
+    own = more.tokenizer.chat_template, more.tokenizer.special_tokens_map
+    more.tokenizer.add_tokens([IMAGE])  # else it could not be read with the host
+    whole = family_of(vlm).reader_of_whole(vlm, more.config, more.tokenizer)
+    assert whole.chat_template == whole.tokenizer.chat_template == vlm.processor.chat_template
+    assert (more.tokenizer.chat_template, more.tokenizer.special_tokens_map) == own
 
 
 def test_a_token_for_images_that_moves(home: Path, models: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.decoding import greedy, is_decodable
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.families import load_checkpoint, merged_folder
 from evomerge_optuna.families.vision_language.text_part import (
     DECODERS,
@@ -21,6 +22,7 @@ from evomerge_optuna.families.vision_language.text_part import (
 )
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.loading import load_model
+from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.shards import read_tensors as tensors_of
 from evomerge_optuna.models.shards import write_tensors
 from tests.conftest import save_tiny_model
@@ -181,6 +183,10 @@ def test_what_is_loaded(home: Path, tmp_path: Path) -> None:
     model, reader = load_checkpoint(vlm, "cpu")
     assert isinstance(model, transformers.LlavaForConditionalGeneration)
     assert reader.processor.tokenizer is reader.tokenizer
+    before = reader_of(OpenedModel(str(vlm))).reader  # known without its weights
+    assert before.processor is not None
+    assert before.processor.tokenizer is before.tokenizer
+    assert before.encode("word1") == reader.encode("word1")
     model, reader = load_checkpoint(merged_folder(str(vlm)), "cpu")
     assert isinstance(model, transformers.LlamaForCausalLM)
     assert reader.processor is None
