@@ -99,10 +99,6 @@ def _family_of_kind(kind: str) -> Family:
     return next((family for family in FAMILIES if kind in family.kinds), CAUSAL_LM)
 
 
-def _family_of_kind(kind: str) -> Family:
-    return next((family for family in FAMILIES if kind in family.kinds), CAUSAL_LM)
-
-
 def _check_family(key: str, model: OpenedModel) -> None:
     config = model.config
     if family_of(model) is not CAUSAL_LM or is_causal_lm(config):

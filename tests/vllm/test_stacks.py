@@ -1,4 +1,7 @@
-"""Stacks in vLLM: what is scored is the exported model itself."""
+"""Stacks in vLLM: what is scored is the exported model itself.
+
+Covers merging.filling, too.
+"""
 
 from pathlib import Path
 from typing import Any

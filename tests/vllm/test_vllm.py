@@ -1,4 +1,7 @@
-"""Studies whose candidates are put into vLLM."""
+"""Studies whose candidates are put into vLLM.
+
+Covers engines.live and engines.vllm.
+"""
 
 import random
 import shutil
