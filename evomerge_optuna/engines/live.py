@@ -21,7 +21,6 @@ from evomerge_optuna.quiet import quiet
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig
     from vllm import RequestOutput, SamplingParams
 
@@ -308,7 +307,7 @@ def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[floa
     return [values[token].logprob for token, values in zip(wanted, found, strict=True)]
 
 
-def _forget_what_is_not_finite(model: "torch.nn.Module") -> None:
+def _forget_what_is_not_finite(model: Any) -> None:
     """Empties the cache of keys and values if a model left NaN or infinities in it.
 
     Places that are masked count nothing, unless what is there is NaN: zero times NaN is NaN. What

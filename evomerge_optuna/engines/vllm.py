@@ -1,8 +1,8 @@
 """The engine of vLLM: one model in the worker for a whole study, into which candidates are put."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,17 +146,32 @@ class Builder:
         self._depth = 0  # layers of the deepest stack
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        """Starts vLLM, too: behind what the merger keeps, since it takes of what is left."""
         self._merger.load(recipe, layers_of)
+        self._live_for(recipe, self._frame_of(self._merger.stream(recipe)))
 
     def build(self, recipe: Recipe) -> Candidate:
         stream = self._merger.stream(recipe)
         frame = self._frame_of(stream)
-        network, tensors = frame.network, iter(stream)
-        if isinstance(recipe, StackRecipe):
-            network, tensors = self._of_one_depth(recipe, network, tensors)
-        live = live_model(network, self._spec)
-        live.put_in(tensors)
+        live = self._live_for(recipe, frame)
+        live.put_in(self._filled_up(recipe, frame, stream))
         return Candidate(VllmEngine(live, frame), stream.digest())
+
+    def _live_for(self, recipe: Recipe, frame: Frame) -> LiveModel:
+        """What a recipe's model is put into; of stacks one as deep as the deepest so far."""
+        network = frame.network
+        if isinstance(recipe, StackRecipe):
+            self._depth = max(self._depth, len(recipe.steps))
+            network = replace(network, config=deeper(network.config, self._depth))
+        return live_model(network, self._spec)
+
+    def _filled_up(
+        self, recipe: Recipe, frame: Frame, tensors: Iterable[NamedTensor]
+    ) -> Iterable[NamedTensor]:
+        if not isinstance(recipe, StackRecipe):
+            return tensors
+        names = stack_names(frame.network.config.model_type, recipe.embeddings)
+        return filled_up(tensors, names.layers, len(recipe.steps), self._depth)
 
     def _frame_of(self, stream: Stream) -> Frame:
         if self._frame is None or stream.structure != self._structure:
@@ -165,18 +180,6 @@ class Builder:
                 self._frame = frame_of(Path(name), self._spec)
             self._structure = stream.structure
         return self._frame
-
-    def _of_one_depth(
-        self, recipe: StackRecipe, network: Network, tensors: Iterator[NamedTensor]
-    ) -> tuple[Network, Iterator[NamedTensor]]:
-        """A stack as deep as the deepest so far, for which vLLM has been started."""
-        count = len(recipe.steps)
-        self._depth = max(self._depth, count)
-        names = stack_names(network.config.model_type, recipe.embeddings)
-        return (
-            Network(deeper(network.config, self._depth), network.dtype),
-            filled_up(tensors, names.layers, count, self._depth),
-        )
 
     @cached_property
     def _merger(self) -> RecipeMerger:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from evomerge_optuna.engines import candidate_builder, live
+from evomerge_optuna.engines import candidate_builder, live, load_engine
 from evomerge_optuna.engines.base import Engine, Greedy
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.merging.recipe_merger import write_recipe
@@ -29,6 +29,7 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy
 from tests.conftest import LAYERS, WORDS
+from tests.scripted import save_scripted_model
 from tests.vllm.conftest import ENGINE
 
 pytestmark = pytest.mark.vllm
@@ -226,3 +227,35 @@ def test_what_vllm_does_not_know_is_refused_at_creation(
     content["evaluation"]["engine_args"] = {"no_such_argument": 1}
     with pytest.raises(SpecError, match=r"engine_args: vLLM .* has no argument no_such_argument"):
         create_study(open_store(), parse_spec(content))
+
+
+def test_a_text_may_have_all_positions_that_the_model_has(families: Path) -> None:
+    (recipe,) = recipes(families / "untied", 1)
+    whole = " ".join(WORDS * 8)  # 128 tokens
+    one, other = (candidate_builder(s).build(recipe).engine for s in (VLLM, TRANSFORMERS))
+    ((total, tokens),) = one.negative_log_likelihoods([whole])
+    assert tokens == 127
+    assert total == pytest.approx(other.negative_log_likelihoods([whole])[0][0], rel=1e-5)
+    with pytest.raises(SpecError, match="has 129 tokens"):
+        one.negative_log_likelihoods([f"{whole} word0"])
+    cut = one.negative_log_likelihoods([f"{whole} word0"], too_long="cut")
+    assert cut == [(pytest.approx(cut[0][0]), 127)]
+
+
+def test_answers_end_and_thinking_is_left_out_as_in_transformers(tmp_path: Path) -> None:
+    """Token by token, since ends may be strings of several tokens or depend on what was thought."""
+    script = "assistant <think> maybe 3 STOP or 4 </think> it is 5 </s>"
+    added = {"<think>": False, "</think>": False}
+    words = [f"more{number}" for number in range(45)]  # until heads are wide enough
+    folder = save_scripted_model(tmp_path / "m", script, words=words, added=added)
+    one, other = (load_engine(folder, spec) for spec in (VLLM, TRANSFORMERS))
+    for how in (
+        Greedy(20),
+        Greedy(4),
+        Greedy(20, stop=["STOP", "3", "</think>"]),
+        Greedy(20, stop=["is"]),
+        Greedy(20, thinking="maybe"),
+    ):
+        prompts = ["assistant", "assistant", "assistant"]
+        assert one.generate(prompts, how) == other.generate(prompts, how)
+    assert one.generate(["assistant"], Greedy(20, stop=["STOP"])) == ["it is 5"]
