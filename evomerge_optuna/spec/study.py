@@ -145,7 +145,7 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _tasks_for_the_engine(self) -> "StudySpec":
-        if self.evaluation.engine == "transformers":
+        if self.evaluation.engine != "vllm":
             return self
         for name, task in self.tasks.items():
             if reason := _NOT_FOR_VLLM.get(task.type):

@@ -41,10 +41,9 @@ def check_runs(spec: StudySpec) -> None:
     Raises:
         SpecError: naming `evaluation.engine`, or an argument of it.
     """
-    if spec.evaluation.engine != "transformers" and spec.host is not None:
+    if spec.evaluation.engine == "vllm" and spec.host is not None:
         raise SpecError(
-            f"evaluation.engine: {spec.evaluation.engine} does not run models with vision yet; "
-            "write transformers"
+            "evaluation.engine: vllm does not run models with vision yet; write transformers"
         )
     check_engine(spec.evaluation)
 

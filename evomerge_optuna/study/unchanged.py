@@ -13,7 +13,7 @@ from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.schema import DATA, FINGERPRINTS, PROMPTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy
-from evomerge_optuna.versions import ENGINES, engine_versions
+from evomerge_optuna.versions import engine_versions
 
 
 def check_unchanged(merge_study: MergeStudy, say: Callable[[str], None]) -> None:
@@ -107,5 +107,5 @@ def versions_of(spec: StudySpec) -> dict[str, str]:
     """The versions of the packages that decide a study's scores."""
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
     harness = ("lm-eval",) if has_harness else ()
-    engine = (spec.evaluation.engine,) if spec.evaluation.engine not in ENGINES else ()
+    engine = ("vllm",) if spec.evaluation.engine == "vllm" else ()
     return engine_versions(*harness, *engine)
