@@ -1,13 +1,16 @@
 # `make demo` shows the product, `make demo-full` all three stages; `make test` proves it, and
 # `make test-slow` runs what takes longest, every benchmark among it.
 # `make docs` builds the documentation into site/, `make dist` what is published into dist/.
-# All set up the same .venv.
+# All set up the same .venv, but `make test-vllm`: vLLM has a .venv-vllm of its own.
 
 PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo demo-full test test-slow lint docs dist clean
+VLLM_BIN = .venv-vllm/bin
+VLLM_PIP = $(VLLM_BIN)/pip --disable-pip-version-check install --quiet --no-deps
+
+.PHONY: demo demo-full test test-slow test-vllm lint docs dist clean
 
 demo: .venv/demo
 	$(BIN)/evomerge-optuna study run studies/quickstart.yaml
@@ -25,6 +28,9 @@ test: .venv/test
 
 test-slow: .venv/test .venv/transformers4
 	$(BIN)/pytest -m slow
+
+test-vllm: .venv-vllm/test
+	$(VLLM_BIN)/pytest -m vllm tests/vllm
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -52,5 +58,12 @@ dist: .venv/test
 	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --target $@ \
 		transformers==4.57.6 tokenizers==0.22.2 huggingface-hub==0.36.2
 
+# vLLM wants an older transformers; the file names every package, so that none is resolved.
+.venv-vllm/test: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_PIP) --requirement constraints-vllm.txt
+	$(VLLM_PIP) --editable .
+	touch $@
+
 clean:
-	rm -rf .venv dist site
+	rm -rf .venv .venv-vllm dist site

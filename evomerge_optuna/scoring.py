@@ -3,7 +3,7 @@
 from contextlib import closing
 from datetime import date
 
-from evomerge_optuna.engines import load_engine
+from evomerge_optuna.engines import check_engine, load_engine
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
@@ -30,6 +30,7 @@ def score_checkpoint(
     if split not in known:
         raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
     torch_device(spec.evaluation.device)  # before anything is read
+    check_engine(spec.evaluation)
     opened = OpenedModel(model, "MODEL")
     evaluator, named = Evaluator(spec, day), reader_of(opened)
     evaluator.check(named, split)

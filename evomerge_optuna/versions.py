@@ -16,4 +16,11 @@ ENGINES = (
 
 def engine_versions(*more: str) -> dict[str, str]:
     """The installed version of each, and of further packages, by name."""
-    return {name: importlib.metadata.version(name) for name in (*ENGINES, *more)}
+    return {name: _version(name) for name in (*ENGINES, *more)}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version(f"{name}-cpu")  # as vLLM's build without CUDA is called

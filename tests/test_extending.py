@@ -49,13 +49,12 @@ def changed(text: str, difference: str) -> str:
 
 
 RUN = """
-import json, os, sys
+import json, sys
 import evomerge_optuna
 
 trials = {}
 for spec in json.load(sys.stdin):
     plain = spec["study"] == "An engine"
-    os.environ["EVOMERGE_ENGINE"] = "plain" if plain else "transformers"
     study = evomerge_optuna.run_study(spec)
     trials[spec["study"]] = [[trial.params, trial.values] for trial in study.trials()]
     assert not plain or "evomerge_optuna.engines.plain" in sys.modules
@@ -82,7 +81,11 @@ def trials(extended: Path, spec_content: Callable[..., dict[str, Any]], tiny: Pa
             "models": {"vl": str(vision), "a": str(tiny / "a")},
             "merge": {"method": "ties", "tokenizer_source": "union"},
         },
-        "An engine": {"tasks": {"t": task}, "objectives": [{"maximize": "t.accuracy"}]},
+        "An engine": {
+            "tasks": {"t": task},
+            "objectives": [{"maximize": "t.accuracy"}],
+            "evaluation": {"engine": "plain"},
+        },
         "Another": {"tasks": {"t": task}, "objectives": [{"maximize": "t.accuracy"}]},
     }
     for name, text in SECTION.findall(PAGE):

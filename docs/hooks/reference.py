@@ -130,11 +130,11 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
 
 
 def _default(field: Any) -> str:
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "needed"
     if isinstance(field.default, Range):
         return f"[{field.default.low:g}, {field.default.high:g}]"
-    if field.default in (None, ()) or isinstance(field.default, BaseModel):
+    if field.default in (None, (), PydanticUndefined) or isinstance(field.default, BaseModel):
         return ""
     text = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
     return f"`{text!r}`".replace("'", "") if text.strip() else "a blank"

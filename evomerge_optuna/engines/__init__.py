@@ -1,7 +1,7 @@
 """Engines: models that can be asked, a module for each way to run them.
 
-A new engine is a module here with the two parts of an `EngineKind` (`engines/base.py`), and one row
-in `ENGINES`. Engines know nothing of tasks.
+A new engine is a module here with the parts of an `EngineKind` (`engines/base.py`), and one row in
+`ENGINES`. Engines know nothing of tasks.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pathlib import Path
 from evomerge_optuna.engines.base import CandidateBuilder, Engine, EngineKind
 from evomerge_optuna.spec import EvaluationSpec
 
-__all__ = ["ENGINES", "candidate_builder", "load_engine"]
+__all__ = ["ENGINES", "candidate_builder", "check_engine", "load_engine"]
 
 
 def _transformers() -> EngineKind:
@@ -20,20 +20,29 @@ def _transformers() -> EngineKind:
     return EngineKind(Builder, load_engine)
 
 
-ENGINES: dict[str, Callable[[], EngineKind]] = {"transformers": _transformers}
+def _vllm() -> EngineKind:
+    from evomerge_optuna.engines.live import check_vllm
+    from evomerge_optuna.engines.vllm import Builder, load_engine  # imports torch
+
+    return EngineKind(Builder, load_engine, check_vllm)
+
+
+ENGINES: dict[str, Callable[[], EngineKind]] = {"transformers": _transformers, "vllm": _vllm}
+
+
+def check_engine(spec: EvaluationSpec) -> None:
+    """Refuses what the spec's engine cannot do on this machine; see `EngineKind`."""
+    if spec.engine != "transformers":  # which is always there, and takes seconds to import
+        ENGINES[spec.engine]().check(spec)
 
 
 def candidate_builder(
     spec: EvaluationSpec, say: Callable[[str], None] = lambda _: None
 ) -> CandidateBuilder:
     """What builds a study's candidates in its engine; see `EngineKind`."""
-    return ENGINES[_name(spec)]().candidate_builder(spec, say)
+    return ENGINES[spec.engine]().candidate_builder(spec, say)
 
 
 def load_engine(folder: Path, spec: EvaluationSpec) -> Engine:
     """A checkpoint in the engine of a spec; see `EngineKind`."""
-    return ENGINES[_name(spec)]().load_engine(folder, spec)
-
-
-def _name(spec: EvaluationSpec) -> str:
-    return "transformers"  # a spec cannot name another yet
+    return ENGINES[spec.engine]().load_engine(folder, spec)

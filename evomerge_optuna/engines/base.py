@@ -171,8 +171,11 @@ class EngineKind:
             given a line about what is kept in memory, once.
         load_engine: gives a checkpoint's folder ready to be asked. It raises SpecError where the
             device is not there or the reader cannot be made, and IncompleteError where a tensor
-            is missing, unknown or of another shape.
+            is missing, unknown or of another shape. The model may take the place of the last one,
+            and of the last candidate.
+        check: raises SpecError where the engine is not installed, or cannot do what the spec says.
     """
 
     candidate_builder: Callable[[EvaluationSpec, Callable[[str], None]], CandidateBuilder]
     load_engine: Callable[[Path, EvaluationSpec], Engine]
+    check: Callable[[EvaluationSpec], None] = lambda _: None

@@ -18,10 +18,9 @@ def model_costs(model: "PreTrainedModel") -> dict[str, float]:
     stored, decoder = _stored(model), _stored(model.get_decoder())
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     multiplied = decoder - embeddings.numel() + head.numel()
-    tied = head.data_ptr() == embeddings.data_ptr()
     return {
         "layers": model.config.get_text_config().num_hidden_layers,
-        "parameters": stored - (head.numel() if tied else 0),
+        "parameters": stored - (head.numel() if head is embeddings else 0),
         "flops_per_token": 2 * multiplied,
     }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache, PretrainedConfig, PreTrainedModel
 
-READ_IN = ("5.23.0",)  # versions of transformers that this module was read beside
+READ_IN = ("5.19.0", "5.23.0")  # versions of transformers that this module was read beside
 
 # Each function imports what it needs: some of it takes seconds.
 

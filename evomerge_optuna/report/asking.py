@@ -64,10 +64,12 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     """
     spec, recipe = merge_study.spec, recipe_of(trial)
     ask = partial(_ask, runners(spec.tasks), merge_study.day)
+    # Only an engine of transformers gives tensors and logits; the digest says that it is the model.
+    how = spec.evaluation.model_copy(update={"engine": "transformers", "engine_args": {}})
     with as_scored(trial):
-        scored = ask(candidate_builder(spec.evaluation).build(recipe).engine)
+        scored = ask(candidate_builder(how).build(recipe).engine)
         try:
-            loaded = load_engine(folder, spec.evaluation)
+            loaded = load_engine(folder, how)
         except EvomergeError as error:
             raise ExportError(f"trial {trial.number}: its export is not whole: {error}") from error
         found = ask(loaded)

@@ -1,16 +1,31 @@
 """How the candidates of a study are built and run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from evomerge_optuna.spec.engine_args import NOT_TO_GIVE
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 
 class EvaluationSpec(Strict):
-    """How candidates are built and run. Only `dtype` may change scores; the rest changes the
-    speed."""
+    """How candidates are built and run. Only `dtype` and `engine` may change scores; the rest
+    changes the speed."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the candidates. `vllm` keeps one vLLM engine in each worker, and puts one candidate
+    after the other into it. It may change the last digits of scores."""
+    engine_args: dict[str, JsonValue] = Field(default_factory=dict)
+    """The arguments of vLLM's engine, for example `{gpu_memory_utilization: 0.6}`. Those that
+    depend on the candidate or on another key of the spec cannot be given."""
     batch_size: Annotated[Integer, Field(ge=1)] = 64
     """The number of problems that are run at a time."""
     dtype: DTypeName | None = None
@@ -35,3 +50,25 @@ class EvaluationSpec(Strict):
         if value is not None and value >= 2**63:
             raise ValueError("is more than any machine has; write it as 16GB")
         return value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _for_a_spec_to_give(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in value:
+            if name in NOT_TO_GIVE:
+                raise ValueError(f"{name} is not for a spec to give: {NOT_TO_GIVE[name]}")
+        return value
+
+    @model_validator(mode="after")
+    def _arguments_of_vllm(self) -> Self:
+        if self.engine_args and self.engine != "vllm":
+            raise ValueError("engine_args: only vllm takes them; write engine: vllm, or remove it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A study that transformers runs is stored as it was before there was another engine."""
+        content: dict[str, Any] = handler(self)
+        if self.engine == "transformers":
+            content = {k: v for k, v in content.items() if k not in ("engine", "engine_args")}
+        return content

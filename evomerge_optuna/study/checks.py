@@ -5,6 +5,7 @@ The models themselves are checked by their family; see `families.check_models`.
 
 from collections.abc import Iterator
 
+from evomerge_optuna.engines import check_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.image_prompts import check_image_tasks
@@ -32,6 +33,19 @@ def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
     check_data(tasks)
     _check_racing(spec, tasks)
     return tasks
+
+
+def check_runs(spec: StudySpec) -> None:
+    """Refuses an engine that is not here, or does not run the study's candidates.
+
+    Raises:
+        SpecError: naming `evaluation.engine`, or an argument of it.
+    """
+    if spec.evaluation.engine == "vllm" and spec.host is not None:
+        raise SpecError(
+            "evaluation.engine: vllm does not run models with vision yet; write transformers"
+        )
+    check_engine(spec.evaluation)
 
 
 def check_space(space: SearchSpace) -> None:

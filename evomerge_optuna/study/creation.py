@@ -19,6 +19,7 @@ from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.checks import (
     check_all_weights,
+    check_runs,
     check_space,
     checked_tasks,
     description,
@@ -60,6 +61,7 @@ def create_study(
     spec = with_merged(store, spec)
     models = OpenedModels(spec.model_ids())
     spec = with_host(spec, models)
+    check_runs(spec)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
     tasks = checked_tasks(spec, models)

@@ -217,7 +217,7 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
 
     They decide how long and how fast a study runs, not what it searches; the new values are stored.
-    What candidates are scored in, `evaluation.dtype`, decides their scores, so it stays.
+    What decides the scores, `evaluation.dtype` and `evaluation.engine`, stays.
 
     Raises:
         StudyChangedError: naming every other key that differs.
@@ -225,7 +225,8 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     given = given.with_host_of(stored.spec)
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
-    same = {"dtype": stored.spec.evaluation.dtype}
+    own = stored.spec.evaluation
+    same = {"dtype": own.dtype, "engine": own.engine}
     free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:

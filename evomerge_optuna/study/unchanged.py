@@ -106,4 +106,6 @@ def model_fingerprints(models: OpenedModels) -> dict[str, dict[str, str]]:
 def versions_of(spec: StudySpec) -> dict[str, str]:
     """The versions of the packages that decide a study's scores."""
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
-    return engine_versions("lm-eval") if has_harness else engine_versions()
+    harness = ("lm-eval",) if has_harness else ()
+    engine = ("vllm",) if spec.evaluation.engine == "vllm" else ()
+    return engine_versions(*harness, *engine)
