@@ -22,8 +22,9 @@ SMALL = {
     "search": "--seeds 1 --trials 2",
     "generation": "--repeats 1 --problems 8",
 }
-# One installs mergekit-evolve in an environment of its own, one a package that has a real model.
-ELSEWHERE = {"against_mergekit_evolve", "agreement"}
+# One installs mergekit-evolve in an environment of its own, one a package that has a real model,
+# and one runs vLLM (tests/vllm).
+ELSEWHERE = {"against_mergekit_evolve", "agreement", "live_vllm"}
 
 
 @pytest.fixture(scope="module")
