@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from evomerge_optuna.errors import StudyExistsError
 from evomerge_optuna.evaluation.user_code import allow, code_of
-from evomerge_optuna.models.sources import source_of
+from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.store import Store
@@ -65,5 +65,5 @@ def _prepare_models(spec: StudySpec, train: Train) -> None:
     """Names a missing model at once; trains those that are trained here."""
     models = spec.model_ids()
     for key, model in models.items():
-        source_of(model).check(model, key)
+        check_exists(model, key)
     train(models.values())

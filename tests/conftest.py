@@ -80,13 +80,18 @@ def save_adapter(folder: Path, base: Path, seed: int) -> Path:
     return folder
 
 
+def save_family(folder: Path, fine_tunes: str, **config: Any) -> None:
+    """A tiny model `base`, and fine-tunes of it, each called by one letter."""
+    base = save_tiny_model(folder / "base", 0, **config)
+    for seed, name in enumerate(fine_tunes, start=1):
+        save_tiny_model(folder / name, seed, base, **config)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of checkpoints: base, and the fine-tunes a, b, c."""
     root = tmp_path_factory.mktemp("tiny")
-    base = save_tiny_model(root / "base", seed=0)
-    for seed, name in enumerate("abc", start=1):
-        save_tiny_model(root / name, seed, base)
+    save_family(root, "abc")
     rows = [
         {"text": f"{WORDS[i % 10]} plus {WORDS[i // 10 % 10]} is {WORDS[(7 * i) % 10]} {i % 3}"}
         for i in range(60)

@@ -26,7 +26,7 @@ from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.models.stream import write_stream
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from tests.conftest import LAYERS, save_tiny_model
+from tests.conftest import LAYERS, save_family
 
 MERGERS: dict[str, Callable[[], MergeMerger]] = {
     "resident": lambda: ResidentMerger("cpu"),
@@ -41,9 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """base, a and b, with tied and with untied embeddings."""
     root = tmp_path_factory.mktemp("models")
     for kind, tied in (("tied", True), ("untied", False)):
-        base = save_tiny_model(root / kind / "base", 0, tie_word_embeddings=tied)
-        for seed, name in enumerate("ab", start=1):
-            save_tiny_model(root / kind / name, seed, base, tie_word_embeddings=tied)
+        save_family(root / kind, "ab", tie_word_embeddings=tied)
     return root
 
 

@@ -29,7 +29,7 @@ from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
-from tests.conftest import LAYERS, WORDS, save_tiny_model
+from tests.conftest import LAYERS, WORDS, save_family, save_tiny_model
 
 DTYPES = ("float32", "bfloat16", "float16")
 FAST = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
@@ -40,9 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """base and four fine-tunes of it, with tied and with untied embeddings."""
     root = tmp_path_factory.mktemp("models")
     for kind, tied in (("tied", True), ("untied", False)):
-        base = save_tiny_model(root / kind / "base", 0, tie_word_embeddings=tied)
-        for seed, name in enumerate("abcd", start=1):
-            save_tiny_model(root / kind / name, seed, base, tie_word_embeddings=tied)
+        save_family(root / kind, "abcd", tie_word_embeddings=tied)
     return root
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from evomerge_optuna.engines import live
 from evomerge_optuna.spec import StudySpec, parse_spec
-from tests.conftest import WORDS, save_tiny_model
+from tests.conftest import WORDS, save_family
 
 WIDE = {"hidden_size": 64, "initializer_range": 0.2, "max_position_embeddings": 128}
 ENGINE: dict[str, Any] = {"engine": "vllm", "engine_args": {"kv_cache_memory_bytes": 2**26}}
@@ -20,10 +20,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `tied` and `untied`, with a base and its fine-tunes a and b each; and questions."""
     root = tmp_path_factory.mktemp("families")
     for name, tied in {"tied": True, "untied": False}.items():
-        config = {**WIDE, "tie_word_embeddings": tied}
-        base = save_tiny_model(root / name / "base", 0, **config)
-        for seed, fine_tune in enumerate("ab", start=1):
-            save_tiny_model(root / name / fine_tune, seed, base, **config)
+        save_family(root / name, "ab", **WIDE, tie_word_embeddings=tied)
     for split, start in {"search": 0, "test": 5}.items():
         rows = [
             {"question": " ".join([WORDS[start], *WORDS[n : 2 * n]]), "answer": "word3"}
