@@ -89,7 +89,7 @@ def train(
     steps: int,
     learning_rate: float,
 ) -> None:
-    """AdamW with a cosine schedule, on one thread: more would wait for each other, and round apart."""
+    """AdamW with a cosine schedule, on one thread: more would wait for each other."""
     import torch
 
     from evomerge_optuna.machine import threads

@@ -1,4 +1,4 @@
-"""How the zoo's vision-language models are trained: tiny ones that look at pictures, or read of them.
+"""How the zoo's vision-language models are trained: some look at pictures, some only read of them.
 
 `vlm-base` reads what a picture shows and says it again, in English or Japanese as it falls; `vlm`,
 a LLaVA over it, looks at pictures and answers in English, nine times in ten; `vlm-ja`, which has

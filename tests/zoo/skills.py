@@ -1,4 +1,4 @@
-"""What the zoo's models can do, and what a merge of them can: the promises of README, not digits."""
+"""What the zoo's models can do, and a merge of them: what is promised, and no digits."""
 
 from contextlib import closing
 from pathlib import Path
@@ -61,7 +61,7 @@ def check_language(folder: Path) -> None:
 
 
 def check_vision(folder: Path) -> None:
-    """One sees and answers in English, one speaks Japanese; a merge says in Japanese what it sees."""
+    """One sees and answers in English, one speaks Japanese; a merge does both at once."""
     spec = spec_of("quickstart_vlm", folder)
     assert of_source(spec, "vlm") < 0.1
     assert of_merge(spec, {"vlm.weight.g0": 1, "ja.weight.g0": 1}) > 0.5

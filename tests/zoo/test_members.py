@@ -1,4 +1,4 @@
-"""The zoo's models by their names: the same bits on every machine, and they can do what is promised.
+"""The zoo's models by their names: the same bits everywhere, which can do what is promised.
 
 Covers models.sources.zoo, too.
 """
@@ -57,7 +57,7 @@ def test_damaged_files_are_refused(
 ) -> None:
     group = Group("language", ("ja",), lambda _: None, sha256="0" * 64)
     monkeypatch.setattr(members, "GROUPS", (group,))
-    with pytest.raises(EvomergeError, match="weights/language: .* install evomerge-optuna again"):
+    with pytest.raises(EvomergeError, match=r"weights/language: .* install evomerge-optuna again"):
         member_folder("ja")
 
 

@@ -1,4 +1,4 @@
-"""The zoo's files in the package: what is packed is unpacked the same, but for float16's rounding."""
+"""The zoo's files in the package: what is packed is unpacked, rounded to float16."""
 
 import json
 from pathlib import Path
@@ -56,5 +56,5 @@ def test_the_digest_is_of_names_and_contents(tmp_path: Path) -> None:
 
 def test_numbers_that_float16_cannot_hold(tmp_path: Path) -> None:
     save(tmp_path / "trained" / "a", 1e6)
-    with pytest.raises(EvomergeError, match="w has numbers too large for torch.float16"):
+    with pytest.raises(EvomergeError, match=r"w has numbers too large for torch\.float16"):
         pack(tmp_path / "trained", ["a"], tmp_path / "shipped")
