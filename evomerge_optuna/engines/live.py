@@ -88,6 +88,7 @@ class LiveModel:
             raise SpecError(
                 f"evaluation.engine: vLLM does not start: {kind_and_message(error)}"
             ) from error
+        (self._modules,) = self._llm.apply_model(_module_names)
 
     @property
     def positions(self) -> int:
@@ -111,14 +112,16 @@ class LiveModel:
     def _with_tied(self, tensors: Iterable[NamedTensor]) -> Iterator[NamedTensor]:
         """The tensors, and each that is tied to another under its own name, too.
 
-        Where vLLM has made a form of its own of the head, it keeps the old one otherwise.
+        Where vLLM has made a form of its own of the head, it keeps the old one otherwise. In its
+        Gemma 2 the embeddings are the head, which has no name of its own.
         """
         tied = set(self._tied.values())
         for name, tensor in tensors:
             if name not in tied:
                 yield name, tensor
-            if name in self._tied:
-                yield self._tied[name], tensor
+            twin = self._tied.get(name)
+            if twin is not None and twin.removesuffix(".weight") in self._modules:
+                yield twin, tensor
 
     def continuations(
         self,
@@ -308,6 +311,10 @@ def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[tupl
     wanted = tokens[-len(found) :]
     own = [values[token] for token, values in zip(wanted, found, strict=True)]
     return [(one.logprob, one.rank) for one in own]
+
+
+def _module_names(model: Any) -> set[str]:
+    return {name for name, _ in model.named_modules()}
 
 
 def _forget_what_is_not_finite(model: Any) -> None:
