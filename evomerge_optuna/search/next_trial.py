@@ -9,10 +9,10 @@ import copy
 from dataclasses import asdict
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from evomerge_optuna.spaces.space import distributions
 from evomerge_optuna.store.lock import Lease
 from evomerge_optuna.store.optuna_internals import ENQUEUED, add_running_trial, with_trials
 from evomerge_optuna.study.schema import BASELINE, RECIPE, REPEATS, WORKER
@@ -29,9 +29,7 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
         trials: the study's trials as they are now.
     """
     study, sampler = merge_study.study, merge_study.study.sampler
-    ranges: dict[str, BaseDistribution] = {
-        n: FloatDistribution(r.low, r.high) for n, r in merge_study.space.ranges().items()
-    }
+    ranges = distributions(merge_study.space)
     written: dict[str, object] = {}
     recorded = with_trials(study, trials.in_order, written)
     draft = create_trial(state=TrialState.RUNNING)
@@ -73,4 +71,4 @@ def start_waiting_trial(merge_study: MergeStudy, trials: Trials) -> optuna.Trial
 
 def _is_whole(trial: FrozenTrial, merge_study: MergeStudy) -> bool:
     """Are all parameters of a waiting trial given?"""
-    return trial.system_attrs.get(ENQUEUED, {}).keys() == merge_study.space.ranges().keys()
+    return {*trial.system_attrs.get(ENQUEUED, {})} == {*merge_study.space.ranges()}

@@ -36,6 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.search.unit import from_unit
+from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import SamplerSpec
 from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler, set_sampler_attribute
 from evomerge_optuna.study.schema import IDLE_COORDINATE
@@ -61,7 +62,7 @@ class Settings:
     seed: int
     position: int
     population: int | None
-    start: dict[str, Any] | None
+    start: Values | None
     alone: bool
 
     @property
@@ -205,7 +206,7 @@ class PositionedNSGAIIISampler(_PositionedGA, NSGAIIISampler):
 def make_sampler(
     spec: SamplerSpec,
     position: int,
-    start: dict[str, Any] | None = None,
+    start: Values | None = None,
     *,
     alone: bool = False,
 ) -> BaseSampler:

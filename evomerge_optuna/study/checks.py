@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 from evomerge_optuna.engines import check_engine
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
-from evomerge_optuna.families import family_of
+from evomerge_optuna.families import family_of, family_of_host
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import Choices, StudySpec
+from evomerge_optuna.spec.samplers import Sampler
 from evomerge_optuna.study.directions import unusual_directions
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
@@ -27,8 +29,9 @@ def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
     Raises:
         SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
     """
-    check_image_tasks(spec, models)
     tasks = runners(spec.tasks)
+    check_asked(tasks, family_of_host(spec.host))
+    check_image_tasks(spec, models)
     _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)
@@ -48,17 +51,29 @@ def check_runs(spec: StudySpec) -> None:
     check_engine(spec.evaluation)
 
 
-def check_space(space: SearchSpace) -> None:
-    """Refuses a space in which there is nothing to search.
+def check_space(space: SearchSpace, sampler: Sampler) -> None:
+    """Refuses a space in which there is nothing to search, or nothing that the sampler searches.
 
     Raises:
-        SpecError: every value is fixed.
+        SpecError: every value is fixed, or a parameter is of a kind that the sampler does not know.
     """
     if not space.ranges():
         raise SpecError(
             "merge: there is nothing to search, for every value is fixed; give one of them a range "
             "[low, high]"
         )
+    for name, dimension in space.ranges().items():
+        is_list = isinstance(dimension, Choices)
+        if is_list and not sampler.categories:
+            raise SpecError(
+                f"sampler: {sampler.title} searches numbers alone, and {name} is a {dimension}; "
+                "write sampler: catcma, or sampler: gp"
+            )
+        if not is_list and not sampler.numbers:
+            raise SpecError(
+                f"sampler: {sampler.title} tries every combination of choices, and {name} is a "
+                f"{dimension}; write a list of choices, or another sampler"
+            )
 
 
 def description(
@@ -83,9 +98,9 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     Raises:
         SpecError: this machine has too little.
     """
+    from evomerge_optuna.devices import torch_device
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
-    from evomerge_optuna.models.loading import torch_device
 
     headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
     host = None if spec.host_key is None else models[spec.host_key]

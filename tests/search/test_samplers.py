@@ -9,7 +9,6 @@ import pytest
 
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spec import SamplerSpec
-from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
 
 NAMES = ("x", "y", "z")
 
@@ -74,5 +73,3 @@ def test_one_parameter_resumes() -> None:
     spec = SamplerSpec(seed=3)
     whole = run(spec, 30, names=("x",))
     assert run(spec, 30, frozenset({0, 5, 6, 20, 29}), names=("x",)) == whole
-
-
