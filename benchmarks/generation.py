@@ -25,7 +25,7 @@ import torch
 import transformers
 
 from evomerge_optuna.engines import candidate_builder, load_engine
-from evomerge_optuna.engines.base import Engine, Greedy
+from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import EvaluationSpec
@@ -79,7 +79,7 @@ def generate_plainly(model: Any, tokenizer: Any, prompts: list[str], batch_size:
     return [answer.strip() for answer in answers]
 
 
-def a_merge(spec: EvaluationSpec) -> Engine:
+def a_merge(spec: EvaluationSpec) -> TextEngine:
     configuration = {
         "merge_method": "task_arithmetic",
         "base_model": "zoo:base",

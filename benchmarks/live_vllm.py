@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evomerge_optuna.engines import candidate_builder
-from evomerge_optuna.engines.base import Engine, Greedy
+from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
@@ -87,7 +87,7 @@ def recipe(folders: list[Path], weight: float) -> MergeRecipe:
     )
 
 
-def answered(engine: Engine, prompts: list[str]) -> float:
+def answered(engine: TextEngine, prompts: list[str]) -> float:
     """Seconds that the answers take."""
     start = time.perf_counter()
     engine.generate(prompts, Greedy(NEW_TOKENS))

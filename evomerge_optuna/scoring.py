@@ -5,9 +5,12 @@ from datetime import date
 
 from evomerge_optuna.engines import check_engine, load_engine
 from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.reading import reader_of
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.families import family_of
 from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
@@ -32,7 +35,9 @@ def score_checkpoint(
     torch_device(spec.evaluation.device)  # before anything is read
     check_engine(spec.evaluation)
     opened = OpenedModel(model, "MODEL")
-    evaluator, named = Evaluator(spec, day), reader_of(opened)
+    tasks = runners(spec.tasks)
+    check_asked(tasks, family_of(opened))
+    evaluator, named = Evaluator(spec, day, tasks), reader_of(opened)
     evaluator.check(named, split)
     folder = opened.folder
     rows = OpenedModel(str(folder), "MODEL").config.get_text_config().vocab_size

@@ -16,6 +16,7 @@ from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import Cut, EvaluationSpec
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -50,18 +51,78 @@ class RawModel:
     batch_size: int
 
 
-class Engine(Protocol):
-    """A model that can be asked. An engine batches by itself, in sizes that fit into its memory.
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is asked for.
 
-    All methods raise SpecError where a text is longer than the model has positions for and nothing
-    is to be cut, and torch.OutOfMemoryError, MemoryError or RuntimeError where a single text does
-    not fit into memory.
+    Attributes:
+        prompt: what it is to show.
+        seed: of the noise that it is drawn from; the same on every device.
+        negative: what it is not to show; heeded where guidance is above 1.
+    """
+
+    prompt: str
+    seed: int
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn.
+
+    Attributes:
+        steps: of the pipeline's scheduler.
+        guidance: the scale of classifier-free guidance; up to 1 there is none.
+        size: width and height in pixels; None: the pipeline's own.
+    """
+
+    steps: int
+    guidance: float
+    size: tuple[int, int] | None = None
+
+
+class Engine(Protocol):
+    """A model that can be asked: for texts (`TextEngine`) or for pictures (`ImageEngine`).
+
+    An engine batches by itself, in sizes that fit into its memory. What it is asked raises
+    torch.OutOfMemoryError, MemoryError or RuntimeError where a single problem does not fit.
     """
 
     @property
     def reader(self) -> Reader:
         """What the model reads with."""
         ...
+
+    def costs(self) -> dict[str, float]:
+        """What the model costs to run: `layers`, `parameters` and `flops_per_token`, if known."""
+        ...
+
+    def counting(self, on_pass: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block `on_pass` is called before each pass of the model."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the engine alone holds; it cannot be asked any more."""
+
+
+class ImageEngine(Engine, Protocol):
+    """A model that draws pictures."""
+
+    def draw(self, asked: Sequence[Picture], how: Drawing) -> "list[Image]":
+        """The pictures in RGB, in their order. None depends on the others, nor on the batch size.
+
+        Raises:
+            CandidateError: the pipeline cannot draw them.
+        """
+        ...
+
+
+class TextEngine(Engine, Protocol):
+    """A model that continues texts and finds them likely or not.
+
+    All methods raise SpecError where a text is longer than the model has positions for and nothing
+    is to be cut.
+    """
 
     def generate(
         self, prompts: Sequence[str], how: Greedy, images: Sequence[bytes] | None = None
@@ -96,10 +157,6 @@ class Engine(Protocol):
         """
         ...
 
-    def costs(self) -> dict[str, float]:
-        """What the model costs to run: `layers`, `parameters` and `flops_per_token`."""
-        ...
-
     def raw(self, who: str) -> RawModel:
         """The model itself, for code that is written for transformers.
 
@@ -110,13 +167,6 @@ class Engine(Protocol):
             SpecError: this engine has no such model; see `no_raw_model`.
         """
         ...
-
-    def counting(self, on_pass: Callable[[], None]) -> AbstractContextManager[None]:
-        """Within the block `on_pass` is called before each pass of the model."""
-        ...
-
-    def close(self) -> None:
-        """Gives back what the engine alone holds; it cannot be asked any more."""
 
 
 def no_raw_model(engine: str, who: str) -> SpecError:

@@ -37,7 +37,7 @@ def log_likelihoods(
 def negative_log_likelihoods(
     model: "PreTrainedModel", texts: Sequence[list[int]], batch_size: int
 ) -> list[tuple[float, int]]:
-    """See `Engine.negative_log_likelihoods`; raises as `log_likelihoods`."""
+    """See `TextEngine.negative_log_likelihoods`; raises as `log_likelihoods`."""
     order = [place for place in longest_first(texts) if len(texts[place]) > 1]
     found = _batched(lambda rows: _of_texts(model, rows), texts, order, batch_size)
     return [found.get(place, (0.0, 0)) for place in range(len(texts))]

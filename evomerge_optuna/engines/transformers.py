@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TransformersEngine:
-    """A model of transformers that answers; see `Engine` for what it is asked.
+    """A model of transformers that answers; see `TextEngine` for what it is asked.
 
     Batches are of like lengths; they are halved where they do not fit in memory. See `greedy` for
     how exact a batch is; architectures that are not for it (`is_decodable`), and images, are run by

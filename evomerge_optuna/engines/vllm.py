@@ -55,7 +55,7 @@ class Frame:
 
 
 class VllmEngine:
-    """A model in vLLM that answers, until another is put into its place; see `Engine`.
+    """A model in vLLM that answers, until another is put into its place; see `TextEngine`.
 
     vLLM forms the batches by itself. Texts are encoded and ended as for every other engine.
     """

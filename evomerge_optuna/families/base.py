@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
@@ -15,6 +15,7 @@ from evomerge_optuna.spec import StudySpec
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+Asked: TypeAlias = Literal["texts", "images"]  # what a model is asked for
 Loaded = tuple["PreTrainedModel", Reader]
 
 
@@ -87,6 +88,7 @@ class Family(ABC):
         kinds: the `model_type` of the configurations of such models.
         merged_part: what is merged of such models, for sentences.
         kept_part: what a host keeps, for sentences; empty where everything is merged.
+        answers: what such models are asked for.
         pipeline_tag: what such a model does, as the hub calls it.
     """
 
@@ -94,6 +96,7 @@ class Family(ABC):
     kinds: ClassVar[tuple[str, ...]]
     merged_part: ClassVar[str]
     kept_part: ClassVar[str] = ""
+    answers: ClassVar[Asked] = "texts"
     pipeline_tag: ClassVar[str]
 
     # One model.

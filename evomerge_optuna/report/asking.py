@@ -6,12 +6,12 @@ from dataclasses import astuple, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.engines import candidate_builder, load_engine
-from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.errors import EvomergeError, ExportError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
@@ -81,7 +81,7 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     return _what_was_compared(scored, found, recipe)
 
 
-def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
+def _ask(tasks: Tasks, day: date | None, engine: Any) -> Replies:
     """A model's replies to the first problems of the study's tasks.
 
     Args:
@@ -109,7 +109,7 @@ def _ask(tasks: Tasks, day: date | None, engine: Engine) -> Replies:
     )
 
 
-def _outcomes(tasks: Tasks, engine: Engine) -> Sequence[Outcome]:
+def _outcomes(tasks: Tasks, engine: TextEngine) -> Sequence[Outcome]:
     found: list[Outcome] = []
     for runner in tasks.values():
         if isinstance(runner.task, LMEvalTask | PythonTask) or "search" not in runner.splits:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from evomerge_optuna.engines import check_engine
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
-from evomerge_optuna.families import family_of
+from evomerge_optuna.families import family_of, family_of_host
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -27,8 +28,9 @@ def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
     Raises:
         SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
     """
-    check_image_tasks(spec, models)
     tasks = runners(spec.tasks)
+    check_asked(tasks, family_of_host(spec.host))
+    check_image_tasks(spec, models)
     _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)

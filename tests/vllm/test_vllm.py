@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evomerge_optuna.engines import candidate_builder, live, load_engine
-from evomerge_optuna.engines.base import Engine, Greedy
+from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.errors import NotFiniteError, SpecError
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.shards import read_tensors, write_tensors
@@ -39,7 +39,7 @@ TRANSFORMERS = EvaluationSpec(device="cpu")
 VLLM = EvaluationSpec(device="cpu", **ENGINE)
 
 
-def replies(engine: Engine) -> tuple[list[object], list[float]]:
+def replies(engine: TextEngine) -> tuple[list[object], list[float]]:
     """Its greedy texts, and its log-probabilities."""
     texts = engine.generate(PROMPTS, Greedy(12, stop=["word9"]))
     pairs = [(prompt, f" {WORDS[n]} {WORDS[2 * n % 7]}") for n, prompt in enumerate(PROMPTS)]

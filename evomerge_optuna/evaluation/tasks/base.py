@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from evomerge_optuna.engines.base import Engine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored
 from evomerge_optuna.evaluation.problem import Problem, Row
 from evomerge_optuna.evaluation.rows import load_rows
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.families.base import Asked
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import DataSource, Metric, Task
 from evomerge_optuna.spec.metrics import Better
@@ -37,6 +37,7 @@ class TaskRunner(ABC, Generic[T]):
         name: the task's name in the spec.
     """
 
+    asks: ClassVar[Asked] = "texts"  # of a model
     has_answers: ClassVar[bool] = False  # has something to read in each outcome; see `answered`
 
     def __init__(self, name: str, task: T) -> None:
@@ -135,8 +136,11 @@ class TaskRunner(ABC, Generic[T]):
         return [[] for _ in problems]
 
     @abstractmethod
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> Sequence[Outcome]:
+    def run(self, engine: Any, problems: Sequence[Problem]) -> Sequence[Outcome]:
         """What the engine's model makes of each problem, in their order.
+
+        Args:
+            engine: a `TextEngine` or an `ImageEngine`, as the task `asks`.
 
         Raises:
             CandidateError: the model cannot be run, or gives nothing that could be scored.

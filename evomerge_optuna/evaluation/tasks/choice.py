@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
@@ -67,7 +67,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
             for count in (len(problem.options) for problem in problems)
         ]
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Choice]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Choice]:
         pairs = self._pairs(engine.reader, problems)
         found = iter(engine.log_likelihoods(pairs, self.task.too_long))
         return [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evomerge_optuna.engines.base import Engine, Greedy
+from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
@@ -69,7 +69,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
         asked = self.prompts(reader, problems)
         return [[Given(reader.encode(one), self.task.max_new_tokens)] for one in asked]
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Answer]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Answer]:
         task = self.task
         how = Greedy(task.max_new_tokens, task.stop, task.thinking, task.too_long)
         texts = engine.generate(self.prompts(engine.reader, problems), how)

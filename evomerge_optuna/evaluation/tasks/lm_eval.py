@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
@@ -88,7 +88,7 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         places = [document.index for document in documents]
         return self._harness.given(reader, documents[0].split, places)
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Measured]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Measured]:
         documents = [problem for problem in problems if isinstance(problem, Document)]
         places = [document.index for document in documents]
         found = self._harness.samples(engine.raw(self.key), documents[0].split, places)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.evaluation.problem import Problem, Row, content, filled
@@ -33,7 +33,7 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
     def given(self, reader: Reader, problems: Sequence[Problem]) -> list[list[Given]]:
         return [[Given(reader.encode(problem.text))] for problem in problems]
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Likelihood]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Likelihood]:
         texts = [problem.text for problem in problems]
         found = engine.negative_log_likelihoods(texts, self.task.too_long)
         return [

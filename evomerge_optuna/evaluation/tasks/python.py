@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evomerge_optuna.engines.base import Engine
+from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
 from evomerge_optuna.evaluation.problem import Problem, Row
@@ -37,7 +37,7 @@ class PythonRunner(TaskRunner[PythonTask]):
             ) from error
         return Problem(text, content=text, place=where)
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Rated]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Rated]:
         raw, rows = engine.raw(self.key), [json.loads(problem.text) for problem in problems]
         rated = score_rows(self.task.function, self.key, rows, raw.model, raw.tokenizer)
         return [Rated(self.name, p.text, score) for p, score in zip(problems, rated, strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from evomerge_optuna.engines.base import Engine, Greedy
+from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored
@@ -60,7 +60,7 @@ class VqaRunner(TaskRunner[VqaTask]):
         asked = image_prompts(self.task, problems, reader, self.key)
         return [[Given(reader.encode(one), self.task.max_new_tokens)] for one in asked]
 
-    def run(self, engine: Engine, problems: Sequence[Problem]) -> list[Answer]:
+    def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Answer]:
         """See `TaskRunner`; a model that takes no images is asked the question alone."""
         task, takes_images = self.task, engine.reader.takes_images
         asked = image_prompts(task, problems, engine.reader, self.key)
