@@ -137,9 +137,7 @@ def load_function(function: str, key: str) -> Callable[..., object]:
     return found
 
 
-def score_rows(
-    function: str, key: str, rows: Sequence[Row], *of: object
-) -> list[float]:
+def score_rows(function: str, key: str, rows: Sequence[Row], *of: object) -> list[float]:
     """What the user's function gives each row.
 
     Args:

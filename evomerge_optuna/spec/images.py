@@ -1,4 +1,4 @@
-"""The image task: pictures are drawn from prompts, and a table of scorers says how good they are."""
+"""The image task: pictures are drawn from prompts, and scorers of a table judge them."""
 
 from typing import Annotated, ClassVar, Literal, Self
 

@@ -8,6 +8,7 @@ they are converted once: see `docs/images.md`.
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,5 @@ def _fits(chain: "Sequence[dict[str, torch.Tensor]]") -> bool:
     shapes = [tuple(layer["weight"].shape) for layer in chain]
     flat = all(len(shape) == 2 for shape in shapes)
     return (
-        flat
-        and all(one[0] == other[1] for one, other in zip(shapes, shapes[1:], strict=False))
-        and shapes[-1][0] == 1
+        flat and all(one[0] == other[1] for one, other in pairwise(shapes)) and shapes[-1][0] == 1
     )

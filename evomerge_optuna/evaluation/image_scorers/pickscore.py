@@ -21,9 +21,7 @@ class Pick(PictureScorer[PickScorer]):
         return embedder_fingerprint(self.spec.model)
 
     def scores(self, drawn: Sequence[Drawn]) -> list[float]:
-        loaded = embedder(
-            self.spec.model, self.spec.processor, self.device, f"{self.key}.model"
-        )
+        loaded = embedder(self.spec.model, self.spec.processor, self.device, f"{self.key}.model")
         cosines = loaded.cosines([one.prompt for one in drawn], [one.image for one in drawn])
         return [float(loaded.logit_scale * cosine) for cosine in cosines]
 

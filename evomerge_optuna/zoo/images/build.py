@@ -29,17 +29,25 @@ PIPELINES = ("sd-base", "sd-colour", "sd-shape", "sd-ja")
 JUDGES = ("sd-clip",)
 
 
+_VAE = Course(steps=900, learning_rate=4e-3, batch=8)
+_CLIP = Course(steps=300, learning_rate=2e-3, batch=16)
+_BASE = UNetCourse(steps=500, learning_rate=2e-3)
+_COLOUR = UNetCourse(steps=300, learning_rate=1e-3, colours=True)
+_SHAPE = UNetCourse(steps=400, learning_rate=1e-3, shapes=True)
+_JA = UNetCourse(steps=50, learning_rate=5e-4, manner="japanese")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the image models' weights."""
 
     seed: int = 0
-    vae: Course = Course(steps=900, learning_rate=4e-3, batch=8)
-    clip: Course = Course(steps=300, learning_rate=2e-3, batch=16)
-    base: UNetCourse = UNetCourse(steps=500, learning_rate=2e-3)
-    colour: UNetCourse = UNetCourse(steps=300, learning_rate=1e-3, colours=True)
-    shape: UNetCourse = UNetCourse(steps=400, learning_rate=1e-3, shapes=True)
-    ja: UNetCourse = UNetCourse(steps=50, learning_rate=5e-4, manner="japanese")
+    vae: Course = _VAE
+    clip: Course = _CLIP
+    base: UNetCourse = _BASE
+    colour: UNetCourse = _COLOUR
+    shape: UNetCourse = _SHAPE
+    ja: UNetCourse = _JA
 
     @property
     def experts(self) -> dict[str, UNetCourse]:

@@ -91,7 +91,8 @@ def _distances(
 ) -> "NDArray[numpy.float32]":
     """Of each value, (..., 3), to each colour, in RGB."""
     to = numpy.asarray(colours, dtype=numpy.float32)
-    return numpy.linalg.norm(values[..., None, :] - to, axis=-1)
+    away: NDArray[numpy.float32] = numpy.linalg.norm(values[..., None, :] - to, axis=-1)
+    return away
 
 
 @cache

@@ -68,8 +68,8 @@ def train_vae(course: Course, seed: int) -> "AutoencoderTiny":
             latents = vae.encode(seen).latents
             noise = 0.05 * torch.randn(latents.shape, generator=draw)
             found = vae.decode(latents + noise).sample
-            size = 1e-4 * latents.square().mean()
-            return l1_loss(found, seen) + mse_loss(found, seen) + size
+            apart: torch.Tensor = l1_loss(found, seen) + mse_loss(found, seen)
+            return apart + 1e-4 * latents.square().mean()
 
         _train(vae, course, loss, warm_up=0.1, decay=0.0)
         with torch.inference_mode():
@@ -129,9 +129,7 @@ def lessons(vae: "AutoencoderTiny", text_encoder: "CLIPTextModel") -> Lessons:
     import torch
 
     texts = [prompt.text for prompt in all_prompts()]
-    read = make_tokenizer()(
-        texts, padding="max_length", max_length=TOKENS, return_tensors="pt"
-    )
+    read = make_tokenizer()(texts, padding="max_length", max_length=TOKENS, return_tensors="pt")
     with torch.no_grad():
         latents = vae.encode(_pictures()).latents * vae.config.scaling_factor
         return Lessons(latents, text_encoder(read["input_ids"])[0])
@@ -225,7 +223,7 @@ def _train(
         optimizer, course.learning_rate, total_steps=course.steps, pct_start=warm_up
     )
     for _ in range(course.steps):
-        loss().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
