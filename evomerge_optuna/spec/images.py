@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evomerge_optuna.spec.data import TaskData, Template, Text
 from evomerge_optuna.spec.metrics import Better, Kind, Metric
-from evomerge_optuna.spec.part import FunctionName, Integer, Strict
+from evomerge_optuna.spec.part import DeviceName, FunctionName, Integer, Strict
 
 _PICKSCORE = "yuvalkirstain/PickScore_v1"
 _ITS_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -141,7 +141,7 @@ class ImageTask(Strict):
     own."""
     scorers: Annotated[dict[str, ImageScorer], Field(min_length=1)]
     """The scorers, under names that you choose. `TASK.NAME` is the metric."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     """Where the models of the scorers run. `auto` takes a GPU if there is one."""
 
     @field_validator("size", mode="before")

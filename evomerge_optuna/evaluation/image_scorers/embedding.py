@@ -29,7 +29,7 @@ class Embedder:
     @property
     def logit_scale(self) -> float:
         """By which the model multiplies cosines before it compares them."""
-        return float(self._model.logit_scale.exp())
+        return float(self._model.logit_scale.detach().exp())
 
     @property
     def width(self) -> int:
@@ -92,7 +92,7 @@ def embedder(model: str, processor: str, device: str, key: str) -> Embedder:
     """
     from transformers import AutoModel, AutoProcessor
 
-    from evomerge_optuna.models.loading import torch_device
+    from evomerge_optuna.devices import torch_device
 
     folder = local_folder(model)
     where, revision = source_of(processor).location(processor)

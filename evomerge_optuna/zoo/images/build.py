@@ -69,13 +69,10 @@ def train_pipelines(folder: Path, recipe: Recipe = RECIPE) -> None:
     Deterministic on machines of one kind, whatever their number of cores.
     """
     from diffusers import StableDiffusionPipeline
-    from transformers import CLIPTextModel
 
     clip = _clip(recipe)
-    text_encoder = CLIPTextModel(clip.config.text_config).eval()
-    text_encoder.load_state_dict(clip.state_dict(), strict=False)  # has pictures' weights, too
     vae = train_vae(recipe.vae, recipe.seed)
-    taught = lessons(vae, text_encoder)
+    taught = lessons(vae, clip.text_model)
     base = new_unet(recipe.seed)
     train_unet(base, recipe.base, taught, recipe.seed)
     unets = {"sd-base": base}
@@ -85,7 +82,7 @@ def train_pipelines(folder: Path, recipe: Recipe = RECIPE) -> None:
     for name, unet in unets.items():
         StableDiffusionPipeline(
             vae=vae,
-            text_encoder=text_encoder,
+            text_encoder=clip.text_model,
             tokenizer=make_tokenizer(),
             unet=unet,
             scheduler=make_scheduler(),

@@ -68,8 +68,8 @@ def train_vae(course: Course, seed: int) -> "AutoencoderTiny":
             latents = vae.encode(seen).latents
             noise = 0.05 * torch.randn(latents.shape, generator=draw)
             found = vae.decode(latents + noise).sample
-            apart: torch.Tensor = l1_loss(found, seen) + mse_loss(found, seen)
-            return apart + 1e-4 * latents.square().mean()
+            large: torch.Tensor = 1e-4 * latents.square().mean()
+            return l1_loss(found, seen) + mse_loss(found, seen) + large
 
         _train(vae, course, loss, warm_up=0.1, decay=0.0)
         with torch.inference_mode():
