@@ -19,6 +19,7 @@ from evomerge_optuna.evaluation.scores import Score, mean, proportion
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.families.base import Asked
 from evomerge_optuna.spec import DataSource, ImageTask
+from evomerge_optuna.spec.engines import Need
 from evomerge_optuna.spec.images import MeanScorer
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class ImageRunner(TaskRunner[ImageTask]):
 
     asks: ClassVar[Asked] = "images"
     has_answers: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Need:
+        return "drawing"
 
     @cached_property
     def _scorers(self) -> dict[str, PictureScorer[Any]]:

@@ -1,6 +1,8 @@
 """The image task: seeds, scorers, what a person is asked, and what specs are refused.
 
-Covers evaluation.image_scorers, all of it, evaluation.contact_sheet, evaluation.person and
+Covers evaluation.image_scorers, evaluation.image_scorers.base, evaluation.image_scorers.embedding,
+evaluation.image_scorers.clip, evaluation.image_scorers.pickscore, evaluation.image_scorers.zoo,
+evaluation.image_scorers.aesthetic, evaluation.image_scorers.python, evaluation.contact_sheet and
 spec.images, too.
 """
 

@@ -1,4 +1,4 @@
-"""The image zoo is trained: a few steps of it. Covers zoo.images.parts and training, too."""
+"""The image zoo is trained: a few steps of it. Covers zoo.images.parts, zoo.images.training."""
 
 import hashlib
 from pathlib import Path
