@@ -1,6 +1,6 @@
 """The image task: seeds, scorers, what a person is asked, and what specs are refused.
 
-Covers evaluation.image_scorers, evaluation.image_scorers.base, evaluation.image_scorers.embedding,
+Covers evaluation.image_scorers.base, evaluation.image_scorers.embedding,
 evaluation.image_scorers.clip, evaluation.image_scorers.pickscore, evaluation.image_scorers.zoo,
 evaluation.image_scorers.aesthetic, evaluation.image_scorers.python, evaluation.contact_sheet and
 spec.images, too.
