@@ -22,32 +22,29 @@ from evomerge_optuna.study.directions import unusual_directions
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
 
-def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
-    """What runs the spec's tasks; all their problems are loaded and looked at.
+def runnable_tasks(spec: StudySpec) -> Tasks:
+    """What runs the spec's tasks.
+
+    Raises:
+        SpecError: the engine is not here, or does not run the study's candidates or a task; naming
+            `evaluation.engine`, an argument of it, or the task.
+    """
+    tasks = runners(spec.tasks)
+    check_asked(tasks, family_of_host(spec.host), spec.evaluation.row)
+    check_engine(spec.evaluation)
+    return tasks
+
+
+def check_tasks(spec: StudySpec, tasks: Tasks, models: OpenedModels) -> None:
+    """Loads all problems of the tasks, and looks at them.
 
     Raises:
         SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
     """
-    tasks = runners(spec.tasks)
-    check_asked(tasks, family_of_host(spec.host))
     check_image_tasks(spec, models)
     _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)
-    return tasks
-
-
-def check_runs(spec: StudySpec) -> None:
-    """Refuses an engine that is not here, or does not run the study's candidates.
-
-    Raises:
-        SpecError: naming `evaluation.engine`, or an argument of it.
-    """
-    if spec.evaluation.engine == "vllm" and spec.host is not None:
-        raise SpecError(
-            "evaluation.engine: vllm does not run models with vision yet; write transformers"
-        )
-    check_engine(spec.evaluation)
 
 
 def check_space(space: SearchSpace) -> None:
@@ -85,9 +82,9 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     Raises:
         SpecError: this machine has too little.
     """
+    from evomerge_optuna.devices import torch_device
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
-    from evomerge_optuna.models.loading import torch_device
 
     headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
     host = None if spec.host_key is None else models[spec.host_key]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.base import Host, Loaded
 from evomerge_optuna.families.causal_lm import CausalLM
@@ -19,13 +20,14 @@ from evomerge_optuna.families.vision_language.text_part import (
     text_folder,
 )
 from evomerge_optuna.models.headers import Header
-from evomerge_optuna.models.loading import complete_model, torch_device
+from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
+from evomerge_optuna.spec.engines import Need
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -38,6 +40,7 @@ class VisionLanguage(CausalLM):
     kinds: ClassVar[tuple[str, ...]] = VISION_MODELS
     merged_part: ClassVar[str] = "text part"
     kept_part: ClassVar[str] = "vision tower and projector"
+    needs: ClassVar[Need | None] = "sight"
     pipeline_tag: ClassVar[str] = "image-text-to-text"
 
     def merged_config(self, model: OpenedModel) -> "PretrainedConfig":
