@@ -111,7 +111,7 @@ class Objective:
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
         """Gives the trial all that was found of its recipe before; of a stopped one no more."""
-        result = replace(result_of(alike), seconds={}, dev=None, dev_quarters=())
+        result = replace(result_of(alike), seconds={}, dev=None, dev_quarters=[])
         trial.set_user_attr(SAME_AS, alike.number)
         if STOPPED in alike.user_attrs:
             trial.set_user_attr(STOPPED, alike.user_attrs[STOPPED])

@@ -1,8 +1,7 @@
 """What was found of a trial's model: one attribute of the trial, for each is a transaction."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
@@ -36,7 +35,7 @@ class Result:
     costs: dict[str, float]
     seconds: dict[str, float]
     dev: Scores | None = None
-    dev_quarters: Sequence[Part] = ()
+    dev_quarters: list[Part] = field(default_factory=list)
 
     @property
     def measures(self) -> dict[str, float]:
