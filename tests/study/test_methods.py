@@ -50,13 +50,14 @@ def test_whatever_is_searched_a_candidate_is_what_mergekit_makes(
     """Candidates of other methods and source models follow each other in one engine."""
     content = spec_content(merge=MERGES[name], sampler={"name": "nsga2", "population": 4})
     study = create_study(open_store(), parse_spec(content))
-    run_trials(study, 9)
+    number = 7 if name == "any_method" else 3
+    run_trials(study, number)
     scored = [trial for trial in study.trials() if trial.state.is_finished()]
-    assert len(scored) == 9
+    assert len(scored) == number
     if name == "any_method":
         assert len({merge_of(trial).configuration["merge_method"] for trial in scored}) > 1
         assert len({len(merge_of(trial).models()) for trial in scored}) > 1
-    for trial in scored[-3:]:
+    for trial in scored[-2:]:
         assert_as_mergekit_makes_it(trial, tmp_path / f"theirs{trial.number}")
 
 
