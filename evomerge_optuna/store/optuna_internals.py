@@ -79,9 +79,14 @@ def set_sampler_attribute(
     study._storage.set_trial_system_attr(trial._trial_id, name, cast(Any, value))
 
 
+def stored_trial(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
+    """The trial as it is stored now; `trial.user_attrs` are those of when it was taken."""
+    return study._storage.get_trial(trial._trial_id)
+
+
 def is_finished(study: optuna.Study, trial: optuna.Trial) -> bool:
     """Is the trial finished, by whomever?"""
-    return study._storage.get_trial(trial._trial_id).state.is_finished()
+    return stored_trial(study, trial).state.is_finished()
 
 
 def sampler_state(trial: FrozenTrial) -> dict[str, Any]:
