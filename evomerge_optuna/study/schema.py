@@ -34,6 +34,8 @@ GIVEN_UP = "given_up"  # how many workers died on it
 
 # Where a sampler keeps a trial's state, beside Optuna's own attributes.
 IDLE_COORDINATE = "cma:idle"  # the second coordinate of a lone parameter, in [0, 1]
+CATCMA_GENERATION = "cma:generation"
+CATCMA_DRAWN = "cma:drawn"  # numbers as CatCMA drew them, before they were moved into their ranges
 
 # Files of answers: of a trial by split, and of what `study test` scored.
 TRIAL_ANSWERS = {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}
