@@ -1,4 +1,4 @@
-"""A memory budget: what is kept between trials must fit, what does not is computed again."""
+"""Memory budgets: what merges share is kept where it fits, else read or computed again."""
 
 from dataclasses import dataclass
 
@@ -41,6 +41,30 @@ class Budget:
             return False
         self.used += size
         return True
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where the inputs of merges may be kept, the fastest place first; what fits nowhere is read.
+
+    Args:
+        device: where merges are made, and what is computed of the inputs is kept, too.
+        host: pinned memory of the machine, where the device has memory of its own; else nothing.
+    """
+
+    device: Budget
+    host: Budget
+
+    @classmethod
+    def of(cls, device: str, limit: int | None) -> "Room":
+        """This process's share of what there is.
+
+        Args:
+            device: as in a spec.
+            limit: bytes of the device; None: 70% of what is free, as of the machine.
+        """
+        host = int(_SHARE * this_machine(torch_device(device)).host)
+        return cls(Budget.of(device, limit), Budget(share_of(host, "cpu")))
 
 
 class Scratch:
