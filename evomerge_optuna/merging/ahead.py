@@ -41,5 +41,5 @@ def ahead(jobs: Iterable[Callable[[], _Item]]) -> Iterator[Iterator[_Item]]:
 def read_through(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, in memory: where its file is mapped, what is not there yet is read now."""
     if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_pinned():
-        tensor.reshape(-1).view(torch.uint8)[::_PAGE].sum()
+        tensor.reshape(-1)[:: _PAGE // tensor.element_size()].sum()
     return tensor

@@ -8,7 +8,7 @@ from evomerge_optuna.devices import torch_device
 from evomerge_optuna.machine import share_of, this_machine
 
 # Of what is free at the start; the rest is for running the model.
-_SHARE = 0.7
+SHARE = 0.7
 
 
 @dataclass
@@ -27,8 +27,13 @@ class Budget:
             device: as in a spec.
         """
         if limit is None:
-            limit = int(_SHARE * this_machine(torch_device(device)).free)
+            limit = int(SHARE * this_machine(torch_device(device)).free)
         return cls(share_of(limit, device))
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be kept."""
+        return max(0, self.limit - self.used)
 
     def spend(self, size: int) -> None:
         """Counts bytes that are needed whether they fit or not."""
@@ -36,7 +41,7 @@ class Budget:
 
     def fits(self, size: int) -> bool:
         """Counts bytes that are to be kept; False, and not counted, where they do not fit."""
-        if self.used + size > self.limit:
+        if size > self.left:
             self.refused += size
             return False
         self.used += size
@@ -56,15 +61,18 @@ class Room:
     host: Budget
 
     @classmethod
-    def of(cls, device: str, limit: int | None) -> "Room":
+    def of(cls, device: str, limit: int | None, taken: int = 0) -> "Room":
         """This process's share of what there is.
 
         Args:
             device: as in a spec.
             limit: bytes of the device; None: 70% of what is free, as of the machine.
+            taken: bytes of the device that are for something else.
         """
-        host = int(_SHARE * this_machine(torch_device(device)).host)
-        return cls(Budget.of(device, limit), Budget(share_of(host, "cpu")))
+        host = int(SHARE * this_machine(torch_device(device)).host)
+        on_device = Budget.of(device, limit)
+        on_device.spend(taken)
+        return cls(on_device, Budget(share_of(host, "cpu")))
 
 
 class Scratch:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from mergekit.common import ModelReference
+from mergekit.common import ModelReference, dtype_from_name
 from mergekit.graph import Executor, Task
 
 from evomerge_optuna.devices import (
@@ -24,8 +24,8 @@ from evomerge_optuna.devices import (
     torch_device,
 )
 from evomerge_optuna.merging.ahead import ahead, read_through
-from evomerge_optuna.merging.kernel import Inputs, Kernel, Shared
-from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel
+from evomerge_optuna.merging.kernel import Inputs, Kernel, Layout, Shared
+from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel, kernel_for
 from evomerge_optuna.merging.memory import Budget, Room, Scratch, size_of
 from evomerge_optuna.merging.merge_stream import MergeStream
 from evomerge_optuna.merging.mergekit_internals import close_model_files
@@ -58,6 +58,7 @@ class ResidentMerger:
         device: as in a spec, "auto" or "cuda:1".
         memory_limit: bytes to keep on the device, None for 70% of what is free.
         say: is given a line about what is kept, after the first merge.
+        engine: bytes of the device that the receiver takes; None: those of the merged model.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class ResidentMerger:
         device: str,
         memory_limit: int | None = None,
         say: Callable[[str], None] = lambda _: None,
+        engine: int | None = None,
     ) -> None:
         self.device = torch_device(device)
+        self._engine = engine
         self._named = device
         self._memory_limit = memory_limit
         self._say = say
@@ -103,7 +106,8 @@ class ResidentMerger:
     def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
         if self._resident is None or self._resident.structure != kind:
             self._resident = None  # freed before the next one is filled
-            room = Room.of(self._named, self._memory_limit)
+            taken = _taken(plan, self.device, self._engine)
+            room = Room.of(self._named, self._memory_limit, taken)
             self._resident = _Resident(kind, plan, self.device, room)
         return self._resident
 
@@ -175,8 +179,6 @@ class _Resident:
         wanted: dict[Task, list[TensorPlan]] = defaultdict(list)
         for tensor_plan in plan.tensors.values():
             wanted[tensor_plan.task.gather_tensors].append(tensor_plan)
-        # First of all, since the merged model is needed whether anything else can be kept or not.
-        self._room.device.spend(_merged_size(plan))
         for task, inputs in Executor(list(wanted)).run(quiet=True):
             if self._room.device.fits(size_of(*inputs.values())):
                 placed = {model: tensor.to(self._device) for model, tensor in inputs.items()}
@@ -223,16 +225,28 @@ def _read_again(task: Task) -> Inputs:
     return found
 
 
-def _merged_size(plan: MergePlan) -> int:
-    """Bytes of the merged model, by the headers of its models' files."""
-    sizes: dict[str, int] = defaultdict(int)
-    for model in plan.configuration.referenced_models():
-        folder = Path(model.model.path)
-        for name, header in headers_in(folder, str(folder)).items():
-            if (tensor := plan.tensors.get(name)) is not None:
-                itemsize = tensor.dtype.itemsize if tensor.dtype else header.itemsize
-                sizes[name] = max(sizes[name], header.count * itemsize)
-    return sum(sizes.values())
+def _taken(plan: MergePlan, device: str, engine: int | None) -> int:
+    """Bytes that are needed whether anything can be kept or not, by the headers of the models.
+
+    The merged model, or what the engine takes; on an accelerator the work on a tensor, too.
+    """
+    merged: dict[str, int] = defaultdict(int)
+    work = 0
+    headers = {
+        model: headers_in(Path(model.model.path), model.model.path)
+        for model in plan.configuration.referenced_models()
+    }
+    dtype = dtype_from_name(plan.configuration.dtype)
+    for name, tensor in plan.tensors.items():
+        found = {model: own[name] for model, own in headers.items() if name in own}
+        for header in found.values():
+            itemsize = tensor.dtype.itemsize if tensor.dtype else header.itemsize
+            merged[name] = max(merged[name], header.count * itemsize)
+        layout = Layout.by_headers(tensor.task, found, dtype, is_accelerator(device))
+        inputs = layout.input_bytes  # of the next tensor, which are there, too
+        work = max(work, kernel_for(layout).memory(layout, drops=True).work + inputs)
+    held = sum(merged.values()) if engine is None else engine
+    return held + (work if is_accelerator(device) else 0)
 
 
 def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:

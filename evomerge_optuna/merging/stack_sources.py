@@ -32,6 +32,7 @@ class StackSources:
         model_maker: gives what makes the merges among the models; each has its own, which keeps
             the merge until another recipe takes its name.
         memory_limit: bytes to keep on the device, None for 70% of what is free.
+        engine: bytes of the device that the receiver of the stacks' tensors takes.
         say: is given a line about where the models are, if they are not on the device.
 
     Attributes:
@@ -44,11 +45,13 @@ class StackSources:
         model_maker: Callable[[], ModelMaker],
         memory_limit: int | None = None,
         say: Callable[[str], None] = lambda _: None,
+        engine: int | None = None,
     ) -> None:
         self.device = torch_device(device)
         self._named = device
         self._memory_limit = memory_limit
         self._say = say
+        self._engine = engine
         self._room: Room | None = None  # what is left, once the first models are known
         self._model_maker = model_maker
         self._loaded: dict[str, Merged] = {}
@@ -84,11 +87,11 @@ class StackSources:
         """Decides once whether the models stay on the device, all or none of the first ones."""
         if self._room is not None:
             return
-        self._room = Room.of(self._named, self._memory_limit)
+        self._room = Room.of(self._named, self._memory_limit, self._engine or 0)
         headers = [_headers(name) for name in names if name not in recipe.merges]
         need = sum(size_in(model, recipe.dtype) for model in headers)
         mapped = all(is_mapped(model, recipe.dtype, self.device) for model in headers)
-        if need > self._room.device.limit and not mapped:
+        if need > self._room.device.left and not mapped:
             self._room = replace(self._room, device=Budget(limit=0))
             self._say(
                 f"models in memory: {need / 1e9:.2f} GB do not fit on the device; a stack's layers "
