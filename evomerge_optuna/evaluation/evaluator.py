@@ -148,7 +148,9 @@ class Evaluator:
         for name, runner in self._runners.items():
             if own := [outcome for outcome in outcomes if outcome.task == name]:
                 found = runner.scores(own, split)
-                scores |= {f"{name}.{m.name}": found[m.name] for m in runner.task.metrics}
+                # What a person is asked has no score where nobody is there.
+                known = [m.name for m in runner.task.metrics if m.name in found]
+                scores |= {f"{name}.{metric}": found[metric] for metric in known}
                 if remark := runner.remark(own):
                     remarks[name] = remark
         return Evaluation(split, scores, tuple(outcomes), remarks)

@@ -11,6 +11,7 @@ from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec.engines import Need
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -89,6 +90,7 @@ class Family(ABC):
         merged_part: what is merged of such models, for sentences.
         kept_part: what a host keeps, for sentences; empty where everything is merged.
         answers: what such models are asked for.
+        needs: what an engine must give to run them, which not every engine does.
         pipeline_tag: what such a model does, as the hub calls it.
     """
 
@@ -97,6 +99,7 @@ class Family(ABC):
     merged_part: ClassVar[str]
     kept_part: ClassVar[str] = ""
     answers: ClassVar[Asked] = "texts"
+    needs: ClassVar[Need | None] = None
     pipeline_tag: ClassVar[str]
 
     # One model.

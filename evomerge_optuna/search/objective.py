@@ -12,13 +12,15 @@ from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.engines.base import CandidateBuilder, Engine
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
+from evomerge_optuna.evaluation.person import person
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.search.deaths import begin, counted_passes
 from evomerge_optuna.search.racing import Race
+from evomerge_optuna.search.trial_page import TrialPage
 from evomerge_optuna.study.answers import keep_answers
 from evomerge_optuna.study.foreign import check_enqueued
 from evomerge_optuna.study.result import Result, Scores, result_of, store_result
-from evomerge_optuna.study.schema import RECIPE, RESULT, SAME_AS, STOPPED
+from evomerge_optuna.study.schema import BASELINE, RECIPE, RESULT, SAME_AS, STOPPED
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials, is_feasible
 
@@ -89,7 +91,7 @@ class Objective:
             result = replace(result, dev=self._confirm(trial, scored.engine))
         confirm = round(time.perf_counter() - start, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
-        if is_best:
+        if is_best or self._is_shown(trial):
             keep_answers(self._study, trial, scored.evaluation, self._say)
         return values
 
@@ -103,7 +105,8 @@ class Objective:
         return next((t for t in scored if self._recipes.get(t.number) == digest), None)
 
     def _score(self, trial: optuna.Trial, before: Trials, engine: Engine) -> Evaluation:
-        with counted_passes(trial, engine, "search"):
+        page = TrialPage(self._study, trial, before, self._say)
+        with counted_passes(trial, engine, "search"), person(page.ask):
             if self._race is not None:
                 return self._race.score(trial, engine, before.best)
             return self._evaluator.evaluate(engine, "search")
@@ -132,6 +135,11 @@ class Objective:
         if STOPPED in trial.user_attrs or others.have_reached(values):
             return False
         return not self._study.spec.constraints or is_feasible(trial)
+
+    def _is_shown(self, trial: optuna.Trial) -> bool:
+        """Are its pictures wanted beside those of the best?"""
+        drawn = any(runner.asks == "images" for runner in self._study.tasks.values())
+        return drawn and BASELINE in trial.user_attrs
 
     def _confirm(self, trial: optuna.Trial, engine: Engine) -> Scores | None:
         """Its scores on dev, which the search does not use: it is likely a finalist."""

@@ -13,14 +13,15 @@ from pydantic import (
 )
 
 from evomerge_optuna.spec.engine_args import NOT_TO_GIVE
-from evomerge_optuna.spec.part import DTypeName, Integer, Strict
+from evomerge_optuna.spec.engines import ENGINE_ROWS, EngineName, EngineRow
+from evomerge_optuna.spec.part import DeviceName, DTypeName, Integer, Strict
 
 
 class EvaluationSpec(Strict):
     """How candidates are built and run. Only `dtype` and `engine` may change scores; the rest
     changes the speed."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: EngineName = "transformers"
     """What runs the candidates. `vllm` keeps one vLLM engine in each worker, and puts one candidate
     after the other into it. It may change the last digits of scores."""
     engine_args: dict[str, JsonValue] = Field(default_factory=dict)
@@ -31,7 +32,7 @@ class EvaluationSpec(Strict):
     dtype: DTypeName | None = None
     """The dtype in which candidates are scored. It may change their scores. They are merged, hashed
     and exported in the recipe's dtype, which is also the default here."""
-    device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")] = "auto"
+    device: DeviceName = "auto"
     """Where models run: `cpu`, or what torch calls an accelerator, as `cuda`, `cuda:1`, `xpu` or
     `mps`. `auto` takes one if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"
@@ -61,10 +62,18 @@ class EvaluationSpec(Strict):
         return value
 
     @model_validator(mode="after")
-    def _arguments_of_vllm(self) -> Self:
-        if self.engine_args and self.engine != "vllm":
-            raise ValueError("engine_args: only vllm takes them; write engine: vllm, or remove it")
+    def _arguments_of_an_engine(self) -> Self:
+        if self.engine_args and not self.row.takes_args:
+            takers = " or ".join(row.name for row in ENGINE_ROWS.values() if row.takes_args)
+            raise ValueError(
+                f"engine_args: only {takers} takes them; write engine: {takers}, or remove it"
+            )
         return self
+
+    @property
+    def row(self) -> EngineRow:
+        """The engine's row of the table."""
+        return ENGINE_ROWS[self.engine]
 
     @model_serializer(mode="wrap")
     def _without_the_usual_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.spec.evaluation import EvaluationSpec
+from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
@@ -21,11 +22,9 @@ _KEY_ORDER = (
     "evaluation",
 )
 
-_NOT_FOR_VLLM = {  # by type of task
-    "python": "its function is called with a model of transformers, which vllm does not have",
-    "lm_eval": "lm-evaluation-harness is given a model of transformers, which vllm does not have",
-    "vqa": "vllm is not asked about images yet",
-}
+
+def _asks_a_person(task: Task) -> bool:
+    return isinstance(task, ImageTask) and bool(task.human)
 
 
 class StudySpec(Strict):
@@ -115,6 +114,11 @@ class StudySpec(Strict):
             raise ValueError(
                 f"racing: {self.objective.target} is known without any problem; remove racing"
             )
+        if self.racing is not None and any(map(_asks_a_person, self.tasks.values())):
+            raise ValueError(
+                "racing: a person is asked once about all pictures of a trial, not about blocks of "
+                "them; remove racing"
+            )
         return self
 
     @model_validator(mode="after")
@@ -141,18 +145,6 @@ class StudySpec(Strict):
                         f"evaluation.dtype: {task.backend} loads the checkpoint itself; write it "
                         f"as {task.backend} takes it into tasks.{name}.backend_args"
                     )
-        return self
-
-    @model_validator(mode="after")
-    def _tasks_for_the_engine(self) -> "StudySpec":
-        if self.evaluation.engine != "vllm":
-            return self
-        for name, task in self.tasks.items():
-            if reason := _NOT_FOR_VLLM.get(task.type):
-                raise ValueError(
-                    f"tasks.{name}: {reason}; write evaluation: {{engine: transformers}}, or "
-                    "remove the task"
-                )
         return self
 
     @model_validator(mode="after")
@@ -196,6 +188,8 @@ class StudySpec(Strict):
     def has_dev(self) -> bool:
         """Can the first objective be scored on dev?"""
         task = self.tasks.get(self.objective.task)
+        if isinstance(task, ImageTask) and self.objective.target.partition(".")[2] in task.human:
+            return False  # nobody is asked about dev
         return task is not None and task.data.dev is not None
 
     @property

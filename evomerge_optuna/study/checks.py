@@ -16,51 +16,61 @@ from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import Choices, StudySpec
+from evomerge_optuna.spec.samplers import Sampler
 from evomerge_optuna.study.directions import unusual_directions
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
 
-def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
-    """What runs the spec's tasks; all their problems are loaded and looked at.
+def runnable_tasks(spec: StudySpec) -> Tasks:
+    """What runs the spec's tasks.
+
+    Raises:
+        SpecError: the engine is not here, or does not run the study's candidates or a task; naming
+            `evaluation.engine`, an argument of it, or the task.
+    """
+    tasks = runners(spec.tasks)
+    check_asked(tasks, family_of_host(spec.host), spec.evaluation.row)
+    check_engine(spec.evaluation)
+    return tasks
+
+
+def check_tasks(spec: StudySpec, tasks: Tasks, models: OpenedModels) -> None:
+    """Loads all problems of the tasks, and looks at them.
 
     Raises:
         SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
     """
-    tasks = runners(spec.tasks)
-    check_asked(tasks, family_of_host(spec.host))
     check_image_tasks(spec, models)
     _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)
-    return tasks
 
 
-def check_runs(spec: StudySpec) -> None:
-    """Refuses an engine that is not here, or does not run the study's candidates.
-
-    Raises:
-        SpecError: naming `evaluation.engine`, or an argument of it.
-    """
-    if spec.evaluation.engine == "vllm" and spec.host is not None:
-        raise SpecError(
-            "evaluation.engine: vllm does not run models with vision yet; write transformers"
-        )
-    check_engine(spec.evaluation)
-
-
-def check_space(space: SearchSpace) -> None:
-    """Refuses a space in which there is nothing to search.
+def check_space(space: SearchSpace, sampler: Sampler) -> None:
+    """Refuses a space in which there is nothing to search, or nothing that the sampler searches.
 
     Raises:
-        SpecError: every value is fixed.
+        SpecError: every value is fixed, or a parameter is of a kind that the sampler does not know.
     """
     if not space.ranges():
         raise SpecError(
             "merge: there is nothing to search, for every value is fixed; give one of them a range "
             "[low, high]"
         )
+    for name, dimension in space.ranges().items():
+        is_list = isinstance(dimension, Choices)
+        if is_list and not sampler.categories:
+            raise SpecError(
+                f"sampler: {sampler.title} searches numbers alone, and {name} is a {dimension}; "
+                "write sampler: catcma, or sampler: gp"
+            )
+        if not is_list and not sampler.numbers:
+            raise SpecError(
+                f"sampler: {sampler.title} tries every combination of choices, and {name} is a "
+                f"{dimension}; write a list of choices, or another sampler"
+            )
 
 
 def description(

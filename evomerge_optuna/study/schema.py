@@ -28,10 +28,13 @@ INTERRUPTED = "interrupted"  # why it was cut short, in words
 REPEATS = "repeats"  # the number of the trial that this one repeats: it was cut short, or queued
 DIED_AT = "died_at"  # the places at which workers died on the trials that this one repeats
 PLACE = "place"  # how far its worker has come; of a trial that a worker has died on
+HUMAN = "score:"  # + TASK.SCORER: a person's score, as the dashboard's form stores it
 GIVEN_UP = "given_up"  # how many workers died on it
 
 # Where a sampler keeps a trial's state, beside Optuna's own attributes.
 IDLE_COORDINATE = "cma:idle"  # the second coordinate of a lone parameter, in [0, 1]
+CATCMA_GENERATION = "cma:generation"
+CATCMA_DRAWN = "cma:drawn"  # numbers as CatCMA drew them, before they were moved into their ranges
 
 # Files of answers: of a trial by split, and of what `study test` scored.
 TRIAL_ANSWERS = {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}

@@ -13,6 +13,7 @@ from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import score_rows
 from evomerge_optuna.spec import PythonTask
+from evomerge_optuna.spec.engines import Need
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class PythonRunner(TaskRunner[PythonTask]):
 
     has_answers: ClassVar[bool] = True
 
+    @property
+    def needs(self) -> Need:
+        return "a model"
+
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         try:
             text = json.dumps(row, ensure_ascii=False, sort_keys=True)
@@ -38,7 +43,8 @@ class PythonRunner(TaskRunner[PythonTask]):
         return Problem(text, content=text, place=where)
 
     def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Rated]:
-        rated = score_rows(self.task, engine.raw(self.key), problems, self.key)
+        raw, rows = engine.raw(self.key), [json.loads(problem.text) for problem in problems]
+        rated = score_rows(self.task.function, self.key, rows, raw.model, raw.tokenizer)
         return [Rated(self.name, p.text, score) for p, score in zip(problems, rated, strict=True)]
 
     def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:
