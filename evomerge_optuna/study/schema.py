@@ -15,6 +15,7 @@ IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # where CMA-ES begins: parameters of the recipe that warms the study
 FINAL_SCORES = "final:"  # + digest or hash of a model that `study test` scored: by split, metric
 FINAL_OUTCOMES = "outcomes:"  # + the same: by split, task a 1 or 0 for each problem, right or not
+FINALIST = "finalist:"  # + digest of a recipe: its scores on the first quarters of dev
 
 # Attributes of a trial.
 WORKER = "worker"  # the lease of the worker that runs it
