@@ -50,7 +50,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def save_models(root: Path, dtype: str, shape: dict[str, int]) -> list[Path]:
+def save_models(root: Path, dtype: str, shape: dict[str, int], tied: bool = True) -> list[Path]:
     """Three random models that no answer ends."""
     vocabulary = {f"w{number}": number for number in range(shape["vocab_size"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
@@ -61,7 +61,7 @@ def save_models(root: Path, dtype: str, shape: dict[str, int]) -> list[Path]:
         config = LlamaConfig(
             **shape,
             max_position_embeddings=2048,
-            tie_word_embeddings=True,
+            tie_word_embeddings=tied,
             bos_token_id=None,
             eos_token_id=None,
             pad_token_id=0,

@@ -1,18 +1,32 @@
-"""The benchmark of vLLM, small."""
+"""The benchmarks of vLLM, small."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.vllm
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "live_vllm.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_it_runs(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
+def found_by(name: str, figures: Path, *size: str) -> Any:
+    subprocess.run([sys.executable, BENCHMARKS / name, *size, "--json", figures], check=True)
+    return json.loads(figures.read_text())
+
+
+def test_engines_side_by_side(tmp_path: Path) -> None:
     size = ["--shape", "tiny", "--problems", "4", "--repeats", "1", "--threads", "1"]
-    subprocess.run([sys.executable, BENCHMARK, *size, "--json", figures], check=True)
-    assert json.loads(figures.read_text())["rows"]
+    assert found_by("live_vllm.py", tmp_path / "figures.json", *size)["rows"]
+
+
+def test_a_live_engine_is_what_fresh_ones_are_and_does_not_grow(tmp_path: Path) -> None:
+    """`benchmarks/README.md` has what it finds after 20 recipes and 300 candidates."""
+    size = ["--recipes", "2", "--candidates", "60"]
+    tied, untied, held = found_by("live_vllm_long.py", tmp_path / "figures.json", *size)
+    for row in (tied, untied):
+        assert row["farthest"] < 1e-5 and row["all texts alike"] == 2
+    assert held["open files after"] == held["open files before"]
+    assert held["MiB after"] < held["MiB before"] + 30
