@@ -1,7 +1,7 @@
 """What a family of models is: the kind of model that a study merges."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.models.stream import Stream
+from evomerge_optuna.models.stream import Stream, write_stream
 from evomerge_optuna.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Family(ABC):
         merged_part: what is merged of such models, for sentences.
         kept_part: what a host keeps, for sentences; empty where everything is merged.
         answers: what such models are asked for.
+        engines: that run such models, the usual one first.
         pipeline_tag: what such a model does, as the hub calls it.
     """
 
@@ -97,27 +98,33 @@ class Family(ABC):
     merged_part: ClassVar[str]
     kept_part: ClassVar[str] = ""
     answers: ClassVar[Asked] = "texts"
+    engines: ClassVar[tuple[str, ...]] = ("transformers",)
     pipeline_tag: ClassVar[str]
 
     # One model.
 
     @abstractmethod
-    def merged_folder(self, folder: Path) -> Path:
+    def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         """The folder with the part of a model that is merged; `folder` where that is all of it.
+
+        Args:
+            components: those of a pipeline that are merged beside its denoiser.
 
         Raises:
             SpecError: the part cannot be taken out.
         """
 
     @abstractmethod
-    def merged_headers(self, model: OpenedModel) -> Mapping[str, Header]:
+    def merged_headers(
+        self, model: OpenedModel, components: Sequence[str] = ()
+    ) -> Mapping[str, Header]:
         """Every tensor of a model that is merged, by name; no weight is read or downloaded.
 
         Raises:
             SpecError: a file cannot be read.
         """
 
-    def kept_size(self, model: OpenedModel) -> int:
+    def kept_size(self, model: OpenedModel, components: Sequence[str] = ()) -> int:
         """Bytes of a model's tensors that are not merged, which a host keeps.
 
         Raises:
@@ -126,7 +133,7 @@ class Family(ABC):
         return 0
 
     @abstractmethod
-    def check_complete(self, model: OpenedModel) -> None:
+    def check_complete(self, model: OpenedModel, components: Sequence[str] = ()) -> None:
         """Checks that the model's class finds every tensor, and knows every tensor there is.
 
         Raises:
@@ -203,6 +210,15 @@ class Family(ABC):
             SpecError: the host cannot be had.
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
+
+    def write(self, host: str | None, merged: Stream, folder: Path) -> str:
+        """Writes a merge into an empty folder, in its host if it has one; returns its digest.
+
+        Raises:
+            CandidateError: it cannot be made, or a weight is NaN or infinite.
+            OSError: a file cannot be read or written.
+        """
+        return write_stream(merged if host is None else self.whole_stream(host, merged), folder)
 
     @abstractmethod
     def write_for_others(self, folder: Path) -> None:
