@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from evomerge_optuna import devices
+
 _processes = 1
 
 
@@ -17,8 +19,7 @@ def take_share(number: int, processes: int) -> None:
     global _processes
     _processes = processes
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    devices.take(number)
 
 
 @contextmanager
@@ -33,34 +34,38 @@ def threads(count: int) -> Iterator[None]:
 
 
 def share_of(memory: int, device: str) -> int:
-    """This process's share of so many bytes of the machine, or of a GPU."""
-    devices = torch.cuda.device_count() if device == "cuda" else 1
-    return memory // math.ceil(_processes / devices)
+    """This process's share of so many bytes of a device.
+
+    Args:
+        device: as a spec has it; processes take accelerators in turn where it has no number.
+    """
+    taken = 1 if device == "cpu" or ":" in device else max(1, devices.count())
+    return memory // math.ceil(_processes / taken)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes of memory in all and free, of the GPU where one is used."""
+    """Bytes of memory in all and free, where a study's models run.
+
+    Args:
+        on_gpu: they run on an accelerator.
+        host: bytes of the machine's own memory that are free, where the accelerator has memory
+            beside it; else 0.
+    """
 
     memory: int
     free: int
     on_gpu: bool
+    host: int = 0
 
 
 def this_machine(device: str) -> Machine:
-    """The machine for a study on this device, cpu or cuda."""
-    if device == "cuda":
-        free, memory = torch.cuda.mem_get_info()
-        return Machine(memory, free, on_gpu=True)
+    """The machine for a study on this device, as torch has its name."""
     memory, free = _main_memory()
-    return Machine(memory, free, on_gpu=False)
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free now."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    return _main_memory()[1]
+    if not devices.has_memory_of_its_own(device):
+        return Machine(memory, free, on_gpu=devices.is_accelerator(device))
+    own_free, own = devices.memory_of(device)
+    return Machine(own, own_free, on_gpu=True, host=free)
 
 
 def _main_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:

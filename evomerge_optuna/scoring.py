@@ -3,6 +3,7 @@
 from contextlib import closing
 from datetime import date
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.engines import check_engine, load_engine
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.asked import check_asked
@@ -11,7 +12,6 @@ from evomerge_optuna.evaluation.reading import reader_of
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families import family_of
-from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec

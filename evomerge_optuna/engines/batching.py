@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence, Sized
 
 import torch
 
+from evomerge_optuna.devices import give_back_unused
+
 # The largest batch that may be tried in this process: memory that ran out once will again.
 _limit = sys.maxsize
 
@@ -33,8 +35,7 @@ def within_memory(batch_size: int, work: Callable[[int], None]) -> None:
                 raise
         # Out here the error is gone, and with it the frames that held the batch's tensors.
         _limit = size // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_unused()
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

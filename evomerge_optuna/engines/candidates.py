@@ -4,12 +4,13 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.engines.base import Candidate
 from evomerge_optuna.engines.transformers import TransformersEngine
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.families.base import Host
 from evomerge_optuna.merging.merged import Merged, ModelMaker
-from evomerge_optuna.models.loading import in_dtype, torch_device
+from evomerge_optuna.models.loading import in_dtype
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.recipes.recipe import Recipe

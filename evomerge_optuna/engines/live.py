@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.layout import layout_of
-from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.shards import NamedTensor
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.spec import EvaluationSpec
@@ -254,7 +254,7 @@ def check_vllm(spec: EvaluationSpec) -> None:
         from vllm.platforms import current_platform
 
     device, own = torch_device(spec.device), current_platform.device_type
-    if device != own:
+    if device.partition(":")[0] != own:
         raise SpecError(
             f"evaluation.device: the installed vLLM {vllm.__version__} runs on {own}, not on "
             f"{device}; write {own}, or engine: transformers"

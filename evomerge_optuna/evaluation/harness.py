@@ -22,6 +22,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
+from evomerge_optuna.devices import give_back_unused
 from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.engines.batching import within_memory
 from evomerge_optuna.engines.encoding import encode_pair
@@ -292,8 +293,7 @@ def _backend(name: str, args: dict[str, object], batch_size: int, device: str) -
     if wanted not in _backends:
         _backends.clear()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_unused()
         options = {"batch_size": batch_size, "device": device}
         _backends[wanted] = get_model(name).create_from_arg_obj(args, options)
     return _backends[wanted]

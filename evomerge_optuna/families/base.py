@@ -153,7 +153,7 @@ class Family(ABC):
         """A checkpoint's model, ready to run, and what it reads with.
 
         Args:
-            device: "auto", "cpu" or "cuda".
+            device: as in a spec, "auto" or "cuda:1".
             dtype: in which it is to run; None: its own.
 
         Raises:
@@ -180,7 +180,7 @@ class Family(ABC):
         """The host of this name, in memory.
 
         Args:
-            device: where it runs, "cpu" or "cuda".
+            device: where it runs, "cpu" or "cuda:1".
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
 

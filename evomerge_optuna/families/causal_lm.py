@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.base import Architecture, Family, Loaded
 from evomerge_optuna.families.fit import (
@@ -24,7 +25,7 @@ from evomerge_optuna.models.differences import (
 )
 from evomerge_optuna.models.files import check_files, check_unquantized
 from evomerge_optuna.models.headers import STORED, Header, parameter_shapes
-from evomerge_optuna.models.loading import complete_model, load_model, torch_device
+from evomerge_optuna.models.loading import complete_model, load_model
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader

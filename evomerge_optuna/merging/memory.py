@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from evomerge_optuna.machine import free_memory, share_of
+from evomerge_optuna.devices import torch_device
+from evomerge_optuna.machine import share_of, this_machine
 
 # Of what is free at the start; the rest is for running the model.
 _SHARE = 0.7
@@ -20,9 +21,13 @@ class Budget:
 
     @classmethod
     def of(cls, device: str, limit: int | None) -> "Budget":
-        """This process's share of the limit in bytes, or of 70% of what the device has free now."""
+        """This process's share of the limit in bytes, or of 70% of what the device has free now.
+
+        Args:
+            device: as in a spec.
+        """
         if limit is None:
-            limit = int(_SHARE * free_memory(device))
+            limit = int(_SHARE * this_machine(torch_device(device)).free)
         return cls(share_of(limit, device))
 
     def spend(self, size: int) -> None:

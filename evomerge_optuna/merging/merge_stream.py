@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from evomerge_optuna.devices import random_states, set_random_states
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors
 from evomerge_optuna.models.digest import Digest
 from evomerge_optuna.models.shards import NamedTensor
@@ -68,25 +69,14 @@ def apart(items: Iterator[_Item], device: str) -> Iterator[_Item]:
     """
     own: list[torch.Tensor] | None = None
     while True:
-        outer = _random_states(device)
+        outer = random_states(device)
         if own is not None:
-            _set_random_states(own)
+            set_random_states(device, own)
         try:
             item = next(items, _END)
-            own = _random_states(device)
+            own = random_states(device)
         finally:
-            _set_random_states(outer)
+            set_random_states(device, outer)
         if item is _END:
             return
         yield item  # type: ignore[misc]
-
-
-def _random_states(device: str) -> list[torch.Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state()] if device == "cuda" else states
-
-
-def _set_random_states(states: list[torch.Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import transformers
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.merging.merge_stream import MergeStream
 from evomerge_optuna.merging.mergekit_internals import close_model_files
 from evomerge_optuna.merging.plan import (
@@ -13,7 +14,6 @@ from evomerge_optuna.merging.plan import (
     structure,
     translated_errors,
 )
-from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.shards import NamedTensor
 from evomerge_optuna.models.stream import NO_MEMORY, Memory
 from evomerge_optuna.quiet import quiet
@@ -24,7 +24,8 @@ class MergekitMerger:
     """Gives merges as streams of new tensors on the CPU; see `MergeMerger`.
 
     Args:
-        device: "auto", "cpu" or "cuda": where tensors are merged, on which random masks depend.
+        device: as in a spec, "auto" or "cuda:1": where tensors are merged, on which random masks
+            depend.
     """
 
     def __init__(self, device: str) -> None:

@@ -10,7 +10,7 @@ class MergeMerger(Protocol):
     """A merger of merge recipes.
 
     Attributes:
-        device: where it merges, "cpu" or "cuda".
+        device: where it merges, "cpu" or "cuda:1".
     """
 
     device: str

@@ -19,7 +19,7 @@ class RecipeMerger:
     """Gives the stream of any recipe: of a merge, or of a stack, folded, each in its host if any.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: as in a spec, "auto" or "cuda:1".
         make_merger: makes a merger of merge recipes; each merge in a stack has one of its own.
     """
 
@@ -67,7 +67,7 @@ def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
 
     Args:
         folder: is empty, or is not there yet.
-        device: where mergekit merges ("auto", "cpu" or "cuda"); random masks depend on it.
+        device: where mergekit merges (as in a spec, "auto" or "cuda:1"); random masks depend on it.
 
     Raises:
         CandidateError: the recipe cannot be built, or a weight is NaN or infinite.

@@ -11,6 +11,7 @@ import transformers
 from mergekit.graph import Executor, Task
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.merging.kernel import Inputs, Kernel, Shared
 from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel
 from evomerge_optuna.merging.memory import Budget, Scratch, size_of
@@ -26,7 +27,6 @@ from evomerge_optuna.merging.plan import (
 )
 from evomerge_optuna.merging.uniforms import Uniforms
 from evomerge_optuna.models.headers import headers_in
-from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.shards import NamedTensor
 from evomerge_optuna.models.stream import NO_MEMORY, Memory
 from evomerge_optuna.quiet import quiet
@@ -41,7 +41,7 @@ class ResidentMerger:
     merge and kept.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: as in a spec, "auto" or "cuda:1".
         memory_limit: bytes to keep, None for 70% of what is free; what does not fit is read or
             computed again at every merge.
         say: is given a line about what is kept, after the first merge.
@@ -54,6 +54,7 @@ class ResidentMerger:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.device = torch_device(device)
+        self._named = device
         self._memory_limit = memory_limit
         self._say = say
         self._resident: _Resident | None = None
@@ -89,7 +90,7 @@ class ResidentMerger:
     def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
         if self._resident is None or self._resident.structure != kind:
             self._resident = None  # freed before the next one is filled
-            budget = Budget.of(self.device, self._memory_limit)
+            budget = Budget.of(self._named, self._memory_limit)
             self._resident = _Resident(kind, plan, self.device, budget)
         return self._resident
 

@@ -20,7 +20,7 @@ class StackSources:
     """Keeps the models that stacks are made of.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: as in a spec, "auto" or "cuda:1".
         model_maker: gives what makes the merges among the models; each has its own, which keeps
             the merge until another recipe takes its name.
     """

@@ -4,27 +4,13 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.errors import IncompleteError, SpecError
+from evomerge_optuna.devices import torch_device
+from evomerge_optuna.errors import IncompleteError
 from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-
-def torch_device(name: str) -> str:
-    """cpu or cuda for a spec's `evaluation.device`.
-
-    Raises:
-        SpecError: cuda is asked for where there is none.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SpecError("evaluation.device: torch finds no CUDA device; write cpu or auto")
-    return name
 
 
 def load_model(

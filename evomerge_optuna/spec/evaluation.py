@@ -31,8 +31,9 @@ class EvaluationSpec(Strict):
     dtype: DTypeName | None = None
     """The dtype in which candidates are scored. It may change their scores. They are merged, hashed
     and exported in the recipe's dtype, which is also the default here."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run. `auto` takes a GPU if there is one."""
+    device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")] = "auto"
+    """Where models run: `cpu`, or what torch calls an accelerator, as `cuda`, `cuda:1`, `xpu` or
+    `mps`. `auto` takes one if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"
     """`resident` merges in memory. `checkpoint` writes and loads every candidate, for models that
     do not fit into memory together."""

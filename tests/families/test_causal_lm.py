@@ -136,7 +136,7 @@ def test_a_config_that_gives_no_model(make_spec: SpecMaker, tiny: Path, tmp_path
 
 
 def test_a_device_that_is_not_there(make_spec: SpecMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     with pytest.raises(SpecError, match=r"^evaluation\.device: .*; write cpu or auto$"):
         checked(make_spec(evaluation={"device": "cuda"}))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.base import Host, Loaded
 from evomerge_optuna.families.causal_lm import CausalLM
@@ -19,7 +20,7 @@ from evomerge_optuna.families.vision_language.text_part import (
     text_folder,
 )
 from evomerge_optuna.models.headers import Header
-from evomerge_optuna.models.loading import complete_model, torch_device
+from evomerge_optuna.models.loading import complete_model
 from evomerge_optuna.models.older_form import write_older_form
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.positions import positions
