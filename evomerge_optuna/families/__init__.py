@@ -13,6 +13,7 @@ from evomerge_optuna.families.diffusion.family import Diffusion
 from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.ends import read_json
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.pipelines import PIPELINE, is_pipeline
 from evomerge_optuna.spec import HOST_KEY, StudySpec
 
 CAUSAL_LM = CausalLM()
@@ -30,7 +31,9 @@ def family_of(model: OpenedModel) -> Family:
 
 def family_in(folder: Path) -> Family:
     """The family of a checkpoint in a local folder."""
-    return family_of(OpenedModel(str(folder)))
+    if is_pipeline(folder):
+        return _family_of_kind(PIPELINE)
+    return _family_of_kind(read_json(folder / "config.json").get("model_type", ""))
 
 
 def family_of_host(host: str | None) -> Family:
@@ -73,6 +76,19 @@ def with_host(spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
         if family_of(model) is not CAUSAL_LM:
             return spec.with_host(key)
     return spec
+
+
+def completed(spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
+    """The spec with what its models decide where it says nothing: host, engine, groups of blocks.
+
+    Raises:
+        SpecError: a model's configuration cannot be read.
+    """
+    spec = with_host(spec, models)
+    family = CAUSAL_LM if spec.host_key is None else family_of(models[spec.host_key])
+    if "engine" not in spec.evaluation.model_fields_set:
+        spec = spec.with_engine(family.engine)
+    return family.completed(spec, models)
 
 
 def check_models(spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:

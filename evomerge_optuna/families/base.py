@@ -89,7 +89,8 @@ class Family(ABC):
         merged_part: what is merged of such models, for sentences.
         kept_part: what a host keeps, for sentences; empty where everything is merged.
         answers: what such models are asked for.
-        engines: that run such models, the usual one first.
+        keeps_reader: a host reads as it did, whatever is merged.
+        engine: what runs such models unless a spec names another.
         pipeline_tag: what such a model does, as the hub calls it.
     """
 
@@ -98,7 +99,8 @@ class Family(ABC):
     merged_part: ClassVar[str]
     kept_part: ClassVar[str] = ""
     answers: ClassVar[Asked] = "texts"
-    engines: ClassVar[tuple[str, ...]] = ("transformers",)
+    keeps_reader: ClassVar[bool] = False
+    engine: ClassVar[str] = "transformers"
     pipeline_tag: ClassVar[str]
 
     # One model.
@@ -162,6 +164,14 @@ class Family(ABC):
         """
 
     # A study.
+
+    def completed(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
+        """The spec with what such models decide where it says nothing.
+
+        Raises:
+            SpecError: a model's configuration cannot be read.
+        """
+        return spec
 
     @abstractmethod
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:

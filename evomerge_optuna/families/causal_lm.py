@@ -43,7 +43,6 @@ class CausalLM(Family):
     name: ClassVar[str] = "causal language model"
     kinds: ClassVar[tuple[str, ...]] = ()  # every kind that no other family has
     merged_part: ClassVar[str] = "same tensors"
-    engines: ClassVar[tuple[str, ...]] = ("transformers", "vllm")
     pipeline_tag: ClassVar[str] = "text-generation"
 
     def merged_config(self, model: OpenedModel) -> "PretrainedConfig":

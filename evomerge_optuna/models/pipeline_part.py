@@ -26,7 +26,7 @@ def part_config() -> "type[PretrainedConfig]":
     """The class of such configurations, which AutoConfig knows from now on."""
     from transformers import AutoConfig, PretrainedConfig
 
-    class PipelinePartConfig(PretrainedConfig):
+    class PipelinePartConfig(PretrainedConfig):  # type: ignore[misc]
         """`parts` has the configuration of each merged component, the denoiser's first."""
 
         model_type = PART
@@ -89,8 +89,8 @@ def blocks_of(names: Iterator[str] | list[str]) -> list[str]:
 def layers_of(names: list[str]) -> dict[str, int]:
     """The layer of every tensor that has one.
 
-    The blocks of a transformer are its layers. A UNet, whose blocks are of different kinds and whose
-    last are fed by its first, is one layer.
+    The blocks of a transformer are its layers. A UNet is one layer, since its blocks are of
+    different kinds and the last are fed by the first.
     """
     blocks = blocks_of(names)
     if not all("transformer_blocks" in block for block in blocks) or not blocks:
@@ -127,11 +127,13 @@ def _component(content: Mapping[str, Any]) -> "torch.nn.Module":
     if "_class_name" in content:
         import diffusers
 
-        return getattr(diffusers, content["_class_name"]).from_config(dict(content))
+        model: torch.nn.Module = getattr(diffusers, content["_class_name"]).from_config({**content})
+        return model
     import transformers
 
     config = transformers.AutoConfig.for_model(**content)
-    return getattr(transformers, content["architectures"][0])(config)
+    encoder: torch.nn.Module = getattr(transformers, content["architectures"][0])(config)
+    return encoder
 
 
 def config_of_folders(folders: Mapping[str, Path]) -> "PretrainedConfig":

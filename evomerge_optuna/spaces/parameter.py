@@ -1,5 +1,6 @@
 """Parameter space: a weight and a density per source model and layer group (paper, section 3.1)."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,6 +125,8 @@ class ParameterSpace(SearchSpace):
             configuration=configuration,
             seed=self.spec.sampler.seed,
             host=self.spec.host,
+            components=self.spec.components,
+            after=self.spec.merge.after,
         )
 
     def values(self, searched: dict[str, float]) -> dict[str, float]:
@@ -173,9 +176,19 @@ def _layer_groups(spec: MergeSearchSpec, layers: int) -> Iterator[LayerGroup]:
             yield LayerGroup(name=text, filter=text)
         yield LayerGroup(name="other")
         return
+    if isinstance(merge.blocks, tuple):
+        for block in merge.blocks:
+            yield LayerGroup(name=_shorter(block), filter=f"{block}.")
+        yield LayerGroup(name="other")
+        return
     size = merge.layer_group_size or layers
     for number, start in enumerate(range(0, layers, size)):
         yield LayerGroup(name=f"g{number}", layers=(start, min(start + size, layers)))
+
+
+def _shorter(block: str) -> str:
+    """A block's name in those of parameters, as down.0 for down_blocks.0."""
+    return re.sub(r"_blocks?\b", "", block)
 
 
 def _configuration(

@@ -20,9 +20,10 @@ class EvaluationSpec(Strict):
     """How candidates are built and run. Only `dtype` and `engine` may change scores; the rest
     changes the speed."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: Literal["transformers", "vllm", "diffusers"] = "transformers"
     """What runs the candidates. `vllm` keeps one vLLM engine in each worker, and puts one candidate
-    after the other into it. It may change the last digits of scores."""
+    after the other into it. It may change the last digits of scores. Pipelines are run by
+    `diffusers`, which need not be named."""
     engine_args: dict[str, JsonValue] = Field(default_factory=dict)
     """The arguments of vLLM's engine, for example `{gpu_memory_utilization: 0.6}`. Those that
     depend on the candidate or on another key of the spec cannot be given."""

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from evomerge_optuna.methods import METHODS, Method, Parameter
+from evomerge_optuna.recipes.merge import Fused
 from evomerge_optuna.spec.part import DTypeName, Integer, Number, Range, Strict
 
 _Part = TypeVar("_Part", bound=Strict)
@@ -63,6 +64,15 @@ class MergeSpec(Strict):
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     """Groups by parts of tensor names instead, for example `[self_attn, mlp]`. All other tensors
     form one more group."""
+    blocks: bool | tuple[Annotated[str, Field(min_length=1)], ...] = False
+    """Groups by the blocks of a pipeline's denoiser instead: `true` for all of them, or their
+    names, for example `[down_blocks.0, mid_block]`. All other tensors form one more group."""
+    components: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What is merged of pipelines, for example `[unet, text_encoder]`. By default the denoiser
+    alone."""
+    after: Fused | None = None
+    """A LoRA that is fused into a merge of pipelines once it is made, for example
+    `{lora: ./four_steps.safetensors, scale: 1}`."""
     dtype: DTypeName | None = None
     """The dtype in which the merge is made and kept. The default is the models' own."""
     tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
@@ -112,8 +122,9 @@ class MergeSpec(Strict):
 
     @model_validator(mode="after")
     def _one_kind_of_groups(self) -> "MergeSpec":
-        if self.layer_group_size is not None and self.layer_groups is not None:
-            raise ValueError("give layer_group_size or layer_groups, not both")
+        groups = {n: getattr(self, n) for n in ("layer_group_size", "layer_groups", "blocks")}
+        if len(given := [name for name, value in groups.items() if value]) > 1:
+            raise ValueError(f"give {' or '.join(given)}, not both")
         if self.layer_groups is not None:
             if not self.layer_groups:
                 raise ValueError("layer_groups is empty; name tensor filters, as [self_attn, mlp]")
@@ -137,7 +148,7 @@ class MergeSpec(Strict):
         unset = {o for o in _OPTIONS if self.option(o) is None} - set(_ALWAYS_STORED)
         defaults = {p.name for p in method.parameters if self.range_of(p.name) == _default_of(p)}
         left_out = foreign | unset | (defaults if info.exclude_defaults else set())
-        groups = ("layer_group_size", "layer_groups")
+        groups = ("layer_group_size", "layer_groups", "blocks")
         order = dict.fromkeys(("method", *method.searched, *groups, *method.fixed, *content))
         return {n: content[n] for n in order if n in content and n not in left_out}
 

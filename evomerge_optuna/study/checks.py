@@ -5,7 +5,7 @@ The models themselves are checked by their family; see `families.check_models`.
 
 from collections.abc import Iterator
 
-from evomerge_optuna.engines import check_engine
+from evomerge_optuna.engines import answers_of, check_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
@@ -43,9 +43,14 @@ def check_runs(spec: StudySpec) -> None:
     Raises:
         SpecError: naming `evaluation.engine`, or an argument of it.
     """
-    if spec.evaluation.engine == "vllm" and spec.host is not None:
+    engine, family = spec.evaluation.engine, family_of_host(spec.host)
+    if engine == "vllm" and spec.host is not None and family.answers == "texts":
         raise SpecError(
             "evaluation.engine: vllm does not run models with vision yet; write transformers"
+        )
+    if answers_of(engine) != family.answers:
+        raise SpecError(
+            f"evaluation.engine: {engine} does not run a {family.name}; write {family.engine}"
         )
     check_engine(spec.evaluation)
 
@@ -67,10 +72,11 @@ def description(
     spec: StudySpec, tasks: Tasks, architecture: Architecture, space: SearchSpace
 ) -> Iterator[str]:
     """What the models are and what is searched, and what the user should know of both."""
-    layers = " + ".join(map(str, sorted({*architecture.layers.values()})))
+    depths = sorted({*architecture.layers.values()})
+    layers = "" if depths == [1] else f"{' + '.join(map(str, depths))} layers, "
     searched = len(space.ranges())
     yield (
-        f"{architecture.name}, {layers} layers, {architecture.parameters / 1e6:,.1f}M parameters; "
+        f"{architecture.name}, {layers}{architecture.parameters / 1e6:,.1f}M parameters; "
         f"{searched} {'parameter' if searched == 1 else 'parameters'} to search"
     )
     yield from architecture.remarks
@@ -89,12 +95,15 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     from evomerge_optuna.machine import this_machine  # imports torch
     from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
 
-    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
+    headers = {
+        key: family_of(model).merged_headers(model, spec.components)
+        for key, model in models.items()
+    }
     host = None if spec.host_key is None else models[spec.host_key]
     facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
-        kept=0 if host is None else family_of(host).kept_size(host),
+        kept=0 if host is None else family_of(host).kept_size(host, spec.components),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families.base import Architecture, Asked, Family, Loaded
@@ -19,16 +20,12 @@ from evomerge_optuna.families.diffusion.whole import write_whole
 from evomerge_optuna.families.fit import check_layer_groups
 from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.headers import Header
-from evomerge_optuna.models.loading import torch_device
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.pipeline_part import check_whole, tensors_on_meta
-from evomerge_optuna.models.pipelines import PIPELINE
+from evomerge_optuna.models.pipeline_part import blocks_of, check_whole, tensors_on_meta
+from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
-from evomerge_optuna.spec import StudySpec
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 
 
 class Diffusion(Family):
@@ -39,7 +36,8 @@ class Diffusion(Family):
     merged_part: ClassVar[str] = "denoiser"
     kept_part: ClassVar[str] = "autoencoder, scheduler and tokenizer"
     answers: ClassVar[Asked] = "images"
-    engines: ClassVar[tuple[str, ...]] = ("diffusers",)
+    keeps_reader: ClassVar[bool] = True
+    engine: ClassVar[str] = "diffusers"
     pipeline_tag: ClassVar[str] = "text-to-image"
 
     def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
@@ -78,13 +76,19 @@ class Diffusion(Family):
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         raise NotImplementedError("a pipeline is loaded by the engine diffusers")
 
+    def completed(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
+        if not isinstance(spec, MergeSearchSpec) or spec.merge.blocks is not True:
+            return spec
+        config = part_config_of(next(iter(models.values())), ())
+        return spec.with_blocks(tuple(blocks_of(list(tensors_on_meta(config)))))
+
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
         torch_device(spec.evaluation.device)
         search = check_search(spec, models)
         for key, model in models.items():
             if not model.is_on_hub:  # else once it is downloaded
-                for name in ("unet", "transformer", *spec.components):
-                    check_files(model.small_files / name, f"{key} ({model.name}): {name}")
+                for place in checkpoint_folders(model.small_files):
+                    check_files(place, f"{key} ({model.name}): {place.name}")
         configs = {key: part_config_of(model, spec.components) for key, model in models.items()}
         check_configs(configs)
         headers = {k: self.merged_headers(m, spec.components) for k, m in models.items()}
@@ -108,11 +112,6 @@ class Diffusion(Family):
             dtypes=dtypes,
             tokens=None,
         )
-
-    def reader_of_whole(
-        self, host: OpenedModel, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
-    ) -> Reader:
-        return self.reader(host)
 
     def write(self, host: str | None, merged: Stream, folder: Path) -> str:
         assert host is not None

@@ -1,4 +1,4 @@
-"""Do the pipelines of a study fit together? Their configurations and tensors' headers are compared."""
+"""Do the pipelines of a study fit together? Configurations and tensors' headers are compared."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

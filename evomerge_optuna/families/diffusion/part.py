@@ -1,7 +1,7 @@
 """The merged part of a pipeline: its denoiser, and its text encoders where they are asked for.
 
-It is a checkpoint of its own, made of links to the pipeline's files, so that what merges checkpoints
-merges it.
+It is a checkpoint of its own, made of links to the pipeline's files, so that it is merged as any
+checkpoint is.
 """
 
 import hashlib
@@ -18,7 +18,13 @@ from evomerge_optuna.models.headers import Header, component_headers_on_hub, hea
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.pipeline_part import config_of_folders, named, part_config
 from evomerge_optuna.models.pipelines import component_folders, denoiser_of, pipeline_index
-from evomerge_optuna.models.shards import INDEX, read_tensors, tensor_names, weight_files, write_tensors
+from evomerge_optuna.models.shards import (
+    INDEX,
+    read_tensors,
+    tensor_names,
+    weight_files,
+    write_tensors,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -37,10 +43,14 @@ def merged_components(folder: Path, components: Sequence[str], where: str) -> li
     """
     index = pipeline_index(folder)
     denoiser = denoiser_of(index, where)
-    known = [name for name in component_folders(folder) if (folder / name / "config.json").is_file()]
+    known = [
+        name
+        for name, place in component_folders(folder).items()
+        if name.startswith("text_encoder") and (place / "config.json").is_file()
+    ]
     for name in components:
-        if name != denoiser and not (name in known and name.startswith("text_encoder")):
-            can = ", ".join([denoiser, *(n for n in known if n.startswith("text_encoder"))])
+        if name not in (denoiser, *known):
+            can = ", ".join([denoiser, *known])
             raise SpecError(
                 f"merge.components: {where} has no '{name}' that can be merged; it has {can}"
             )
@@ -118,7 +128,7 @@ def _write_part(pipeline: Path, parts: Sequence[str], folder: Path) -> None:
         places |= dict.fromkeys(_names_in(file), link.name)
     for part in parts[1:]:  # small, and renamed
         stem = f"{part}-model"
-        tensors = read_tensors(pipeline / part, lambda name, part=part: f"{part}.{name}")
+        tensors = read_tensors(pipeline / part, f"{part}.{{}}".format)
         write_tensors(folder, tensors, most=2**63, stem=stem)
         names = [f"{part}.{name}" for name in tensor_names(pipeline / part)]
         places |= dict.fromkeys(names, f"{stem}.safetensors")

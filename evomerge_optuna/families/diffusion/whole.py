@@ -39,7 +39,8 @@ def write_whole(host: str, merged: Stream, folder: Path) -> str:
         own = ((component_of(name, names)[1], tensor) for name, tensor in tensors)
         write_tensors(folder / component, own, stem=stem)
     for component, place in known.items():
-        ignored = shutil.ignore_patterns("*.safetensors*", "*.bin") if component in written else None
+        weights = ("*.safetensors*", "*.bin*") if component in written else ()
+        ignored = shutil.ignore_patterns(*weights)
         shutil.copytree(place, folder / component, ignore=ignored, dirs_exist_ok=True)
     shutil.copy(source / PIPELINE_INDEX, folder)
     return merged.digest()

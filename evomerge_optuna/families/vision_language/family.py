@@ -39,7 +39,6 @@ class VisionLanguage(CausalLM):
     kinds: ClassVar[tuple[str, ...]] = VISION_MODELS
     merged_part: ClassVar[str] = "text part"
     kept_part: ClassVar[str] = "vision tower and projector"
-    engines: ClassVar[tuple[str, ...]] = ("transformers",)
     pipeline_tag: ClassVar[str] = "image-text-to-text"
 
     def merged_config(self, model: OpenedModel) -> "PretrainedConfig":
