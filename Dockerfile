@@ -1,14 +1,22 @@
-FROM python:3.11.14-slim-bookworm
-
-# The CPU build of torch; https://pypi.org/simple has the one for CUDA, several gigabytes larger.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-
+FROM python:3.11.14-slim-bookworm AS files
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt constraints-vllm.txt README.md LICENSE ./
 COPY evomerge_optuna ./evomerge_optuna
 COPY studies ./studies
-RUN pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url "$TORCH_INDEX" '.[grpc,lm-eval,postgres,s3,vision]' \
-    && useradd --uid 1000 --create-home evomerge && mkdir /data && chown evomerge /data
-USER 1000
+RUN useradd --uid 1000 --create-home evomerge && mkdir /data && chown evomerge /data
 ENTRYPOINT ["evomerge-optuna"]
+
+# With vLLM for CUDA, an older transformers beside it, and the compiler that its kernels are made with
+# when it starts: docker build --target vllm
+FROM files AS vllm
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+RUN pip install --no-cache-dir --constraint constraints-vllm.txt \
+    '.[grpc,lm-eval,postgres,s3,vision,vllm]'
+USER 1000
+
+FROM files
+# The CPU build of torch; https://pypi.org/simple has the one for CUDA, several gigabytes larger.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    --extra-index-url "$TORCH_INDEX" '.[grpc,lm-eval,postgres,s3,vision]'
+USER 1000

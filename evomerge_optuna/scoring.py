@@ -33,10 +33,10 @@ def score_checkpoint(
     if split not in known:
         raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
     torch_device(spec.evaluation.device)  # before anything is read
-    check_engine(spec.evaluation)
     opened = OpenedModel(model, "MODEL")
     tasks = runners(spec.tasks)
-    check_asked(tasks, family_of(opened))
+    check_asked(tasks, family_of(opened), spec.evaluation.row)
+    check_engine(spec.evaluation)
     evaluator, named = Evaluator(spec, day, tasks), reader_of(opened)
     evaluator.check(named, split)
     folder = opened.folder

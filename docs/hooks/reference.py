@@ -14,6 +14,7 @@ from evomerge_optuna import api
 from evomerge_optuna.cli import main
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.spec import (
+    Choices,
     JointStudySpec,
     ParameterStudySpec,
     Range,
@@ -38,6 +39,7 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     ByteSize: "size",
     Range: "number or [low, high]",
+    Choices: "choices",
 }
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _LARGEST = 2**62  # a bound beyond it is the database's, of no interest here
@@ -96,7 +98,7 @@ def _table(part: type[BaseModel]) -> str:
 
 
 def _parts_in(kind: Any) -> Iterator[type[Strict]]:
-    if isinstance(kind, type) and issubclass(kind, Strict) and kind is not Range:
+    if isinstance(kind, type) and issubclass(kind, Strict):
         yield kind
     for inner in get_args(kind):
         yield from _parts_in(inner)
@@ -132,8 +134,6 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
 def _default(field: Any) -> str:
     if field.is_required():
         return "needed"
-    if isinstance(field.default, Range):
-        return f"[{field.default.low:g}, {field.default.high:g}]"
     if field.default in (None, (), PydanticUndefined) or isinstance(field.default, BaseModel):
         return ""
     text = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)

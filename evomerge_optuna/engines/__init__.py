@@ -1,17 +1,16 @@
 """Engines: models that can be asked, a module for each way to run them.
 
 A new engine is a module here with the parts of an `EngineKind` (`engines/base.py`), and one row in
-`TEXT_ENGINES` or `IMAGE_ENGINES`. Engines know nothing of tasks.
+`ENGINES`. Engines know nothing of tasks.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from evomerge_optuna.engines.base import CandidateBuilder, Engine, EngineKind
-from evomerge_optuna.families.base import Asked
 from evomerge_optuna.spec import EvaluationSpec
 
-__all__ = ["ENGINES", "answers_of", "candidate_builder", "check_engine", "load_engine"]
+__all__ = ["ENGINES", "candidate_builder", "check_engine", "load_engine"]
 
 
 def _transformers() -> EngineKind:
@@ -34,14 +33,11 @@ def _diffusers() -> EngineKind:
     return EngineKind(Builder, load_engine, check_diffusers)
 
 
-TEXT_ENGINES: dict[str, Callable[[], EngineKind]] = {"transformers": _transformers, "vllm": _vllm}
-IMAGE_ENGINES: dict[str, Callable[[], EngineKind]] = {"diffusers": _diffusers}
-ENGINES = TEXT_ENGINES | IMAGE_ENGINES
-
-
-def answers_of(engine: str) -> Asked:
-    """What the models of an engine are asked for."""
-    return "images" if engine in IMAGE_ENGINES else "texts"
+ENGINES: dict[str, Callable[[], EngineKind]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "diffusers": _diffusers,
+}
 
 
 def check_engine(spec: EvaluationSpec) -> None:

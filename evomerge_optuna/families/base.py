@@ -11,6 +11,7 @@ from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream, write_stream
 from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec.engines import Need
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -91,6 +92,7 @@ class Family(ABC):
         answers: what such models are asked for.
         keeps_reader: a host reads as it did, whatever is merged.
         engine: what runs such models unless a spec names another.
+        needs: what an engine must give to run them, which not every engine does.
         pipeline_tag: what such a model does, as the hub calls it.
     """
 
@@ -101,6 +103,7 @@ class Family(ABC):
     answers: ClassVar[Asked] = "texts"
     keeps_reader: ClassVar[bool] = False
     engine: ClassVar[str] = "transformers"
+    needs: ClassVar[Need | None] = None
     pipeline_tag: ClassVar[str]
 
     # One model.

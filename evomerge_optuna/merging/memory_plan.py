@@ -205,7 +205,8 @@ def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts
     if isinstance(spec, MergeSearchSpec):
         keys = list(_first_keys(spec.model_ids()))
         method, has_base = spec.merge.method, spec.base_model is not None
-        drops = "density" not in spec.merge.searched or spec.merge.range_of("density").low < 1
+        density = spec.merge.dimension("density")
+        drops = density is None or density.low < 1
     elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
         keys = [key for key in headers if key.startswith("from_study")]
         configuration = spec.merged.configuration

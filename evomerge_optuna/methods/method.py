@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Values = Mapping[str, float]
+Value = bool | int | float | str
+Values = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number of a merge that a study searches, for each layer group.
+    """What a study searches of a merge, for each layer group.
 
     Args:
         name: mergekit's name of it, and the key of the spec.
@@ -31,18 +32,18 @@ class Parameter:
     high: float
     scope: Literal["source", "shared"] = "source"
     bounds: tuple[float, float] | None = None
-    uniform: float | None = None
+    uniform: bool | float | None = None
     alone: tuple[float, float] | None = None
     given: Callable[[Values], float] | None = None
 
-    def for_mergekit(self, values: Values) -> float:
+    def for_mergekit(self, values: Values) -> Value:
         """What mergekit gets, from the values of one source model in one layer group."""
         return values[self.name] if self.given is None else self.given(values)
 
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a merge that a spec may fix.
+    """A setting of a merge, which is mergekit's default unless the spec fixes it or searches it.
 
     Args:
         name: mergekit's name of it, and the key of the spec.
@@ -52,7 +53,19 @@ class Option:
 
     name: str
     description: str
-    default: bool | float
+    default: bool | int | float
+
+    @property
+    def searched(self) -> Parameter:
+        """The parameter that it is where a spec has it searched; all source models share it."""
+        return Parameter(
+            self.name,
+            self.description,
+            low=float(self.default),
+            high=float(self.default),
+            scope="shared",
+            uniform=self.default,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ class Method:
     Args:
         name: mergekit's.
         parameters: what is searched.
-        options: what may be fixed.
+        options: what is searched only if the spec says so.
         without_effect: parameters that mergekit declares for this method and does not use.
         base: whether mergekit needs a base model, takes one, or treats it as any other model.
         sources: the least and the largest number of source models; None: any number.

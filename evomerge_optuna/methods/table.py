@@ -33,8 +33,8 @@ T = Parameter(
 
 def _epsilon(values: Values) -> float:
     """mergekit's epsilon, which must leave density - epsilon and density + epsilon in (0, 1)."""
-    density = values["density"]
-    epsilon = values["epsilon"] * min(density, 1 - density)
+    density = float(values["density"])
+    epsilon = float(values["epsilon"]) * min(density, 1 - density)
     return epsilon if density - epsilon > 0 and density + epsilon < 1 else 0.0
 
 

@@ -6,7 +6,7 @@ encoder, begin with the component's.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def component_of(name: str, components: Mapping[str, Any] | tuple[str, ...]) -> 
     return denoiser, name
 
 
-def blocks_of(names: Iterator[str] | list[str]) -> list[str]:
+def blocks_of(names: Iterable[str]) -> list[str]:
     """The blocks of a denoiser, as down_blocks.0 or transformer_blocks.3, in the order of names."""
     return list(dict.fromkeys(found[1] for name in names if (found := _BLOCK.match(name))))
 

@@ -66,7 +66,7 @@ def denoiser_of(index: Mapping[str, Any], where: str) -> str:
     """
     for name in DENOISERS:
         what = index.get(name)
-        if isinstance(what, list) and what[1] is not None:
+        if isinstance(what, list | tuple) and what[1] is not None:
             return name
     raise SpecError(
         f"{where}: a {index.get('_class_name', 'pipeline')} has none of the components "

@@ -92,10 +92,11 @@ def study_figures(merge_study: MergeStudy) -> dict[str, Any]:
 
 
 def _merge_values(merge_study: MergeStudy, trial: FrozenTrial) -> dict[str, float]:
-    """A trial's weights and densities, those too that the spec fixes."""
+    """A trial's weights and densities, those too that the spec fixes; what is no number is not."""
     space = merge_study.space
     merge = space.merge if isinstance(space, JointSpace) else space
-    return merge.values(trial.params) if isinstance(merge, ParameterSpace) else {}
+    values = merge.values(trial.params) if isinstance(merge, ParameterSpace) else {}
+    return {name: v for name, v in values.items() if not isinstance(v, bool | str)}
 
 
 def _on_test(row: FinalScores, target: str) -> Score | None:

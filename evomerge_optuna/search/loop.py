@@ -17,6 +17,7 @@ from evomerge_optuna.search.grace import grace_period
 from evomerge_optuna.search.objective import Objective
 from evomerge_optuna.search.requeue import requeue
 from evomerge_optuna.search.worker import Taken, working
+from evomerge_optuna.spaces.space import distributions
 from evomerge_optuna.store.faults import (
     ATTEMPTS,
     database_errors,
@@ -28,7 +29,7 @@ from evomerge_optuna.store.faults import (
 )
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import is_finished
-from evomerge_optuna.study.foreign import require_real
+from evomerge_optuna.study.foreign import require_same_kinds
 from evomerge_optuna.study.renamed import follow, following, identify
 from evomerge_optuna.study.schema import ERROR
 from evomerge_optuna.study.studies import MergeStudy
@@ -121,9 +122,9 @@ def run_trials(
 
 
 def _check_foreign_trials(merge_study: MergeStudy) -> None:
-    trials, parameters = merge_study.read(), merge_study.space.ranges()
+    trials, parameters = merge_study.read(), distributions(merge_study.space)
     added = (trial for trial in trials.everything if trial.number in trials.foreign)
-    require_real(added, parameters, merge_study.name)
+    require_same_kinds(added, parameters, merge_study.name)
 
 
 def _load(objective: Objective) -> None:

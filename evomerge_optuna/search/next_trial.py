@@ -8,9 +8,9 @@ sampler looks at trials that were read before rather than reading them several t
 from dataclasses import asdict
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from evomerge_optuna.spaces.space import distributions
 from evomerge_optuna.store.lock import Lease
 from evomerge_optuna.store.optuna_internals import add_running_trial, with_trials
 from evomerge_optuna.study.schema import RECIPE, WORKER
@@ -27,9 +27,7 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
         trials: the study's trials as they are now.
     """
     study, sampler = merge_study.study, merge_study.study.sampler
-    ranges: dict[str, BaseDistribution] = {
-        n: FloatDistribution(r.low, r.high) for n, r in merge_study.space.ranges().items()
-    }
+    ranges = distributions(merge_study.space)
     written: dict[str, object] = {}
     recorded = with_trials(study, trials.own, written)
     draft = create_trial(state=TrialState.RUNNING)

@@ -30,6 +30,7 @@ from optuna.samplers.nsgaii import BLXAlphaCrossover
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
+from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import SamplerSpec
 from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler
 from evomerge_optuna.study.schema import IDLE_COORDINATE
@@ -55,7 +56,7 @@ class Settings:
     seed: int
     position: int
     population: int | None
-    start: dict[str, float] | None
+    start: Values | None
     alone: bool
 
     @property
@@ -190,7 +191,7 @@ class PositionedNSGAIIISampler(_PositionedGA, NSGAIIISampler):
 def make_sampler(
     spec: SamplerSpec,
     position: int,
-    start: dict[str, float] | None = None,
+    start: Values | None = None,
     *,
     alone: bool = False,
 ) -> BaseSampler:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spaces.space import SearchSpace
+from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import MERGED, Range
+from evomerge_optuna.spec import MERGED, Dimension
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class JointSpace(SearchSpace):
     baseline_name = "uniform merge"
     fewer = "larger layer groups have fewer, and stack.scale: network has 21 for all scales"
 
-    def ranges(self) -> dict[str, Range]:
+    def ranges(self) -> dict[str, Dimension]:
         """Those of the merge, then those of the stack."""
         return self.merge.ranges() | self.stack.ranges()
 
-    def baseline(self) -> dict[str, float]:
+    def baseline(self) -> Values:
         """The identity path over the uniform merge."""
         return self.merge.baseline() | self.stack.baseline()
 
-    def sources(self) -> dict[str, dict[str, float]]:
+    def sources(self) -> dict[str, Values]:
         """The identity path over each source model."""
         stack = self.stack.baseline()
         return {alias: values | stack for alias, values in self.merge.sources().items()}
 
-    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+    def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """A merge with the identity path; a stack with its first model in the merge's place."""
         if not isinstance(recipe, StackRecipe):
             merge = self.merge.values_of(parameters, recipe)
@@ -50,9 +50,7 @@ class JointSpace(SearchSpace):
         """The models whose layers a recipe may have."""
         return self.stack.layers_of()
 
-    def _values_of_joint(
-        self, parameters: dict[str, float], recipe: StackRecipe
-    ) -> dict[str, float] | None:
+    def _values_of_joint(self, parameters: Values, recipe: StackRecipe) -> Values | None:
         ranges = self.stack.ranges()
         if not ranges.keys() <= parameters.keys() or recipe.merges.keys() != {MERGED}:
             return None
@@ -62,7 +60,7 @@ class JointSpace(SearchSpace):
             return None
         return merge | stack
 
-    def recipe(self, values: dict[str, float]) -> StackRecipe:
+    def recipe(self, values: Values) -> StackRecipe:
         """The recipe of these parameter values."""
         merges = {MERGED: self.merge.recipe(values).without_host()}
         return replace(self.stack, merges=merges).recipe(values)

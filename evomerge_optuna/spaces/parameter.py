@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from evomerge_optuna.methods import Method, Parameter
+from evomerge_optuna.methods import Method, Parameter, Value
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import MergeSearchSpec, Range
+from evomerge_optuna.spaces.space import SearchSpace, Values
+from evomerge_optuna.spec import Dimension, MergeSearchSpec
 
 _OF_THE_MERGE = "merge"  # in the place of an alias, where several source models share a parameter
 
@@ -57,11 +57,11 @@ class ParameterSpace(SearchSpace):
         """The space of a spec whose models have this many layers."""
         return cls(spec=spec, groups=tuple(_layer_groups(spec, layers)))
 
-    def ranges(self) -> dict[str, Range]:
+    def ranges(self) -> dict[str, Dimension]:
         """Every parameter the sampler searches, by name, in a fixed order."""
         return {place.name: found for place, found in self._searched()}
 
-    def baseline(self) -> dict[str, float]:
+    def baseline(self) -> Values:
         """The uniform merge as parameters: equal weights that sum to 1, nothing dropped.
 
         Each value is moved into its range where the spec excludes it.
@@ -71,7 +71,7 @@ class ParameterSpace(SearchSpace):
             for place, found in self._searched()
         }
 
-    def sources(self) -> dict[str, dict[str, float]]:
+    def sources(self) -> dict[str, Values]:
         """Each source model with weight 1, the others with 0, nothing dropped.
 
         None where the method has no parameter that leaves the other models out.
@@ -86,14 +86,14 @@ class ParameterSpace(SearchSpace):
             for alias in self.spec.models
         }
 
-    def _searched(self) -> list[tuple[_Place, Range]]:
-        ranges = [(place, self.spec.merge.range_of(place.parameter.name)) for place in self._places]
-        return [(place, found) for place, found in ranges if not found.fixed]
+    def _searched(self) -> list[tuple[_Place, Dimension]]:
+        found = [(place, self.spec.merge.dimension(place.parameter.name)) for place in self._places]
+        return [(place, d) for place, d in found if d is not None and not d.fixed]
 
-    def _uniform(self, parameter: Parameter) -> float:
+    def _uniform(self, parameter: Parameter) -> Value:
         return 1 / len(self.spec.models) if parameter.uniform is None else parameter.uniform
 
-    def _alone(self, parameter: Parameter, is_its_own: bool) -> float:
+    def _alone(self, parameter: Parameter, is_its_own: bool) -> Value:
         if parameter.alone is None:
             return self._uniform(parameter)
         return parameter.alone[0] if is_its_own else parameter.alone[1]
@@ -107,18 +107,18 @@ class ParameterSpace(SearchSpace):
         }
         return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
 
-    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+    def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """A merge of the same models by the same method, in groups of the same layers."""
         ranges = self.ranges()
-        given = {name: parameters.get(name, found.low) for name, found in ranges.items()}
-        shared = tuple(p.name for p in self._method.parameters if p.scope == "shared")
+        given = {name: parameters.get(name, found.first) for name, found in ranges.items()}
+        shared = tuple(p.name for p in self.spec.merge.parameters if p.scope == "shared")
         if not isinstance(recipe, MergeRecipe):
             return None
         if not _merge_alike(self.recipe(given), recipe, shared):
             return None
         return {name: found.clip(given[name]) for name, found in ranges.items()}
 
-    def recipe(self, values: dict[str, float]) -> MergeRecipe:
+    def recipe(self, values: Values) -> MergeRecipe:
         """The recipe of these parameter values; those not given are fixed by the spec."""
         configuration = _configuration(self.spec, self.groups, self.values(values))
         return MergeRecipe(
@@ -129,12 +129,11 @@ class ParameterSpace(SearchSpace):
             after=self.spec.merge.after,
         )
 
-    def values(self, searched: dict[str, float]) -> dict[str, float]:
+    def values(self, searched: Values) -> Values:
         """Every parameter by name, those too that the spec fixes."""
-        return {
-            place.name: searched.get(place.name, self.spec.merge.range_of(place.parameter.name).low)
-            for place in self._places
-        }
+        found = ((place, self.spec.merge.dimension(place.parameter.name)) for place in self._places)
+        fixed = {place.name: d.first for place, d in found if d is not None}
+        return fixed | {name: searched[name] for name in fixed.keys() & searched.keys()}
 
     @property
     def _method(self) -> Method:
@@ -152,7 +151,7 @@ class ParameterSpace(SearchSpace):
 
 def _owners(spec: MergeSearchSpec) -> list[tuple[str, list[Parameter]]]:
     """Whose parameters there are; a shared one belongs to the source model if there is but one."""
-    every = spec.merge.declared.parameters
+    every = spec.merge.parameters
     shared = [parameter for parameter in every if parameter.scope == "shared"]
     each = [parameter for parameter in every if parameter.scope == "source"]
     if spec.merge.declared.sources == (1, 1):
@@ -177,7 +176,9 @@ def _layer_groups(spec: MergeSearchSpec, layers: int) -> Iterator[LayerGroup]:
         yield LayerGroup(name="other")
         return
     if isinstance(merge.blocks, tuple):
-        for block in merge.blocks:
+        # The first filter that a name contains counts, and single_transformer_blocks.0 contains
+        # transformer_blocks.0.
+        for block in sorted(merge.blocks, key=lambda block: -len(block.partition(".")[0])):
             yield LayerGroup(name=_shorter(block), filter=f"{block}.")
         yield LayerGroup(name="other")
         return
@@ -192,12 +193,11 @@ def _shorter(block: str) -> str:
 
 
 def _configuration(
-    spec: MergeSearchSpec, groups: tuple[LayerGroup, ...], values: dict[str, float]
+    spec: MergeSearchSpec, groups: tuple[LayerGroup, ...], values: Values
 ) -> dict[str, object]:
     """A mergekit configuration: slices for groups of layers, filters for groups of names."""
     merge = spec.merge
-    options = {name: merge.option(name) for name in merge.declared.fixed}
-    parameters: dict[str, object] = {k: v for k, v in options.items() if v is not None}
+    parameters: dict[str, object] = {**merge.options}
     configuration: dict[str, object] = {"merge_method": merge.method}
     base = spec.base_model
     if base is None and merge.declared.base == "ignored":
@@ -227,12 +227,12 @@ class _Chosen:
 
     spec: MergeSearchSpec
     groups: tuple[LayerGroup, ...]
-    values: dict[str, float]
+    values: Values
 
     def sources(self, **place: object) -> list[dict[str, object]]:
         """Every model with its parameters; the base model first, unless it is also a source."""
         method = self.spec.merge.declared
-        each = [parameter for parameter in method.parameters if parameter.scope == "source"]
+        each = [p for p in self.spec.merge.parameters if p.scope == "source"]
         models = [
             _source(model, place, {p.name: self._setting(alias, p) for p in each})
             for alias, model in self.spec.models.items()
@@ -270,7 +270,7 @@ class _Chosen:
             return settings[0]["value"]
         return [{k: v for k, v in setting.items() if v is not None} for setting in settings]
 
-    def _values(self, owner: str, group: LayerGroup) -> dict[str, float]:
+    def _values(self, owner: str, group: LayerGroup) -> Values:
         """Values by parameter, in one group, of one source model and of the merge."""
         return {
             parameter.name: self.values[_Place(each, parameter, group).name]

@@ -1,12 +1,22 @@
 """A search space: from an Optuna trial to a recipe."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
+from evomerge_optuna.methods import Value
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.spec import Range
+from evomerge_optuna.spec import Choices, Dimension
+
+Values = dict[str, Value]
+"""Values of parameters, by name."""
 
 
 class SearchSpace(ABC):
@@ -16,23 +26,23 @@ class SearchSpace(ABC):
     fewer: ClassVar[str]  # how a spec gets fewer parameters
 
     @abstractmethod
-    def ranges(self) -> dict[str, Range]:
+    def ranges(self) -> dict[str, Dimension]:
         """Every parameter the sampler searches, by name, in a fixed order."""
 
     @abstractmethod
-    def recipe(self, values: dict[str, float]) -> Recipe:
+    def recipe(self, values: Values) -> Recipe:
         """The recipe of these parameter values."""
 
     @abstractmethod
-    def baseline(self) -> dict[str, float]:
+    def baseline(self) -> Values:
         """The first trial's parameters: what is had without a search."""
 
     @abstractmethod
-    def sources(self) -> dict[str, dict[str, float]]:
+    def sources(self) -> dict[str, Values]:
         """Parameters of each source model on its own, by alias, as near as the ranges allow."""
 
     @abstractmethod
-    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+    def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """Where the recipe of another study lies in this space.
 
         Args:
@@ -49,8 +59,27 @@ class SearchSpace(ABC):
 
     def suggest(self, trial: optuna.Trial) -> Recipe:
         """The recipe of a trial; asks the trial for each parameter once."""
-        values = {
-            name: trial.suggest_float(name, found.low, found.high)
-            for name, found in self.ranges().items()
-        }
-        return self.recipe(values)
+        return self.recipe({name: _suggested(trial, name, d) for name, d in self.ranges().items()})
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """What Optuna's samplers draw the parameters from, by name, in their order."""
+    return {name: _distribution(dimension) for name, dimension in space.ranges().items()}
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution(dimension.values)
+    low, high, log = dimension.low, dimension.high, dimension.log
+    if dimension.integer:
+        return IntDistribution(int(low), int(high), log=log)
+    return FloatDistribution(low, high, log=log)
+
+
+def _suggested(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
+    if isinstance(dimension, Choices):
+        return cast(Value, trial.suggest_categorical(name, dimension.values))
+    low, high, log = dimension.low, dimension.high, dimension.log
+    if dimension.integer:
+        return trial.suggest_int(name, int(low), int(high), log=log)
+    return trial.suggest_float(name, low, high, log=log)

@@ -9,8 +9,8 @@ import numpy as np
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import Range, StackSpec
+from evomerge_optuna.spaces.space import SearchSpace, Values
+from evomerge_optuna.spec import Dimension, Range, StackSpec
 
 _SPREAD = 1.0  # an indicator's range on either side of its mean
 _DEVIATION = 2 * _SPREAD / 6  # with which CMA-ES begins
@@ -56,7 +56,7 @@ class StackSpace(SearchSpace):
         once = [slot for slot in every if slot not in anchors]
         return (*once, *(every * (self.stack.repeats - 1)))
 
-    def ranges(self) -> dict[str, Range]:
+    def ranges(self) -> dict[str, Dimension]:
         """Every parameter the sampler searches, by name, in a fixed order.
 
         CMA-ES begins in the middle of the ranges with a deviation of a sixth of them. The middle
@@ -72,12 +72,12 @@ class StackSpace(SearchSpace):
             **dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE),
         }
 
-    def baseline(self) -> dict[str, float]:
+    def baseline(self) -> Values:
         """The identity path: all of the first model, nothing of the others, unscaled."""
         unscaled = 0.0 if self._kind == "network" else 1.0
-        return self._identity(_SPREAD / 2) | dict.fromkeys(self._scales(), unscaled)
+        return {**self._identity(_SPREAD / 2), **dict.fromkeys(self._scales(), unscaled)}
 
-    def sources(self) -> dict[str, dict[str, float]]:
+    def sources(self) -> dict[str, Values]:
         """All layers of each model but the first, which the baseline is."""
         _, *others = self.models
         paths = {alias: [Slot(alias, n) for n in range(self.depths[alias])] for alias in others}
@@ -87,7 +87,7 @@ class StackSpace(SearchSpace):
             if (indicators := self.indicators_of(path)) is not None
         }
 
-    def values_of(self, parameters: dict[str, float], recipe: Recipe) -> dict[str, float] | None:
+    def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """Where another study's stack lies in this space; see `SearchSpace.values_of`."""
         aliases = {model: alias for alias, model in self.models.items()}
         if not isinstance(recipe, StackRecipe) or not set(recipe.models()) <= aliases.keys():
@@ -103,7 +103,7 @@ class StackSpace(SearchSpace):
         """The models whose layers a recipe may have."""
         return tuple(self.models.values())
 
-    def indicators_of(self, path: Sequence[Slot]) -> dict[str, float] | None:
+    def indicators_of(self, path: Sequence[Slot]) -> Values | None:
         """Indicators that give this path; None where its layers do not fit into the slots."""
         k, depth = self.stack.anchors, self.depths[self._first]
         ends = [Slot(self._first, n) for n in (*range(k), *range(depth - k, depth))]
@@ -123,9 +123,9 @@ class StackSpace(SearchSpace):
             for name, is_in in zip(self._indicators(), taken, strict=True)
         }
 
-    def recipe(self, values: dict[str, float]) -> StackRecipe:
+    def recipe(self, values: Values) -> StackRecipe:
         """The recipe of these parameter values."""
-        path = self._path([values[name] for name in self._indicators()])
+        path = self._path([float(values[name]) for name in self._indicators()])
         scales = self._path_scales(path, values)
         steps = tuple(
             Step(model=self.models[slot.alias], layer=slot.layer, scale=scale)
@@ -155,9 +155,7 @@ class StackSpace(SearchSpace):
             *((-1, Slot(self._first, layer)) for layer in range(depth - k, depth)),
         ]
 
-    def _path_scales(
-        self, path: list[tuple[int, Slot]], values: dict[str, float]
-    ) -> Iterator[float]:
+    def _path_scales(self, path: list[tuple[int, Slot]], values: Values) -> Iterator[float]:
         """What the residual stream is multiplied by before each layer; 1 before the first."""
         numbers = {slot: number for number, slot in enumerate(self._layers())}
         before: int | None = None
@@ -166,11 +164,11 @@ class StackSpace(SearchSpace):
             if before is None or self._kind == "none":
                 yield 1.0
             elif self._kind == "step":
-                yield 1.0 if t < 0 else values[_scale_name(t)]
+                yield 1.0 if t < 0 else float(values[_scale_name(t)])
             elif self._kind == "matrix":
-                yield values[_pair_name(before, to)]
+                yield float(values[_pair_name(before, to)])
             else:
-                theta = [values[name] for name in self._scales()]
+                theta = [float(values[name]) for name in self._scales()]
                 yield network_scale(
                     theta, before / len(numbers), to / len(numbers), place / self._most
                 )

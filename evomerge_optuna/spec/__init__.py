@@ -1,6 +1,7 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
 from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
+from evomerge_optuna.spec.dimension import Choices, Dimension, Range
 from evomerge_optuna.spec.evaluation import EvaluationSpec
 from evomerge_optuna.spec.files import (
     differences,
@@ -12,7 +13,7 @@ from evomerge_optuna.spec.files import (
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
-from evomerge_optuna.spec.part import DTypeName, Range
+from evomerge_optuna.spec.part import DTypeName
 from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.stages import (
@@ -50,10 +51,12 @@ __all__ = [
     "SPLITS",
     "Asked",
     "ChoiceTask",
+    "Choices",
     "Constraint",
     "Cut",
     "DTypeName",
     "DataSource",
+    "Dimension",
     "Documents",
     "EvaluationSpec",
     "GenerateTask",

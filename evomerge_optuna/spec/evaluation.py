@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from evomerge_optuna.spec.engine_args import NOT_TO_GIVE
+from evomerge_optuna.spec.engines import ENGINE_ROWS, EngineName, EngineRow
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 
@@ -20,7 +21,7 @@ class EvaluationSpec(Strict):
     """How candidates are built and run. Only `dtype` and `engine` may change scores; the rest
     changes the speed."""
 
-    engine: Literal["transformers", "vllm", "diffusers"] = "transformers"
+    engine: EngineName = "transformers"
     """What runs the candidates. `vllm` keeps one vLLM engine in each worker, and puts one candidate
     after the other into it. It may change the last digits of scores. Pipelines are run by
     `diffusers`, which need not be named."""
@@ -62,10 +63,18 @@ class EvaluationSpec(Strict):
         return value
 
     @model_validator(mode="after")
-    def _arguments_of_vllm(self) -> Self:
-        if self.engine_args and self.engine != "vllm":
-            raise ValueError("engine_args: only vllm takes them; write engine: vllm, or remove it")
+    def _arguments_of_an_engine(self) -> Self:
+        if self.engine_args and not self.row.takes_args:
+            takers = " or ".join(row.name for row in ENGINE_ROWS.values() if row.takes_args)
+            raise ValueError(
+                f"engine_args: only {takers} takes them; write engine: {takers}, or remove it"
+            )
         return self
+
+    @property
+    def row(self) -> EngineRow:
+        """The engine's row of the table."""
+        return ENGINE_ROWS[self.engine]
 
     @model_serializer(mode="wrap")
     def _without_the_usual_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

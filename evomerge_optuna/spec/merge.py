@@ -1,6 +1,5 @@
 """How source models are merged, and what of it is searched."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,9 +13,10 @@ from pydantic import (
     model_validator,
 )
 
-from evomerge_optuna.methods import METHODS, Method, Parameter
+from evomerge_optuna.methods import METHODS, Method, Parameter, Value
 from evomerge_optuna.recipes.merge import Fused
-from evomerge_optuna.spec.part import DTypeName, Integer, Number, Range, Strict
+from evomerge_optuna.spec.dimension import DIMENSIONS, Dimension, Range
+from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 _Part = TypeVar("_Part", bound=Strict)
 
@@ -33,10 +33,10 @@ def _with_keys_of(methods: Mapping[str, Method]) -> Callable[[type[_Part]], type
     for method in methods.values():
         for parameter in method.parameters:
             descriptions[parameter.name].append(parameter.description)
-            keys[parameter.name] = Range | None
+            keys[parameter.name] = DIMENSIONS[float] | None
         for option in method.options:
             descriptions[option.name].append(option.description)
-            keys[option.name] = (bool if isinstance(option.default, bool) else Number) | None
+            keys[option.name] = DIMENSIONS[type(option.default)] | None
     for name, found in descriptions.items():
         keys[name] = keys[name], Field(default=None, description=" ".join(dict.fromkeys(found)))
 
@@ -52,9 +52,14 @@ def _with_keys_of(methods: Mapping[str, Method]) -> Callable[[type[_Part]], type
 class MergeSpec(Strict):
     """How the source models are merged, and what of it is searched.
 
-    The table above says which parameters and options a method has. A parameter takes `[low, high]`,
-    which is searched, or a number, which is fixed. The table has the default ranges of parameters
-    and the default values of options.
+    The table above says which parameters and options a method has, the ranges in which parameters
+    are searched unless given, and the default values of options. Each of them takes
+
+    - a number, or `true` or `false`, which is fixed
+    - `[low, high]`, which is searched: any number of the range
+    - `{log: [low, high]}`, which is searched by its logarithm, for what may be small by far
+    - choices, of which one is searched: `[true, false]`, three or more numbers as `[0, 0.5, 1]`, or
+      `{choices: [0.5, 1]}`, since two numbers alone are a range
     """
 
     method: str
@@ -104,26 +109,24 @@ class MergeSpec(Strict):
                 known = ", ".join(method.searched)
                 raise ValueError(f"{method.name} has no parameter '{name}'; it has {known}")
         for name in _OPTIONS:
-            value = self.option(name)
-            if value is not None and name not in method.fixed:
+            if self.dimension(name) is not None and name not in method.fixed:
                 known = ", ".join(method.fixed) or "none"
                 raise ValueError(f"{method.name} has no option '{name}'; it has {known}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name}: must be finite")
         for parameter in method.parameters:
-            if getattr(self, parameter.name) is None:
+            given, bounds = self.dimension(parameter.name), parameter.bounds
+            if given is None:
                 raise ValueError(f"{parameter.name}: write a number or [low, high]")
-            given, bounds = self.range_of(parameter.name), parameter.bounds
             if bounds is not None and not bounds[0] <= given.low <= given.high <= bounds[1]:
+                what = "range" if isinstance(given, Range) else "choices"
                 raise ValueError(
-                    f"{parameter.name}: the range must lie within [{bounds[0]:g}, {bounds[1]:g}]"
+                    f"{parameter.name}: the {what} must lie within [{bounds[0]:g}, {bounds[1]:g}]"
                 )
         return self
 
     @model_validator(mode="after")
     def _one_kind_of_groups(self) -> "MergeSpec":
         groups = {n: getattr(self, n) for n in ("layer_group_size", "layer_groups", "blocks")}
-        if len(given := [name for name, value in groups.items() if value]) > 1:
+        if len(given := [n for n, value in groups.items() if value not in (None, False)]) > 1:
             raise ValueError(f"give {' or '.join(given)}, not both")
         if self.layer_groups is not None:
             if not self.layer_groups:
@@ -145,8 +148,8 @@ class MergeSpec(Strict):
         content = dump(self)
         method = self.declared
         foreign = set(_PARAMETERS) - set(method.searched)
-        unset = {o for o in _OPTIONS if self.option(o) is None} - set(_ALWAYS_STORED)
-        defaults = {p.name for p in method.parameters if self.range_of(p.name) == _default_of(p)}
+        unset = {o for o in _OPTIONS if self.dimension(o) is None} - set(_ALWAYS_STORED)
+        defaults = {p.name for p in method.parameters if self.dimension(p.name) == _default_of(p)}
         left_out = foreign | unset | (defaults if info.exclude_defaults else set())
         groups = ("layer_group_size", "layer_groups", "blocks")
         order = dict.fromkeys(("method", *method.searched, *groups, *method.fixed, *content))
@@ -162,15 +165,26 @@ class MergeSpec(Strict):
         """Names of the parameters this method searches."""
         return self.declared.searched
 
-    def range_of(self, parameter: str) -> Range:
-        """The range of one of the method's parameters, searched or fixed."""
-        found: Range = getattr(self, parameter)
+    def dimension(self, name: str) -> Dimension | None:
+        """What the spec says of a parameter or option; None: the method's default holds."""
+        found: Dimension | None = getattr(self, name)
         return found
 
-    def option(self, name: str) -> bool | float | None:
-        """The value of one of mergekit's options, None where mergekit's own default holds."""
-        found: bool | float | None = getattr(self, name)
-        return found
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The method's parameters, fixed ones too, and those options that are searched."""
+        options = [o for o in self.declared.options if not _is_fixed(self.dimension(o.name))]
+        return (*self.declared.parameters, *(option.searched for option in options))
+
+    @property
+    def options(self) -> dict[str, Value]:
+        """The options that the spec fixes."""
+        given = {name: self.dimension(name) for name in self.declared.fixed}
+        return {name: d.first for name, d in given.items() if d is not None and d.fixed}
+
+
+def _is_fixed(dimension: Dimension | None) -> bool:
+    return dimension is None or dimension.fixed
 
 
 def _default_of(parameter: Parameter) -> Range:

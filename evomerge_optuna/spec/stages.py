@@ -57,15 +57,14 @@ class MergeSearchSpec(StudySpec):
     def components(self) -> tuple[str, ...]:
         return self.merge.components
 
-    def with_blocks(self, blocks: tuple[str, ...]) -> Self:
+    def with_blocks(self, blocks: bool | tuple[str, ...]) -> Self:
         """The spec with the names of the blocks that its models have."""
         return self.model_copy(update={"merge": self.merge.model_copy(update={"blocks": blocks})})
 
     def decided_as(self, other: StudySpec) -> Self:
         own = super().decided_as(other)
         if own.merge.blocks is True and isinstance(other, MergeSearchSpec):
-            decided = other.merge.blocks
-            return own.with_blocks(decided) if isinstance(decided, tuple) else own
+            return own.with_blocks(other.merge.blocks)
         return own
 
     @property

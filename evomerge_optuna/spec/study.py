@@ -22,11 +22,6 @@ _KEY_ORDER = (
 )
 
 _NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide
-_NOT_FOR_VLLM = {  # by type of task
-    "python": "its function is called with a model of transformers, which vllm does not have",
-    "lm_eval": "lm-evaluation-harness is given a model of transformers, which vllm does not have",
-    "vqa": "vllm is not asked about images yet",
-}
 
 
 class StudySpec(Strict):
@@ -142,18 +137,6 @@ class StudySpec(Strict):
                         f"evaluation.dtype: {task.backend} loads the checkpoint itself; write it "
                         f"as {task.backend} takes it into tasks.{name}.backend_args"
                     )
-        return self
-
-    @model_validator(mode="after")
-    def _tasks_for_the_engine(self) -> "StudySpec":
-        if self.evaluation.engine != "vllm":
-            return self
-        for name, task in self.tasks.items():
-            if reason := _NOT_FOR_VLLM.get(task.type):
-                raise ValueError(
-                    f"tasks.{name}: {reason}; write evaluation: {{engine: transformers}}, or "
-                    "remove the task"
-                )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ The models themselves are checked by their family; see `families.check_models`.
 
 from collections.abc import Iterator
 
-from evomerge_optuna.engines import answers_of, check_engine
+from evomerge_optuna.engines import check_engine
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
@@ -22,37 +22,29 @@ from evomerge_optuna.study.directions import unusual_directions
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
 
 
-def checked_tasks(spec: StudySpec, models: OpenedModels) -> Tasks:
-    """What runs the spec's tasks; all their problems are loaded and looked at.
+def runnable_tasks(spec: StudySpec) -> Tasks:
+    """What runs the spec's tasks.
+
+    Raises:
+        SpecError: the engine is not here, or does not run the study's candidates or a task; naming
+            `evaluation.engine`, an argument of it, or the task.
+    """
+    tasks = runners(spec.tasks)
+    check_asked(tasks, family_of_host(spec.host), spec.evaluation.row)
+    check_engine(spec.evaluation)
+    return tasks
+
+
+def check_tasks(spec: StudySpec, tasks: Tasks, models: OpenedModels) -> None:
+    """Loads all problems of the tasks, and looks at them.
 
     Raises:
         SpecError: a task does not fit the models, its data cannot be used, or splits overlap.
     """
-    tasks = runners(spec.tasks)
-    check_asked(tasks, family_of_host(spec.host))
     check_image_tasks(spec, models)
     _check_languages(spec)
     check_data(tasks)
     _check_racing(spec, tasks)
-    return tasks
-
-
-def check_runs(spec: StudySpec) -> None:
-    """Refuses an engine that is not here, or does not run the study's candidates.
-
-    Raises:
-        SpecError: naming `evaluation.engine`, or an argument of it.
-    """
-    engine, family = spec.evaluation.engine, family_of_host(spec.host)
-    if engine == "vllm" and spec.host is not None and family.answers == "texts":
-        raise SpecError(
-            "evaluation.engine: vllm does not run models with vision yet; write transformers"
-        )
-    if answers_of(engine) != family.answers:
-        raise SpecError(
-            f"evaluation.engine: {engine} does not run a {family.name}; write {family.engine}"
-        )
-    check_engine(spec.evaluation)
 
 
 def check_space(space: SearchSpace) -> None:

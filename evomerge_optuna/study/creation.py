@@ -19,11 +19,11 @@ from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.checks import (
     check_all_weights,
-    check_runs,
     check_space,
-    checked_tasks,
+    check_tasks,
     description,
     memory_plan,
+    runnable_tasks,
 )
 from evomerge_optuna.study.first_trials import baselines, own_recipes, warm_starts
 from evomerge_optuna.study.prompts import prompts_of
@@ -61,10 +61,10 @@ def create_study(
     spec = with_merged(store, spec)
     models = OpenedModels(spec.model_ids())
     spec = completed(spec, models)
-    check_runs(spec)
+    tasks = runnable_tasks(spec)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
-    tasks = checked_tasks(spec, models)
+    check_tasks(spec, tasks, models)
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
     check_space(space)

@@ -5,16 +5,14 @@ from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.spaces.parameter import ParameterSpace
-from evomerge_optuna.spaces.space import SearchSpace
+from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.schema import RECIPE
 from evomerge_optuna.study.studies import open_study, recipe_of
 
-Parameters = dict[str, float]
 
-
-def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Parameters]:
+def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
     """The parameters of the baseline and, where the sampler learns from them, of the sources.
 
     By their names, which their trials have as an attribute.
@@ -25,7 +23,7 @@ def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Parameters]:
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 
 
-def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, Parameters]:
+def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
     """The parameters of the best recipes of the studies of `warm_start`, in this space.
 
     Raises:

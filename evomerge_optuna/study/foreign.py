@@ -7,11 +7,11 @@ other.
 
 from collections.abc import Collection, Iterable, Mapping
 
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import CandidateError, EvomergeError
-from evomerge_optuna.spec import Range
+from evomerge_optuna.spec import Dimension
 from evomerge_optuna.store.optuna_internals import ENQUEUED
 from evomerge_optuna.study.schema import BASELINE, INTERRUPTED, RECIPE, REPEATS, RESULT, WORKER
 
@@ -40,7 +40,7 @@ def is_foreign(trial: FrozenTrial, parameters: Collection[str], targets: Collect
     return False
 
 
-def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
+def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Dimension]) -> None:
     """Refuses parameters that somebody enqueued outside of their ranges.
 
     Raises:
@@ -49,31 +49,32 @@ def check_enqueued(trial: FrozenTrial, ranges: Mapping[str, Range]) -> None:
     if not _OURS.isdisjoint(trial.user_attrs):
         return
     for name, value in trial.system_attrs.get(ENQUEUED, {}).items():
-        if (found := ranges.get(name)) is not None and not _is_in(value, found):
-            raise CandidateError(
-                f"it was enqueued with {name} = {value!r}, which is no number from {found.low:g} "
-                f"to {found.high:g}"
-            )
+        if (found := ranges.get(name)) is not None and not found.has(value):
+            raise CandidateError(f"it was enqueued with {name} = {value!r}, which is no {found}")
 
 
-def _is_in(value: object, found: Range) -> bool:
-    return isinstance(value, int | float) and found.low <= value <= found.high
-
-
-def require_real(trials: Iterable[FrozenTrial], parameters: Collection[str], study: str) -> None:
+def require_same_kinds(
+    trials: Iterable[FrozenTrial], parameters: Mapping[str, BaseDistribution], study: str
+) -> None:
     """Refuses foreign trials beside which Optuna would store none of ours.
 
+    Args:
+        parameters: of the search space, with what they are drawn from.
+
     Raises:
-        EvomergeError: one has a parameter of the study as an integer or a category.
+        EvomergeError: one has a parameter of the study as another kind of value.
     """
     for trial in trials:
-        for name in trial.distributions.keys() & set(parameters):
-            if not isinstance(trial.distributions[name], FloatDistribution):
+        for name in trial.distributions.keys() & parameters.keys():
+            theirs, ours = trial.distributions[name], parameters[name]
+            try:
+                check_distribution_compatibility(theirs, ours)
+            except ValueError as error:
                 raise EvomergeError(
-                    f"foreign trial {trial.number} of study '{study}': its parameter {name} is no "
-                    "real number, and Optuna stores one kind of a parameter alone; begin a new "
+                    f"foreign trial {trial.number} of study '{study}': its parameter {name} is of "
+                    "another kind, and Optuna stores one kind of a parameter alone; begin a new "
                     "study, for Optuna deletes no trial"
-                )
+                ) from error
 
 
 def _has_measures(result: object, targets: Collection[str]) -> bool:

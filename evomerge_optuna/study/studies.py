@@ -20,7 +20,7 @@ from evomerge_optuna.errors import (
 )
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
-from evomerge_optuna.spaces.space import SearchSpace
+from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
@@ -134,9 +134,9 @@ class MergeStudy:
         return None if given is None else date.fromisoformat(given)
 
     @cached_property
-    def start(self) -> dict[str, float] | None:
+    def start(self) -> Values | None:
         """Where CMA-ES begins: the recipe of the first study that warms this one."""
-        given: dict[str, float] | None = self.attributes().get(START)
+        given: Values | None = self.attributes().get(START)
         return given
 
 

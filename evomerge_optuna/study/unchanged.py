@@ -107,5 +107,5 @@ def versions_of(spec: StudySpec) -> dict[str, str]:
     """The versions of the packages that decide a study's scores."""
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
     harness = ("lm-eval",) if has_harness else ()
-    engine = ("vllm",) if spec.evaluation.engine == "vllm" else ()
-    return engine_versions(*harness, *engine)
+    engine = spec.evaluation.row.package
+    return engine_versions(*harness, *([engine] if engine else []))

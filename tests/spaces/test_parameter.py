@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergekit.config import ConfigReader, MergeConfiguration
 from mergekit.merge_methods import get as merge_method
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spaces.space import distributions
 from evomerge_optuna.spec import parse_spec
 from tests.conftest import LAYERS, SpecMaker
 
@@ -153,3 +155,33 @@ def resolve(
         if found and parameter in found:
             return evaluate_setting(tensor, found[parameter], 0, validate=spec.validate)
     raise AssertionError(parameter)
+
+
+def test_every_kind_of_dimension_reaches_mergekit(make_spec: SpecMaker) -> None:
+    merge = {
+        "method": "dare_ties",
+        "weight": {"log": [0.01, 1]},
+        "density": [0.25, 0.5, 1],
+        "rescale": [True, False],
+        "lambda": [0.5, 1.5],
+        "normalize": True,
+        "layer_group_size": 2,
+    }
+    space = ParameterSpace.of(make_spec(merge=merge), LAYERS)
+    assert distributions(space)["a.weight.g0"] == FloatDistribution(0.01, 1, log=True)
+    assert distributions(space)["a.density.g1"] == CategoricalDistribution((0.25, 0.5, 1.0))
+    assert distributions(space)["merge.lambda.g1"] == FloatDistribution(0.5, 1.5)
+    assert distributions(space)["merge.rescale.g0"] == CategoricalDistribution((True, False))
+    drawn = space.baseline() | {"merge.lambda.g1": 0.7, "merge.rescale.g0": False}
+    configuration = space.recipe(drawn).configuration
+    assert configuration["parameters"] == {"normalize": True}  # fixed, so of the whole merge
+    first, second = (part["parameters"] for part in configuration["slices"])
+    assert first == {"rescale": False, "lambda": 1.0}  # the baseline has mergekit's own values
+    assert second == {"rescale": True, "lambda": 0.7}
+    assert space.values_of(drawn, space.recipe(drawn)) == drawn
+
+
+def test_an_option_is_no_parameter_unless_it_is_searched(make_spec: SpecMaker) -> None:
+    plain = ParameterSpace.of(make_spec(merge={"method": "ties"}), LAYERS)
+    fixed = ParameterSpace.of(make_spec(merge={"method": "ties", "lambda": 0.7}), LAYERS)
+    assert plain.ranges().keys() == fixed.ranges().keys()

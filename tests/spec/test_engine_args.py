@@ -59,29 +59,6 @@ def test_arguments_without_vllm(spec_content: Content) -> None:
         parse_spec(spec_content(evaluation={"engine_args": {"block_size": 16}}))
 
 
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [
-        ({"type": "python", "function": "own:score"}, "called with a model of transformers"),
-        ({"type": "lm_eval", "task": "next_word"}, "given a model of transformers"),
-        ({"type": "vqa", "image": "picture"}, "not asked about images"),
-    ],
-)
-def test_a_task_that_vllm_does_not_run(
-    spec_content: Content, task: dict[str, Any], message: str
-) -> None:
-    kind = task["type"]
-    data = {"search": "[:4]"} if kind == "lm_eval" else {"search": {"path": "rows.jsonl"}}
-    metric = {"python": "score", "lm_eval": "acc", "vqa": "accuracy"}[kind]
-    parts = {
-        "tasks": {"mine": {**task, "data": data}},
-        "objectives": [{"maximize": f"mine.{metric}"}],
-    }
-    parse_spec(spec_content(**parts))
-    with pytest.raises(SpecError, match=rf"tasks\.mine: .*{message}.*engine: transformers"):
-        parse_spec(spec_content(**parts, evaluation={"engine": "vllm"}))
-
-
 def test_without_vllm_it_is_named(
     spec_content: Content, tiny: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

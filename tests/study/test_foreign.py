@@ -130,7 +130,7 @@ def test_a_parameter_of_another_kind_is_told(make_spec: SpecMaker, home: Path) -
     study.study.add_trial(
         create_trial(value=1.0, params={name: 1}, distributions={name: IntDistribution(0, 2)})
     )
-    with pytest.raises(EvomergeError, match=f"trial 1 .* {re.escape(name)} is no real"):
+    with pytest.raises(EvomergeError, match=f"trial 1 .* {re.escape(name)} is of another"):
         run_trials(study, 2)
 
 

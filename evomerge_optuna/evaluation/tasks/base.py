@@ -14,6 +14,7 @@ from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.families.base import Asked
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import DataSource, Metric, Task
+from evomerge_optuna.spec.engines import Need
 from evomerge_optuna.spec.metrics import Better
 
 T = TypeVar("T", bound=Task)
@@ -45,6 +46,15 @@ class TaskRunner(ABC, Generic[T]):
         self.task = task
         self.key = f"tasks.{name}"  # its place in the spec, named in errors
         self._problems: dict[str, list[Problem]] = {}
+
+    @property
+    def needs(self) -> Need | None:
+        """What the task needs of an engine that not every engine has.
+
+        Raises:
+            SpecError: the task cannot be loaded.
+        """
+        return None
 
     @property
     def splits(self) -> tuple[str, ...]:

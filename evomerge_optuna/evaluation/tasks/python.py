@@ -13,6 +13,7 @@ from evomerge_optuna.evaluation.scores import Score, mean
 from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import score_rows
 from evomerge_optuna.spec import PythonTask
+from evomerge_optuna.spec.engines import Need
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class PythonRunner(TaskRunner[PythonTask]):
     """Hands the model and the rows to the user's function."""
 
     has_answers: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Need:
+        return "a model"
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         try:

@@ -25,6 +25,7 @@ from evomerge_optuna.evaluation.tasks.generate import (
 )
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import IMAGE, DataSource, VqaTask
+from evomerge_optuna.spec.engines import Need
 from evomerge_optuna.zoo.pictures import require_pillow
 
 
@@ -32,6 +33,10 @@ class VqaRunner(TaskRunner[VqaTask]):
     """Generates greedily from prompt and image, and judges each text."""
 
     has_answers: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Need:
+        return "sight"
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         right, *others = answers(row, answer or self.task.answer, where)

@@ -9,7 +9,7 @@ from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families.base import Architecture, Asked, Family, Loaded
-from evomerge_optuna.families.diffusion.fit import check_configs, check_headers, check_search
+from evomerge_optuna.families.diffusion.fit import check_blocks, check_configs, check_headers, check_search
 from evomerge_optuna.families.diffusion.part import (
     kept_headers,
     part_config_of,
@@ -26,6 +26,7 @@ from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
+from evomerge_optuna.spec.engines import Need
 
 
 class Diffusion(Family):
@@ -38,6 +39,7 @@ class Diffusion(Family):
     answers: ClassVar[Asked] = "images"
     keeps_reader: ClassVar[bool] = True
     engine: ClassVar[str] = "diffusers"
+    needs: ClassVar[Need | None] = "drawing"
     pipeline_tag: ClassVar[str] = "text-to-image"
 
     def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
@@ -80,7 +82,7 @@ class Diffusion(Family):
         if not isinstance(spec, MergeSearchSpec) or spec.merge.blocks is not True:
             return spec
         config = part_config_of(next(iter(models.values())), ())
-        return spec.with_blocks(tuple(blocks_of(list(tensors_on_meta(config)))))
+        return spec.with_blocks(tuple(blocks_of(tensors_on_meta(config))))
 
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
         torch_device(spec.evaluation.device)
@@ -102,6 +104,7 @@ class Diffusion(Family):
                 "different kinds and no depth; write blocks: true"
             )
         check_layer_groups(search, layers, shapes)
+        check_blocks(search, blocks_of(shapes))
         _ = self.reader(models[spec.host_key or first])
         return Architecture(
             name=configs[first].architectures[0],

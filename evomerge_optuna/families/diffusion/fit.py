@@ -1,6 +1,6 @@
 """Do the pipelines of a study fit together? Configurations and tensors' headers are compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
@@ -97,6 +97,19 @@ def check_headers(
                 "the one to merge in"
             )
     return dtypes
+
+
+def check_blocks(spec: MergeSearchSpec, known: Sequence[str]) -> None:
+    """Refuses the name of a block that the denoiser does not have.
+
+    Raises:
+        SpecError: naming it.
+    """
+    for block in spec.merge.blocks if isinstance(spec.merge.blocks, tuple) else ():
+        if block not in known:
+            raise SpecError(
+                f"merge.blocks: there is no block '{block}'; there are {', '.join(known)}"
+            )
 
 
 def _dtype(key: str, headers: Mapping[str, Header]) -> str | None:

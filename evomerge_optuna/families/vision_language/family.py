@@ -27,6 +27,7 @@ from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
+from evomerge_optuna.spec.engines import Need
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -39,6 +40,7 @@ class VisionLanguage(CausalLM):
     kinds: ClassVar[tuple[str, ...]] = VISION_MODELS
     merged_part: ClassVar[str] = "text part"
     kept_part: ClassVar[str] = "vision tower and projector"
+    needs: ClassVar[Need | None] = "sight"
     pipeline_tag: ClassVar[str] = "image-text-to-text"
 
     def merged_config(self, model: OpenedModel) -> "PretrainedConfig":
