@@ -9,7 +9,7 @@ from evomerge_optuna.ready import make_study
 from evomerge_optuna.report.export import export as export_trial
 from evomerge_optuna.report.outcome import choice_remark
 from evomerge_optuna.results.chosen_trial import find_trial
-from evomerge_optuna.run import Face, Limits, say_nothing, train_zoo
+from evomerge_optuna.run import Face, Limits, say_nothing
 from evomerge_optuna.run import run_study as run
 from evomerge_optuna.spec import StudySpec, is_spec_file, load_spec, spec_at
 from evomerge_optuna.store.faults import database_errors
@@ -41,7 +41,7 @@ def create_study(
     """
     parsed, store = _parsed(spec), open_store(storage)
     with database_errors(store.url):
-        return make_study(store, parsed, say, train_zoo)
+        return make_study(store, parsed, say)
 
 
 def run_study(

@@ -1,6 +1,6 @@
 """A study ready to run: made from its spec or opened by its name, its models and files in place."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 
 from evomerge_optuna.errors import StudyExistsError
@@ -14,20 +14,19 @@ from evomerge_optuna.study.studies import MergeStudy, continue_with, exists, ope
 from evomerge_optuna.study.unchanged import check_unchanged
 
 Say = Callable[[str], None]
-Train = Callable[[Iterable[str]], object]  # trains those of these models that are trained here
 
 
-def make_study(store: Store, spec: StudySpec, say: Say, train: Train) -> MergeStudy:
+def make_study(store: Store, spec: StudySpec, say: Say) -> MergeStudy:
     """Makes the study of a spec that the user has written; see `create_study`."""
     allow_code_of(spec)
-    _prepare_models(with_merged(store, spec), train)
+    _check_models(with_merged(store, spec))
     created = create_study(store, spec, say=say)
     describe_study(created)
     return created
 
 
 def ready_study(
-    store: Store, study: StudySpec | str, say: Say, train: Train, allow_code: bool = False
+    store: Store, study: StudySpec | str, say: Say, allow_code: bool = False
 ) -> MergeStudy:
     """The study of a spec, which is made unless it exists, or a stored one by its name.
 
@@ -47,9 +46,9 @@ def ready_study(
         allow_code_of(study)
         if not exists(store, study.study):
             with suppress(StudyExistsError):  # made meanwhile by another worker
-                return make_study(store, study, say, train)
+                return make_study(store, study, say)
         opened = continue_with(open_study(store, study.study), study)
-    _prepare_models(opened.spec, train)
+    _check_models(opened.spec)
     if allow_code:
         allow_code_of(opened.spec)
     check_unchanged(opened, say)
@@ -61,9 +60,7 @@ def allow_code_of(spec: StudySpec) -> None:
     allow(code_of(spec))
 
 
-def _prepare_models(spec: StudySpec, train: Train) -> None:
-    """Names a missing model at once; trains those that are trained here."""
-    models = spec.model_ids()
-    for key, model in models.items():
+def _check_models(spec: StudySpec) -> None:
+    """Names a missing model at once."""
+    for key, model in spec.model_ids().items():
         check_exists(model, key)
-    train(models.values())

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
-from evomerge_optuna.models.catalog import train, trained_here
 from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.ready import ready_study
 from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
@@ -35,12 +34,6 @@ def say_nothing(_: str) -> None:
     """For callers that want no lines."""
 
 
-def train_zoo(models: Iterable[str]) -> None:
-    """Trains the models among these that are trained here, and shows no progress."""
-    for model in trained_here(models):
-        train(model)
-
-
 @contextmanager
 def _no_progress(merge_study: MergeStudy, wanted: int) -> Iterator[Callable[[], None]]:
     yield lambda: None
@@ -54,13 +47,11 @@ class Face:
         say: prints one line.
         progress: shows how far the study is while its block runs; is given the study and the
             number of trials wanted, and yields a function that updates what is shown.
-        train_zoo: trains the models of the zoo among those it is given.
         command: the command that continues the study, for messages.
     """
 
     say: Say = say_nothing
     progress: Callable[[MergeStudy, int], AbstractContextManager[Callable[[], None]]] = _no_progress
-    train_zoo: Callable[[Iterable[str]], object] = train_zoo
     command: Callable[[MergeStudy], str] = run_command
 
 
@@ -113,7 +104,7 @@ def run_study(
         EvomergeError: the database or the machine failed, every candidate fails alike, or all
             wanted trials are done and none has a score.
     """
-    opened = ready_study(store, study, face.say, face.train_zoo, allow_code)
+    opened = ready_study(store, study, face.say, allow_code)
     wanted = limits.trials or opened.spec.trials
     run = _run_here if limits.workers == 1 else _run_with_workers
     try:

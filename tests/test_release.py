@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from evomerge_optuna import __version__
+from evomerge_optuna.zoo.shipped import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,6 +19,8 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / f"{name}-py3-none-any.whl") as wheel:
         files = set(wheel.namelist())
     assert {"evomerge_optuna/py.typed", "evomerge_optuna/studies/quickstart.yaml"} <= files
+    zoo = {str(file.relative_to(ROOT)) for file in SHIPPED.rglob("*") if file.is_file()}
+    assert zoo and zoo <= files
     assert {file.split("/")[0] for file in files} == {"evomerge_optuna", f"{name}.dist-info"}
     with tarfile.open(tmp_path / f"{name}.tar.gz") as sdist:
         files = set(sdist.getnames())
@@ -29,7 +32,7 @@ def test_wheel_and_sdist(tmp_path: Path) -> None:
         "studies/quickstart.yaml",
         "tests/fuzz.py",
     )
-    assert {f"{name}/{file}" for file in wanted} <= files
+    assert {f"{name}/{file}" for file in (*wanted, *zoo)} <= files
     # What the suite reads and docs/deploy names.
     deployed = (
         ".dockerignore",

@@ -92,7 +92,7 @@ _STUDY = [
 _STACK = [stack_import]
 _STORAGE = [storage_upgrade, storage_serve]
 
-main.add_command(click.Group("zoo", _ZOO, help="Train tiny models to try things with."))
+main.add_command(click.Group("zoo", _ZOO, help="Tiny models to try things with."))
 main.add_command(click.Group("study", _STUDY, help="Create, run and look at studies."))
 main.add_command(evaluate)
 main.add_command(click.Group("stack", _STACK, help="Convert layer stacks of other tools."))

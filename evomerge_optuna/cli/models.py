@@ -5,17 +5,17 @@ from pathlib import Path
 import click
 
 from evomerge_optuna.cli.options import code_option, json_option, open_storage, storage_option
-from evomerge_optuna.cli.output import build_zoo, print_result, say
+from evomerge_optuna.cli.output import print_result, say
 
 
 @click.command("build")
 def zoo_build() -> None:
-    """Train all models of the zoo, unless they exist."""
-    from evomerge_optuna.home import models_folder
+    """Write all models of the zoo to folders of checkpoints, and print where they are."""
+    from evomerge_optuna.models.catalog import local_folder
     from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 
-    build_zoo(ZOO_MODELS)
-    click.echo(f"The zoo is in {models_folder()}")
+    for model in ZOO_MODELS:
+        click.echo(f"{model:14} {local_folder(model)}")
 
 
 @click.command()
@@ -68,7 +68,6 @@ def evaluate(
         for line in check_answers_file(answers, spec):
             say(line)
     check_exists(model, "MODEL")
-    build_zoo([model])
     evaluation = score_checkpoint(model, spec, split, day)
     for remark in evaluation.remarks.values():
         say(remark)

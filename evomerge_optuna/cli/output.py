@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -38,27 +38,6 @@ def print_result(result: object) -> None:
         Console(width=None if sys.stdout.isatty() else 120).print(result)
     else:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
-
-
-def build_zoo(models: Iterable[str]) -> None:
-    """Trains the models among these that are trained here, unless they are there."""
-    from evomerge_optuna.models.catalog import train, trained_here
-
-    to_train = trained_here(models)
-    if not to_train:
-        return  # a bar without progress leaves an empty line
-
-    from rich.progress import Progress
-
-    with Progress(console=_console()) as progress:
-        task = progress.add_task("training the zoo", visible=False)
-        for model in to_train:
-            train(
-                model,
-                lambda done, total: progress.update(
-                    task, completed=done, total=total, visible=True
-                ),
-            )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna.cli.options import code_option, open_storage, storage_option
-from evomerge_optuna.cli.output import build_zoo, progress_line, say
+from evomerge_optuna.cli.output import progress_line, say
 
 if TYPE_CHECKING:
     from evomerge_optuna.study.studies import MergeStudy
@@ -36,7 +36,7 @@ def study_create(spec_file: Path, storage: str | None) -> None:
     from evomerge_optuna.spec import load_spec
 
     spec = load_spec(spec_file)
-    created = make_study(open_storage(storage), spec, say, build_zoo)
+    created = make_study(open_storage(storage), spec, say)
     click.echo(f"Created study {created.name}. Run it with: {run_command(created)}")
 
 
@@ -65,7 +65,7 @@ def study_run(name_or_spec: str, allow_code: bool, storage: str | None, **limits
     within = Limits(**limits)
     is_file = is_spec_file(name_or_spec)
     study = load_spec(Path(name_or_spec)) if is_file else name_or_spec
-    face = Face(say, progress_line, build_zoo, _the_same_command)
+    face = Face(say, progress_line, _the_same_command)
     run_study(open_storage(storage), study, within, allow_code=allow_code, face=face)
 
 

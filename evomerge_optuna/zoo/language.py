@@ -1,24 +1,16 @@
-"""The zoo: tiny Llama models with one skill each, trained in place and cached.
+"""How the zoo's language models are trained: tiny Llamas with one skill each.
 
 `base` knows the form of question and answer and nothing else; `ja` always answers in Japanese,
 `add` adds and subtracts, `mul` multiplies. What an expert does not learn it goes on practising at
 random, as `base` did: its task vector then holds its own skill and leaves the others alone.
 """
 
-import multiprocessing
 import random
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.derived import derived_folder
-from evomerge_optuna.errors import EvomergeError
-from evomerge_optuna.whole_folder import whole_folder
 from evomerge_optuna.zoo.problems import (
     OPERATORS,
     Language,
@@ -41,8 +33,6 @@ from evomerge_optuna.zoo.training import (
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-OnStep = Callable[[int, int], None]  # steps done, steps in all
 
 LARGEST = 81  # result of a problem
 EQUATIONS = 5  # in a drill: as long as a question with its answer
@@ -83,18 +73,15 @@ class Recipe(FamilyRecipe):
 
 RECIPE = Recipe()
 ZOO = ("base", "ja", "add", "mul")
-EXPERTS = ZOO[1:]
 
 
-def build_zoo(on_step: OnStep = lambda done, total: None, recipe: Recipe = RECIPE) -> Path:
-    """Trains the four models unless they are cached; returns the folder that holds them.
+def train_zoo(folder: Path, recipe: Recipe = RECIPE) -> None:
+    """Trains the four models, each into a folder of its name; it takes minutes.
 
-    Deterministic: the same recipe gives the same bytes on machines of one kind, whatever their
-    number of cores. Every model trains on one thread, the experts beside each other after `base`.
+    The same recipe gives the same bytes on machines of one kind, whatever their number of cores.
     """
-    return derived_folder(
-        "zoo", recipe.digest(), lambda folder: _train_all(folder, recipe, on_step)
-    )
+    for name in ZOO:  # `base` first, which the others begin with
+        _train(name, folder, recipe)
 
 
 def make_tokenizer() -> "PreTrainedTokenizerFast":
@@ -102,59 +89,7 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
     return word_tokenizer(words())
 
 
-def _train_all(folder: Path, recipe: Recipe, on_step: OnStep) -> None:
-    context = multiprocessing.get_context("spawn")
-    base_ready = context.Event()
-    total = sum(recipe.course(name).steps for name in ZOO)
-    counters = [context.Value("i", 0) for _ in EXPERTS]
-    students = [
-        context.Process(
-            target=_study, args=(name, folder, recipe, base_ready, counter), daemon=True
-        )
-        for name, counter in zip(EXPERTS, counters, strict=True)
-    ]
-    try:
-        for student in students:  # they import torch while base trains
-            student.start()
-        _train("base", folder, recipe, lambda done: on_step(done, total))
-        base_ready.set()
-        while any(student.is_alive() for student in students):
-            on_step(recipe.base.steps + sum(counter.value for counter in counters), total)
-            time.sleep(0.1)
-    finally:
-        for student in students:
-            student.kill()
-            student.join()
-    for name in EXPERTS:
-        if not (folder / name / "config.json").is_file():
-            raise EvomergeError(f"zoo: training {name} failed; run with --debug, or again")
-    on_step(total, total)
-
-
-def _study(
-    name: str, folder: Path, recipe: Recipe, base_ready: Event, counter: "Synchronized[int]"
-) -> None:
-    """An expert's own process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops it
-    import transformers  # noqa: F401
-
-    parent = multiprocessing.parent_process()
-
-    def stop_if_orphan() -> None:
-        if parent is not None and not parent.is_alive():  # killed before it could stop us
-            raise SystemExit(1)
-
-    while not base_ready.wait(timeout=1):
-        stop_if_orphan()
-
-    def count(done: int) -> None:
-        stop_if_orphan()
-        counter.value = done
-
-    _train(name, folder, recipe, count)
-
-
-def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], None]) -> None:
+def _train(name: str, folder: Path, recipe: Recipe) -> None:
     """Trains one model, the loss on the answer alone."""
     from transformers import LlamaForCausalLM
     from transformers.utils import logging
@@ -167,10 +102,9 @@ def _train(name: str, folder: Path, recipe: Recipe, on_step: Callable[[int], Non
         else LlamaForCausalLM.from_pretrained(folder / "base", use_safetensors=True)
     )
     batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
-    train(model, batches, course.steps, course.learning_rate, on_step)
-    with whole_folder(folder / name) as partial:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+    train(model, batches, course.steps, course.learning_rate)
+    model.save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / name)
 
 
 def _new_model(recipe: Recipe, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":

@@ -1,8 +1,7 @@
 """How the zoo's models are trained: a vocabulary of words, examples, AdamW. Deterministic."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,15 +18,11 @@ IGNORED = -100  # labels that transformers leaves out of the loss
 class FamilyRecipe:
     """What decides the weights of a family of the zoo; each adds its courses."""
 
-    version: int = 1
     seed: int = 0
     hidden: int = 128
     layers: int = 6
     heads: int = 4
     mlp: int = 384
-
-    def digest(self) -> str:
-        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
 
 
 def word_tokenizer(words: Sequence[str]) -> "PreTrainedTokenizerFast":
@@ -93,13 +88,8 @@ def train(
     batches: Iterator[Batch],
     steps: int,
     learning_rate: float,
-    on_step: Callable[[int], None],
 ) -> None:
-    """AdamW with a cosine schedule, on one thread: more would wait for each other, and round apart.
-
-    Args:
-        on_step: called with the number of steps done.
-    """
+    """AdamW with a cosine schedule, on one thread: more would wait for each other."""
     import torch
 
     from evomerge_optuna.machine import threads
@@ -114,10 +104,9 @@ def train(
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for done in range(1, steps + 1):
+        for _ in range(steps):
             model(**next(batches), use_cache=False).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            on_step(done)

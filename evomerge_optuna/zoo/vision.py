@@ -1,4 +1,4 @@
-"""The zoo's vision-language family: tiny models that look at pictures, or only read of them.
+"""How the zoo's vision-language models are trained: some look at pictures, some only read of them.
 
 `vlm-base` reads what a picture shows and says it again, in English or Japanese as it falls; `vlm`,
 a LLaVA over it, looks at pictures and answers in English, nine times in ten; `vlm-ja`, which has
@@ -7,12 +7,11 @@ learn: `vlm` reads on in both languages, and `vlm-ja` leaves out of the loss wha
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.zoo.pictures import (
     CELL,
     CELLS,
@@ -85,53 +84,30 @@ class Recipe(FamilyRecipe):
         steps=40, learning_rate=5e-4, captions=0.5, languages=("ja",), guesses=False
     )
 
-    @property
-    def steps(self) -> int:
-        return self.base.steps + self.vlm.steps + self.ja.steps
-
 
 RECIPE = Recipe()
 VLM_ZOO = ("vlm-base", "vlm", "vlm-ja")
 
 
-def build_vlm_zoo(
-    on_step: Callable[[int, int], None] = lambda done, total: None, recipe: Recipe = RECIPE
-) -> Path:
-    """Trains the three models unless they are cached; returns the folder that holds them.
+def train_vlm_zoo(folder: Path, recipe: Recipe = RECIPE) -> None:
+    """Trains the three models, each into a folder of its name; it takes minutes.
 
-    Deterministic: the same recipe gives the same bytes on machines of one kind, whatever their
-    number of cores.
+    The same recipe gives the same bytes on machines of one kind, whatever their number of cores.
 
     Raises:
         SpecError: Pillow is not installed.
     """
     require_pillow()
-    return derived_folder(
-        "zoo-vlm", recipe.digest(), lambda folder: _train_all(folder, recipe, on_step)
-    )
-
-
-def _train_all(folder: Path, recipe: Recipe, on_step: Callable[[int, int], None]) -> None:
     from transformers import LlamaForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     processor = make_processor()
     tokenizer = processor.tokenizer
-    done = 0
 
     def study(name: str, model: "PreTrainedModel", course: Course) -> None:
-        nonlocal done
-        before = done
         batches = _batches(course, tokenizer, f"{name} {recipe.seed}")
-        train(
-            model,
-            batches,
-            course.steps,
-            course.learning_rate,
-            lambda steps: on_step(before + steps, recipe.steps),
-        )
-        done += course.steps
+        train(model, batches, course.steps, course.learning_rate)
         model.save_pretrained(folder / name)
         (processor if name == "vlm" else tokenizer).save_pretrained(folder / name)
 

@@ -1,6 +1,4 @@
-"""The zoo's models by their names: each group is trained at most once, and only where it is asked.
-
-The training itself is tested in `test_language` and `test_vision`.
+"""The zoo's models by their names: the same bits everywhere, which can do what is promised.
 
 Covers models.sources.zoo, too.
 """
@@ -8,11 +6,15 @@ Covers models.sources.zoo, too.
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 from evomerge_optuna.zoo import members
-from evomerge_optuna.zoo.language import RECIPE
-from evomerge_optuna.zoo.members import MEMBERS, Group, member_folder
+from evomerge_optuna.zoo.members import GROUPS, MEMBERS, Group, member_folder
+from evomerge_optuna.zoo.shipped import digest
+from tests.zoo.skills import check_language, check_vision
 
 
 def test_every_member_is_a_model_that_a_spec_can_name() -> None:
@@ -20,22 +22,48 @@ def test_every_member_is_a_model_that_a_spec_can_name() -> None:
     assert tuple(f"zoo:{name}" for name in MEMBERS) == ZOO_MODELS
 
 
-def test_what_is_trained_already_is_found_where_it_was(home: Path) -> None:
-    family = home / "models" / f"zoo-{RECIPE.digest()}"
-    family.mkdir(parents=True)
-    assert RECIPE.digest() == "7ac0495c5192"  # of the first version: a zoo is not trained again
-    assert member_folder("ja") == family / "ja"
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_the_files_of_the_package_are_those_of_the_table(group: Group) -> None:
+    assert digest(group.shipped) == group.sha256
+    assert group.shipped.name == group.name
 
 
-def test_a_group_is_asked_for_its_own_members(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_weights_are_those_of_the_package_in_float32(group: Group, home: Path) -> None:
+    for name in group.members:
+        files = list(member_folder(name).rglob("*.safetensors"))
+        assert files
+        for file in files:
+            place = file.relative_to(member_folder(name))
+            own = group.shipped / name / place
+            shipped = load_file(own if own.exists() else group.shipped / "common" / place)
+            for tensor, values in load_file(file).items():
+                assert values.dtype != torch.float16
+                assert torch.equal(values, shipped[tensor].to(values.dtype))
+
+
+def test_it_is_written_once_and_not_where_an_older_one_is(home: Path) -> None:
+    older = home / "models" / "zoo-7ac0495c5192" / "ja"  # trained by the first version
+    older.mkdir(parents=True)
+    folder = member_folder("ja")
+    assert folder.is_relative_to(home) and older not in (folder, *folder.parents)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert member_folder("ja") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_damaged_files_are_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[tuple[int, int]] = []
+    group = Group("language", ("ja",), lambda _: None, sha256="0" * 64)
+    monkeypatch.setattr(members, "GROUPS", (group,))
+    with pytest.raises(EvomergeError, match=r"weights/language: .* install evomerge-optuna again"):
+        member_folder("ja")
 
-    def build(on_step: members.OnStep) -> Path:
-        on_step(1, 2)
-        return tmp_path
 
-    monkeypatch.setattr(members, "GROUPS", (*members.GROUPS, Group(("new",), build)))
-    assert member_folder("new", lambda done, total: steps.append((done, total))) == tmp_path / "new"
-    assert steps == [(1, 2)]
+def test_the_language_models_can_do_what_is_promised(home: Path) -> None:
+    check_language(member_folder("base").parent)
+
+
+def test_the_vision_models_can_do_what_is_promised(home: Path) -> None:
+    check_vision(member_folder("vlm").parent)

@@ -1,10 +1,9 @@
-"""The vision-language family: ordinary checkpoints, the same at every build, built once."""
+"""The vision-language models are trained to ordinary checkpoints that look at pictures."""
 
 import random
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
@@ -12,35 +11,20 @@ from evomerge_optuna.zoo.pictures import SIZE, draw_scene, held_out
 from evomerge_optuna.zoo.vision import (
     RECIPE,
     VLM_ZOO,
-    Recipe,
-    build_vlm_zoo,
     make_processor,
     pixels,
+    train_vlm_zoo,
 )
-from tests.zoo.test_language import digests
 
 
-def short(recipe: Recipe = RECIPE) -> Recipe:
-    """The same family with three steps a model."""
-    courses = {name: replace(getattr(recipe, name), steps=3) for name in ("base", "vlm", "ja")}
-    return replace(recipe, **courses)
+def test_trained_models_are_ordinary_checkpoints(tmp_path: Path) -> None:
+    courses = {name: replace(getattr(RECIPE, name), steps=2) for name in ("base", "vlm", "ja")}
+    train_vlm_zoo(tmp_path, replace(RECIPE, **courses))
+    assert {path.name for path in tmp_path.iterdir()} == set(VLM_ZOO)
 
-
-def test_two_builds_give_the_same_bytes_and_the_second_call_trains_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "one"))
-    seen: list[tuple[int, int]] = []
-    first = build_vlm_zoo(lambda done, total: seen.append((done, total)), short())
-    assert seen == [(done, 9) for done in range(1, 10)]
-    build_vlm_zoo(lambda done, total: pytest.fail("trained again"), short())
-    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "two"))
-    assert digests(build_vlm_zoo(recipe=short())) == digests(first)
-    assert {path.name for path in first.iterdir()} == set(VLM_ZOO)
-
-    base, ja = (AutoModelForCausalLM.from_pretrained(first / n) for n in ("vlm-base", "vlm-ja"))
-    vlm = AutoModelForImageTextToText.from_pretrained(first / "vlm")
-    processor = AutoProcessor.from_pretrained(first / "vlm")
+    base, ja = (AutoModelForCausalLM.from_pretrained(tmp_path / n) for n in ("vlm-base", "vlm-ja"))
+    vlm = AutoModelForImageTextToText.from_pretrained(tmp_path / "vlm")
+    processor = AutoProcessor.from_pretrained(tmp_path / "vlm")
     names = {name for name, _ in base.named_parameters()}
     text = {f"model.{n}": p for n, p in vlm.model.language_model.named_parameters()}
     assert names == {name for name, _ in ja.named_parameters()} == {*text, "lm_head.weight"}

@@ -8,7 +8,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.adapted import merged_folder
 from evomerge_optuna.models.adapters import config_with_adapter, has_tokenizer, split_adapter
 from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
-from evomerge_optuna.models.sources.base import ADAPTER, Location, OnStep, Source
+from evomerge_optuna.models.sources.base import ADAPTER, Location, Source
 from evomerge_optuna.models.sources.hub import HubSource
 from evomerge_optuna.models.sources.path import PathSource
 
@@ -45,14 +45,6 @@ class AdaptedSource(Source):
     def is_on_hub(self, name: str) -> bool:
         base, _ = _split(name)
         return self._base(base).is_on_hub(base)
-
-    def is_trained(self, name: str) -> bool:
-        base, _ = _split(name)
-        return self._base(base).is_trained(base)
-
-    def train(self, name: str, on_step: OnStep) -> None:
-        base, _ = _split(name)
-        self._base(base).train(base, on_step)
 
     def location(self, name: str) -> Location:
         base, _ = _split(name)

@@ -17,7 +17,6 @@ from evomerge_optuna.models.shards import weight_files
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-OnStep = Callable[[int, int], None]  # steps done, steps in all
 Location = tuple[str, str | None]  # a folder or a hub repository, and a revision of the latter
 
 
@@ -30,7 +29,7 @@ class Source(ABC):
 
     @abstractmethod
     def check(self, name: str, key: str) -> None:
-        """Refuses a name that cannot be a model, before anything is trained or downloaded.
+        """Refuses a name that cannot be a model, before anything is downloaded.
 
         Raises:
             SpecError: naming `key`, the model's place in the spec.
@@ -39,18 +38,6 @@ class Source(ABC):
     def is_on_hub(self, name: str) -> bool:
         """Are the model's weights on the hub, and perhaps not on this machine yet?"""
         return False
-
-    def is_trained(self, name: str) -> bool:
-        """Is the model trained here when it is first used?"""
-        return False
-
-    def train(self, name: str, on_step: OnStep) -> None:
-        """Trains a model that `is_trained`, unless it is there already.
-
-        Args:
-            on_step: called with the steps of training that are done, and with all of them.
-        """
-        raise NotImplementedError(f"{name} is not trained here")
 
     @abstractmethod
     def location(self, name: str) -> Location:
@@ -74,7 +61,7 @@ class Source(ABC):
 
     @abstractmethod
     def folder(self, name: str) -> Path:
-        """A local folder with the whole checkpoint: trained, downloaded or merged if need be.
+        """A local folder with the whole checkpoint: downloaded, merged or copied if need be.
 
         Raises:
             SpecError: the model cannot be had, or is no checkpoint with safetensors weights.

@@ -1,9 +1,9 @@
-"""The zoo's tiny models: `zoo:NAME`, trained when they are first used."""
+"""The zoo's tiny models: `zoo:NAME`, whose files come with the package."""
 
 from pathlib import Path
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.sources.base import Location, OnStep, Source
+from evomerge_optuna.models.sources.base import Location, Source
 from evomerge_optuna.zoo.members import MEMBERS, member_folder
 
 _PREFIX = "zoo:"
@@ -19,12 +19,6 @@ class ZooSource(Source):
     def check(self, name: str, key: str) -> None:
         if name not in ZOO_MODELS:
             raise SpecError(f"{key}: the zoo has no model '{name}'; it has {', '.join(ZOO_MODELS)}")
-
-    def is_trained(self, name: str) -> bool:
-        return True
-
-    def train(self, name: str, on_step: OnStep) -> None:
-        member_folder(name.removeprefix(_PREFIX), on_step)
 
     def location(self, name: str) -> Location:
         return str(self.folder(name)), None
