@@ -9,7 +9,12 @@ from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families.base import Architecture, Asked, Family, Loaded
-from evomerge_optuna.families.diffusion.fit import check_blocks, check_configs, check_headers, check_search
+from evomerge_optuna.families.diffusion.fit import (
+    check_blocks,
+    check_configs,
+    check_headers,
+    check_search,
+)
 from evomerge_optuna.families.diffusion.part import (
     kept_headers,
     part_config_of,
