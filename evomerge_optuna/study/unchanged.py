@@ -8,6 +8,7 @@ from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.models.sources.base import Source
 from evomerge_optuna.spec import LMEvalTask, StudySpec
 from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.prompts import prompts_of
@@ -47,23 +48,25 @@ def _check_files(stored: MergeStudy, models: OpenedModels) -> None:
         StudyChangedError: naming every model and data split that differs.
     """
     before, now = stored.attributes()[FINGERPRINTS], model_fingerprints(models)
+    other = {key: parts for key, parts in now.items() if parts != before[key]}
     changed = [
-        f"{key} ({model}): {part} sha256 {before[key][part][:12]} -> {now[key][part][:12]}"
-        for key, model in stored.spec.model_ids().items()
-        for part in before[key]
-        if before[key][part] != now[key][part]
+        f"{key} ({models[key].name}): {part} sha256 {before[key][part][:12]} -> {digest[:12]}"
+        for key, parts in other.items()
+        for part, digest in parts.items()
+        if digest != before[key][part]
     ]
+    cures = {models[key].source.cure for key in other}
     data_before = stored.attributes()[DATA]
     data_now = fingerprint_code(stored.spec) | fingerprint_data(stored.tasks)
-    changed += [
-        f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}"
-        for split in data_before
-        if data_before[split] != data_now[split]
-    ]
+    if data := [split for split in data_before if data_before[split] != data_now[split]]:
+        changed += [
+            f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}" for split in data
+        ]
+        cures.add(Source.cure)
     if changed:
         raise StudyChangedError(
             f"study '{stored.name}' was begun with other files ({'; '.join(changed)}); "
-            "put the old ones back, or give the study a new name"
+            f"{'; '.join(sorted(cures))}, or give the study a new name"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evomerge_optuna.errors import StudyChangedError
+from evomerge_optuna.spec import load_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study import schema
 from evomerge_optuna.study.creation import create_study
@@ -39,6 +40,18 @@ def test_changed_tokenizers_and_problems_are_refused(
         check_unchanged(created, lambda _: None)
     assert "base_model" in str(raised.value) and "tokenizer sha256" in str(raised.value)
     assert "tasks.words.data.search: sha256" in str(raised.value)
+
+
+def test_a_study_of_an_older_zoo_says_what_helps(home: Path) -> None:
+    created = create_study(open_store(), load_spec(Path("studies/quickstart.yaml")))
+    check_unchanged(created, lambda _: None)
+    older = created.study.user_attrs[schema.FINGERPRINTS]
+    older["models.ja"]["weights"] = "0" * 64
+    created.study.set_user_attr(schema.FINGERPRINTS, older)
+    with pytest.raises(StudyChangedError, match=r"install the version .* or give") as raised:
+        check_unchanged(created, lambda _: None)
+    assert "(zoo:ja): weights sha256 000" in str(raised.value)
+    assert "put the old" not in str(raised.value)
 
 
 def test_other_versions_are_named(make_spec: SpecMaker, home: Path) -> None:

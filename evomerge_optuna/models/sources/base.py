@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
@@ -21,7 +21,13 @@ Location = tuple[str, str | None]  # a folder or a hub repository, and a revisio
 
 
 class Source(ABC):
-    """Gives the models whose names it recognises."""
+    """Gives the models whose names it recognises.
+
+    Attributes:
+        cure: what helps a study whose model has changed since it was begun.
+    """
+
+    cure: ClassVar[str] = "put the old ones back"
 
     @abstractmethod
     def recognises(self, name: str) -> bool:

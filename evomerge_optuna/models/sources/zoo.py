@@ -13,6 +13,8 @@ ZOO_MODELS = tuple(_PREFIX + name for name in MEMBERS)
 class ZooSource(Source):
     """Models of the zoo."""
 
+    cure = "the zoo comes with the program, so install the version that the study was begun with"
+
     def recognises(self, name: str) -> bool:
         return name.startswith(_PREFIX)
 
