@@ -6,7 +6,7 @@ encoder, begin with the component's.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 PART = "pipeline_part"  # the `model_type` of its configuration
+_WAY = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}  # a UNet has them in another order
 _BLOCK = re.compile(r"((?:down|mid|up|\w*transformer)_blocks?(?:\.\d+)?)\.")
 
 
@@ -27,12 +28,12 @@ def part_config() -> "type[PretrainedConfig]":
     from transformers import AutoConfig, PretrainedConfig
 
     class PipelinePartConfig(PretrainedConfig):  # type: ignore[misc]
-        """`parts` has the configuration of each merged component, the denoiser's first."""
+        """`parts` has the name and configuration of each merged component, the denoiser first."""
 
         model_type = PART
 
-        def __init__(self, parts: dict[str, Any] | None = None, **others: Any) -> None:
-            self.parts = parts or {}
+        def __init__(self, parts: Sequence[Sequence[Any]] = (), **others: Any) -> None:
+            self.parts = [list(part) for part in parts]
             super().__init__(**others)
 
     AutoConfig.register(PART, PipelinePartConfig)
@@ -48,7 +49,7 @@ def components_on_meta(config: "PretrainedConfig") -> "dict[str, torch.nn.Module
     import torch
 
     with torch.device("meta"):
-        return {name: _component(content) for name, content in config.parts.items()}
+        return {name: _component(content) for name, content in config.parts}
 
 
 def tensors_on_meta(config: "PretrainedConfig") -> "dict[str, torch.Tensor]":
@@ -82,8 +83,9 @@ def component_of(name: str, components: Mapping[str, Any] | tuple[str, ...]) -> 
 
 
 def blocks_of(names: Iterable[str]) -> list[str]:
-    """The blocks of a denoiser, as down_blocks.0 or transformer_blocks.3, in the order of names."""
-    return list(dict.fromkeys(found[1] for name in names if (found := _BLOCK.match(name))))
+    """The blocks of a denoiser, as down_blocks.0 or transformer_blocks.3, from noise to picture."""
+    found = dict.fromkeys(found[1] for name in names if (found := _BLOCK.match(name)))
+    return sorted(found, key=lambda block: _WAY.get(block.partition(".")[0], 0))
 
 
 def layers_of(names: list[str]) -> dict[str, int]:
@@ -144,12 +146,12 @@ def config_of_folders(folders: Mapping[str, Path]) -> "PretrainedConfig":
     """
     import json
 
-    parts = {
-        name: json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parts = [
+        (name, json.loads((folder / "config.json").read_text(encoding="utf-8")))
         for name, folder in folders.items()
-    }
-    config = part_config()(parts=parts)
-    layers = layers_of(list(components_on_meta(config)[next(iter(parts))].state_dict()))
+    ]
+    config, (denoiser, content) = part_config()(parts=parts), parts[0]
+    layers = layers_of(list(components_on_meta(config)[denoiser].state_dict()))
     config.num_hidden_layers = max(layers.values()) + 1
-    config.architectures = [str(next(iter(parts.values())).get("_class_name"))]
+    config.architectures = [str(content.get("_class_name"))]
     return config

@@ -75,8 +75,9 @@ def denoiser_of(index: Mapping[str, Any], where: str) -> str:
 
 
 def without_unused(index: Mapping[str, Any]) -> dict[str, Any]:
-    """The components that a pipeline that draws does without, each as None, for diffusers."""
-    return {name: None for name in _UNUSED if name in index}
+    """The components that a pipeline has not, or draws without, each as None, for diffusers."""
+    absent = [name for name, what in index.items() if what == [None, None]]
+    return {name: None for name in (*_UNUSED, *absent) if name in index}
 
 
 def check_pipeline(folder: Path, where: str) -> None:

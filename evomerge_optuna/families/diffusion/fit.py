@@ -53,8 +53,8 @@ def check_configs(configs: Mapping[str, "PretrainedConfig"]) -> None:
     """
     first, *others = configs
     for key in others:
-        for part, want in configs[first].parts.items():
-            have = configs[key].parts[part]
+        pairs = zip(configs[first].parts, configs[key].parts, strict=True)
+        for (part, want), (_, have) in pairs:
             kinds = [_class(content) for content in (have, want)]
             if kinds[0] != kinds[1]:
                 raise SpecError(

@@ -6,9 +6,9 @@ checkpoint is.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import SpecError
@@ -16,7 +16,12 @@ from evomerge_optuna.explain import one_line
 from evomerge_optuna.models.fingerprint import fingerprint
 from evomerge_optuna.models.headers import Header, component_headers_on_hub, headers_in
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.pipeline_part import config_of_folders, named, part_config
+from evomerge_optuna.models.pipeline_part import (
+    components_on_meta,
+    config_of_folders,
+    named,
+    part_config,
+)
 from evomerge_optuna.models.pipelines import component_folders, denoiser_of, pipeline_index
 from evomerge_optuna.models.shards import (
     INDEX,
@@ -25,6 +30,7 @@ from evomerge_optuna.models.shards import (
     weight_files,
     write_tensors,
 )
+from evomerge_optuna.models.transformers_internals import names_in_memory
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -87,7 +93,7 @@ def part_headers(model: OpenedModel, components: Sequence[str]) -> dict[str, Hea
                 return None
         else:
             own = headers_in(folder / part, where)
-        found |= {named(part, name, parts[0]): header for name, header in own.items()}
+        found |= {new: own[name] for name, new in _names_in_part(folder, part, parts, own).items()}
     return found
 
 
@@ -127,13 +133,26 @@ def _write_part(pipeline: Path, parts: Sequence[str], folder: Path) -> None:
         link.symlink_to(file.resolve())
         places |= dict.fromkeys(_names_in(file), link.name)
     for part in parts[1:]:  # small, and renamed
-        stem = f"{part}-model"
-        tensors = read_tensors(pipeline / part, f"{part}.{{}}".format)
-        write_tensors(folder, tensors, most=2**63, stem=stem)
-        names = [f"{part}.{name}" for name in tensor_names(pipeline / part)]
-        places |= dict.fromkeys(names, f"{stem}.safetensors")
+        names = _names_in_part(pipeline, part, parts, tensor_names(pipeline / part))
+        write_tensors(folder, read_tensors(pipeline / part, names.get), most=2**63, stem=part)
+        places |= dict.fromkeys(names.values(), f"{part}.safetensors")
     index = {"metadata": {}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _names_in_part(
+    pipeline: Path, component: str, parts: Sequence[str], names: Iterable[str]
+) -> dict[str, str]:
+    """By the names of a component's tensors in its files those that they have in the part.
+
+    transformers renames those of text encoders, and leaves out some that older versions wrote.
+    """
+    if component == parts[0]:
+        return {name: name for name in names}
+    config = config_of_folders({name: pipeline / name for name in (parts[0], component)})
+    encoder: Any = components_on_meta(config)[component]
+    in_memory = names_in_memory(encoder, names)
+    return {name: named(component, new, parts[0]) for name, new in in_memory.items()}
 
 
 def _names_in(file: Path) -> list[str]:
