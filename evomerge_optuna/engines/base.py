@@ -52,6 +52,19 @@ class RawModel:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds the end of a text.
+
+    Attributes:
+        total: the sum of log p(token | tokens before), in nats.
+        is_greedy: is each of its tokens the most likely one in its place?
+    """
+
+    total: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture that is asked for.
 
@@ -148,6 +161,14 @@ class TextEngine(Engine, Protocol):
         """
         ...
 
+    def likelihoods(self, texts: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+        """How likely each text is behind its first tokens.
+
+        Args:
+            texts: each the token ids of a text, and how many of them are given: one or more.
+        """
+        ...
+
     def negative_log_likelihoods(
         self, texts: Sequence[str], too_long: Cut | None = None
     ) -> list[tuple[float, int]]:
@@ -155,6 +176,11 @@ class TextEngine(Engine, Protocol):
 
         A text of one token, which has nothing before it, counts none.
         """
+        ...
+
+    @property
+    def has_raw(self) -> bool:
+        """Is there a model of transformers; see `raw`?"""
         ...
 
     def raw(self, who: str) -> RawModel:

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from evomerge_optuna.engines.base import Likelihood
 from evomerge_optuna.engines.batching import longest_first, within_memory
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ Found = TypeVar("Found")
 
 
 @torch.inference_mode()
-def log_likelihoods(
+def likelihoods(
     model: "PreTrainedModel", pairs: Sequence[tuple[list[int], int]], batch_size: int
-) -> list[float]:
-    """The log-likelihood of each text behind its first tokens, in nats.
+) -> list[Likelihood]:
+    """How likely each text is behind its first tokens.
 
     Args:
         pairs: each the token ids of a text, and how many of them are given.
@@ -37,7 +38,7 @@ def log_likelihoods(
 def negative_log_likelihoods(
     model: "PreTrainedModel", texts: Sequence[list[int]], batch_size: int
 ) -> list[tuple[float, int]]:
-    """See `TextEngine.negative_log_likelihoods`; raises as `log_likelihoods`."""
+    """See `TextEngine.negative_log_likelihoods`; raises as `likelihoods`."""
     order = [place for place in longest_first(texts) if len(texts[place]) > 1]
     found = _batched(lambda rows: _of_texts(model, rows), texts, order, batch_size)
     return [found.get(place, (0.0, 0)) for place in range(len(texts))]
@@ -63,7 +64,9 @@ def _batched(
     return found
 
 
-def _of_continuations(model: "PreTrainedModel", rows: list[tuple[list[int], int]]) -> list[float]:
+def _of_continuations(
+    model: "PreTrainedModel", rows: list[tuple[list[int], int]]
+) -> list[Likelihood]:
     # Padded on the right, where no token of the text looks.
     padded = pad_sequence([torch.tensor(whole) for whole, _ in rows], batch_first=True)
     ids = padded.to(model.device)
@@ -74,9 +77,11 @@ def _of_continuations(model: "PreTrainedModel", rows: list[tuple[list[int], int]
         input_ids=ids, attention_mask=mask.long(), logits_to_keep=ids.shape[1] - shortest + 1
     ).logits[:, :-1]
     losses = cross_entropy(logits.float().transpose(1, 2), ids[:, shortest:], reduction="none")
+    hits = logits.argmax(dim=-1) == ids[:, shortest:]
+    own = [slice(given - shortest, len(whole) - shortest) for whole, given in rows]
     return [
-        -float(losses[row, given - shortest : len(whole) - shortest].double().sum())
-        for row, (whole, given) in enumerate(rows)
+        Likelihood(-float(losses[row, part].double().sum()), bool(hits[row, part].all()))
+        for row, part in enumerate(own)
     ]
 
 

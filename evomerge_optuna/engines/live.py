@@ -142,8 +142,10 @@ class LiveModel:
 
     def log_probabilities(
         self, texts: Sequence[tuple[list[int], int]], on_pass: Callable[[], None]
-    ) -> list[list[float]]:
+    ) -> list[list[tuple[float, int]]]:
         """The log p(token | tokens before), in nats, of each text's tokens behind its first ones.
+
+        With each its rank among all tokens in its place, from 1.
 
         Args:
             texts: each the token ids of a text, and how many of them are given: one or more.
@@ -299,12 +301,13 @@ def _params(**given: Any) -> "SamplingParams":
     return SamplingParams(temperature=0, ignore_eos=True, detokenize=False, **given)
 
 
-def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[float]:
-    """The log-probabilities of a text's tokens behind the given ones; the last was generated."""
+def _behind(given: int, tokens: list[int], output: "RequestOutput") -> list[tuple[float, int]]:
+    """As `log_probabilities`, of a text's tokens behind the given ones; the last was generated."""
     prompt, (last,) = output.prompt_logprobs or [], output.outputs[0].logprobs
     found = [*prompt[given:], last]
     wanted = tokens[-len(found) :]
-    return [values[token].logprob for token, values in zip(wanted, found, strict=True)]
+    own = [values[token] for token, values in zip(wanted, found, strict=True)]
+    return [(one.logprob, one.rank) for one in own]
 
 
 def _forget_what_is_not_finite(model: Any) -> None:

@@ -4,9 +4,15 @@ from collections.abc import Iterable
 
 
 class Text(str):
-    """A generated text; `stopped_by` is the stop string that it ended before, if there was one."""
+    """A generated text, without white space around it.
+
+    Attributes:
+        stopped_by: the stop string that it ended before, if there was one.
+        whole: the text with the white space around it.
+    """
 
     stopped_by: str | None = None
+    whole: str = ""
 
 
 def cut(text: str, stop: Iterable[str]) -> Text:
@@ -16,6 +22,8 @@ def cut(text: str, stop: Iterable[str]) -> Text:
     """
     places = [(text.find(string), order, string) for order, string in enumerate(stop)]
     found = min((place for place in places if place[0] >= 0), default=None)
-    result = Text((text if found is None else text[: found[0]]).strip())
+    whole = text if found is None else text[: found[0]]
+    result = Text(whole.strip())
+    result.whole = whole
     result.stopped_by = None if found is None else found[2]
     return result

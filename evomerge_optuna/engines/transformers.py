@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from evomerge_optuna.engines import likelihoods
-from evomerge_optuna.engines.base import Greedy, RawModel
+from evomerge_optuna.engines.base import Greedy, Likelihood, RawModel
 from evomerge_optuna.engines.batching import longest_first
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.decoding import greedy, is_decodable
@@ -64,7 +64,10 @@ class TransformersEngine:
         self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
     ) -> list[float]:
         encoded = encode_pairs(self._reader, pairs, too_long)
-        return likelihoods.log_likelihoods(self._model, encoded, self._batch_size)
+        return [found.total for found in self.likelihoods(encoded)]
+
+    def likelihoods(self, texts: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+        return likelihoods.likelihoods(self._model, texts, self._batch_size)
 
     def negative_log_likelihoods(
         self, texts: Sequence[str], too_long: Cut | None = None
@@ -74,6 +77,10 @@ class TransformersEngine:
 
     def costs(self) -> dict[str, float]:
         return model_costs(self._model)
+
+    @property
+    def has_raw(self) -> bool:
+        return True
 
     def raw(self, who: str) -> RawModel:
         return RawModel(self._model, self._reader.tokenizer, self._batch_size)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.engines.base import Candidate, Greedy, RawModel, no_raw_model
+from evomerge_optuna.engines.base import Candidate, Greedy, Likelihood, RawModel, no_raw_model
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.encoding import encode_pairs, encode_texts
 from evomerge_optuna.engines.endings import Ends
@@ -90,18 +90,32 @@ class VllmEngine:
         self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
     ) -> list[float]:
         encoded = encode_pairs(self._reader, pairs, too_long)
-        found = self._current.log_probabilities(encoded, self._count)
-        return [float(sum(values)) for values in found]
+        return [found.total for found in self.likelihoods(encoded)]
+
+    def likelihoods(self, texts: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+        found = self._current.log_probabilities(texts, self._count)
+        return [
+            Likelihood(float(sum(one for one, _ in values)), all(rank == 1 for _, rank in values))
+            for values in found
+        ]
 
     def negative_log_likelihoods(
         self, texts: Sequence[str], too_long: Cut | None = None
     ) -> list[tuple[float, int]]:
         encoded = encode_texts(self._reader, texts, 0, too_long)
         found = self._current.log_probabilities([(tokens, 1) for tokens in encoded], self._count)
-        return [(-sum(values), len(values)) if values else (0.0, 0) for values in found]
+        sums = [sum(one for one, _ in values) for values in found]
+        return [
+            (-total, len(values)) if values else (0.0, 0)
+            for total, values in zip(sums, found, strict=True)
+        ]
 
     def costs(self) -> dict[str, float]:
         return self._frame.costs
+
+    @property
+    def has_raw(self) -> bool:
+        return False
 
     def raw(self, who: str) -> RawModel:
         raise no_raw_model("vllm", who)

@@ -21,8 +21,11 @@ def check_data(tasks: Tasks) -> None:
     space as one blank.
 
     Raises:
-        SpecError: also where a split cannot be loaded, or an answer has no number to compare.
+        SpecError: also where a split cannot be loaded, an answer has no number to compare, or what
+            judges answers is not there.
     """
+    for runner in tasks.values():
+        runner.check_judges()
     shots = {name: {_identity(shot) for shot in task.shots()} for name, task in tasks.items()}
     # The task and the place where a problem first occurs.
     seen = {shot: (name, _SHOTS) for name, found in shots.items() for shot in found}
@@ -44,7 +47,9 @@ def check_data(tasks: Tasks) -> None:
 
 
 def fingerprint_data(tasks: Tasks) -> dict[str, str]:
-    """SHA-256 of the problems of every split, and of the shots, by their place in the spec.
+    """SHA-256 of the problems of every split, of the shots, and of what else judges answers.
+
+    By their place in the spec.
 
     Raises:
         SpecError: a split cannot be loaded.
@@ -55,6 +60,7 @@ def fingerprint_data(tasks: Tasks) -> dict[str, str]:
             found[f"{runner.key}.data.{split}"] = _sha256(runner.problems(split))
         if shots := runner.shots():
             found[f"{runner.key}.shots"] = _sha256(shots)
+        found |= runner.judges()
     return found
 
 
@@ -65,15 +71,5 @@ def _identity(problem: Problem) -> bytes:
 
 
 def _sha256(problems: Sequence[Problem]) -> str:
-    return hashlib.sha256(json.dumps([_row(problem) for problem in problems]).encode()).hexdigest()
-
-
-def _row(problem: Problem) -> list[object]:
-    row: list[object] = [problem.text, problem.reference]
-    if problem.options:
-        row.append(problem.options)
-    if problem.others:
-        row.append({"or": problem.others})
-    if problem.image is not None:
-        row.append(hashlib.sha256(problem.image).hexdigest())
-    return row
+    facts = json.dumps([problem.facts() for problem in problems])
+    return hashlib.sha256(facts.encode()).hexdigest()

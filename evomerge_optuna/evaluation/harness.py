@@ -23,13 +23,14 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
 from evomerge_optuna.devices import give_back_unused
-from evomerge_optuna.engines.base import RawModel
+from evomerge_optuna.engines.base import RawModel, TextEngine
 from evomerge_optuna.engines.batching import within_memory
 from evomerge_optuna.engines.encoding import encode_pair
 from evomerge_optuna.engines.lengths import Given
 from evomerge_optuna.engines.thinking import thinking_of
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Stored
+from evomerge_optuna.evaluation.harness_engine import MAX_GEN_TOKS, EngineModel, is_greedy
 from evomerge_optuna.evaluation.harness_model import HarnessModel
 from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.explain import kind_and_message
@@ -47,7 +48,6 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of all that is 
 
 # As `simple_evaluate` and the harness's command line have them, so that scores are the same.
 _SEED, _OTHER_SEED = 0, 1234
-_MAX_GEN_TOKS = 256  # of an answer, where the task says nothing
 
 
 class HarnessTask:
@@ -80,6 +80,11 @@ class HarnessTask:
         """Which values of the metric are better, where the task declares it."""
         is_high: bool | None = self._task.higher_is_better().get(self._spec.metric)
         return None if is_high is None else "high" if is_high else "low"
+
+    @property
+    def is_greedy(self) -> bool:
+        """Are the answers those that every engine gives?"""
+        return is_greedy(getattr(self._task.config, "generation_kwargs", None) or {})
 
     @property
     def aggregate(self) -> Aggregation:
@@ -116,40 +121,46 @@ class HarnessTask:
         text = self._task.doc_to_text(document)
         return text if isinstance(text, str) else ""
 
-    def samples(self, raw: RawModel, split: str, places: list[int]) -> list[Stored]:
+    def samples(self, engine: TextEngine, split: str, places: list[int]) -> list[Stored]:
         """What the harness logs of each of these documents, which are in ascending order.
 
-        And whether the model was `cut_off` while it thought.
+        And whether the model was `cut_off` while it thought. A model of transformers is asked by
+        the harness's own, with all its digits; any other engine answers for itself.
         """
         self.documents(split, self._key)
-        name = self._spec.task
+        if not engine.has_raw:
+            return self._logged(lambda: EngineModel(engine, self._spec, self._key), places)
+        raw = engine.raw(self._key)
         found: list[Stored] = []
 
         def run(size: int) -> None:
-            self._task.set_fewshot_seed(_OTHER_SEED)
-            with _seeded():
-                lm = self._lm(replace(raw, batch_size=size))
-                results = evaluate(
-                    lm=lm,
-                    task_dict={"tasks": {name: self._task}, "groups": {}, "group_map": {}},
-                    samples={name: places},
-                    bootstrap_iters=0,
-                    log_samples=True,
-                    system_instruction=self._spec.system,
-                    apply_chat_template=self._spec.chat,
-                    fewshot_as_multiturn=self._spec.chat,
-                )
-            logged = results["samples"][name]
-            cut_off = {places[number] for number in getattr(lm, "cut_off", ())}
-            found[:] = [
-                {**sample, "cut_off": sample["doc_id"] in cut_off}
-                for sample in logged
-                if sample["filter"] == self._spec.filter
-            ]
+            found[:] = self._logged(lambda: self._lm(replace(raw, batch_size=size)), places)
 
         with _as_it_was(raw.model):
             within_memory(raw.batch_size, run)
         return found
+
+    def _logged(self, make: Callable[[], LM], places: list[int]) -> list[Stored]:
+        name = self._spec.task
+        self._task.set_fewshot_seed(_OTHER_SEED)
+        with _seeded():
+            lm = make()
+            results = evaluate(
+                lm=lm,
+                task_dict={"tasks": {name: self._task}, "groups": {}, "group_map": {}},
+                samples={name: places},
+                bootstrap_iters=0,
+                log_samples=True,
+                system_instruction=self._spec.system,
+                apply_chat_template=self._spec.chat,
+                fewshot_as_multiturn=self._spec.chat,
+            )
+        cut_off = {places[number] for number in getattr(lm, "cut_off", ())}
+        return [
+            {**sample, "cut_off": sample["doc_id"] in cut_off}
+            for sample in results["samples"][name]
+            if sample["filter"] == self._spec.filter
+        ]
 
     def given(self, reader: Reader, split: str, places: list[int]) -> list[list[Given]]:
         """What a model with this reader is given for each of these documents.
@@ -173,7 +184,7 @@ class HarnessTask:
 
         def given(kind: str, arguments: Sequence[Any]) -> list[Given]:
             if kind == "generate_until":
-                added = normalize_gen_kwargs(arguments[1], _MAX_GEN_TOKS)["max_gen_toks"]
+                added = normalize_gen_kwargs(arguments[1], MAX_GEN_TOKS)["max_gen_toks"]
                 return [Given(reader.encode(arguments[0]), added)]
             if kind != "loglikelihood":
                 return []

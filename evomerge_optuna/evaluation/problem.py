@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,17 @@ class Problem:
     def references(self) -> tuple[str, ...]:
         """All right answers; none where the task has no answers."""
         return () if self.reference is None else (self.reference, *self.others)
+
+    def facts(self) -> list[object]:
+        """All that decides how a model is asked and judged, for the hash of the data."""
+        found: list[object] = [self.text, self.reference]
+        if self.options:
+            found.append(self.options)
+        if self.others:
+            found.append({"or": self.others})
+        if self.image is not None:
+            found.append(hashlib.sha256(self.image).hexdigest())
+        return found
 
 
 def filled(template: str, row: Row, where: str) -> str:

@@ -3,10 +3,12 @@
 Python tasks name a function, lm_eval tasks may name a folder (whose templates can run code, too) or
 a backend.
 
-The function is called once for each model and split:
+The function of a task is called once for each model and split:
 
     def score(model, tokenizer, rows: list[dict]) -> Sequence[float]
 
+and that of an image task's scorer with the pictures, `def score(images: list[PIL.Image.Image],
+rows: list[dict])`. The first gets the model
 with the model in evaluation mode on its device, its tokenizer, and the rows of the split as they
 are in the data; it returns one finite number for each row, of which the mean is the task's
 `score`. It may not keep or change the model, whose tensors are those of the next candidate.
@@ -14,17 +16,22 @@ are in the data; it returns one finite number for each row, of which the mean is
 
 import hashlib
 import importlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
-from evomerge_optuna.evaluation.problem import Problem
+from evomerge_optuna.evaluation.problem import Row
 from evomerge_optuna.explain import kind_and_message, one_line
-from evomerge_optuna.spec import LMEvalTask, PythonTask, StudySpec
+from evomerge_optuna.spec import (
+    FunctionScorer,
+    ImageTask,
+    LMEvalTask,
+    PythonTask,
+    StudySpec,
+    Task,
+)
 
 _allowed: set[str] = set()
 
@@ -33,8 +40,7 @@ def code_of(spec: StudySpec) -> tuple[str, ...]:
     """What a spec has run: functions as `module:function`, folders, backends."""
     found: list[str | None] = []
     for task in spec.tasks.values():
-        if isinstance(task, PythonTask):
-            found.append(task.function)
+        found += [function for _, function in _functions(task)]
         if isinstance(task, LMEvalTask):
             found += [task.include_path, task.backend]
     return tuple(name for name in found if name is not None)
@@ -64,16 +70,26 @@ def fingerprint_code(spec: StudySpec) -> dict[str, str]:
     """
     found = {}
     for name, task in spec.tasks.items():
-        if isinstance(task, PythonTask):
-            key = f"tasks.{name}.function"
-            load_function(task.function, key)
-            file = sys.modules[task.function.partition(":")[0]].__file__
+        for place, function in _functions(task):
+            key = f"tasks.{name}.{place}"
+            load_function(function, key)
+            file = sys.modules[function.partition(":")[0]].__file__
             found[key] = hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
         if isinstance(task, LMEvalTask) and task.include_path is not None:
             key = f"tasks.{name}.include_path"
             require_allowed(task.include_path, key)
             found[key] = _digest_folder(Path(task.include_path), key)
     return found
+
+
+def _functions(task: Task) -> Iterator[tuple[str, str]]:
+    """The functions that a task names, each after its key in the task."""
+    if isinstance(task, PythonTask):
+        yield "function", task.function
+    if isinstance(task, ImageTask):
+        for name, scorer in task.scorers.items():
+            if isinstance(scorer, FunctionScorer):
+                yield f"scorers.{name}.function", scorer.function
 
 
 def require_allowed(name: str, key: str) -> None:
@@ -121,34 +137,36 @@ def load_function(function: str, key: str) -> Callable[..., object]:
     return found
 
 
-def score_rows(
-    task: PythonTask, raw: RawModel, problems: Sequence[Problem], key: str
-) -> list[float]:
+def score_rows(function: str, key: str, rows: Sequence[Row], *of: object) -> list[float]:
     """What the user's function gives each row.
+
+    Args:
+        function: as `module:function`.
+        key: of the task or scorer in the spec.
+        of: what the function gets before the rows.
 
     Raises:
         SpecError: see `load_function`; or it returns something else than one number for each row.
         CandidateError: it raises.
     """
-    function = load_function(task.function, f"{key}.function")
-    rows = [json.loads(problem.text) for problem in problems]
+    call = load_function(function, f"{key}.function")
     try:
-        scores = function(raw.model, raw.tokenizer, rows)
+        scores = call(*of, rows)
         given = list(scores) if isinstance(scores, Iterable) else None
     except Exception as error:
         reason = kind_and_message(error)
-        raise CandidateError(f"{key}: {task.function} raised {reason}") from error
+        raise CandidateError(f"{key}: {function} raised {reason}") from error
     try:
         if given is None:
             raise TypeError(f"'{type(scores).__name__}' object is not iterable")
         found = [float(score) for score in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(
-            f"{key}: {task.function} should return a list of numbers: {one_line(error)}"
+            f"{key}: {function} should return a list of numbers: {one_line(error)}"
         ) from error
     if len(found) != len(rows):
         raise SpecError(
-            f"{key}: {task.function} returned {len(found)} scores for {len(rows)} rows; return one "
+            f"{key}: {function} returned {len(found)} scores for {len(rows)} rows; return one "
             "for each"
         )
     return found

@@ -172,55 +172,58 @@ class _Merge:
         inputs: tensors of each model, as they are stored.
         merged: tensors of what is made of them, before the spec's dtype.
         loaded_in: the dtype that its configuration names where the spec names none.
-        has_base: one of the inputs is the base model's, which others are compared with.
+        methods: one of them merges, and any may.
+        has_base: one of the inputs is the base model's.
         drops: a density below 1 drops a part of the task vectors.
     """
 
-    method: str
+    methods: Sequence[str]
     inputs: Sequence[Headers]
     merged: Headers
     loaded_in: str | None
     has_base: bool
     drops: bool
 
-    def layouts(self, dtype: str | None, on_gpu: bool) -> Iterator[Layout]:
-        """Of every merged tensor the inputs, which have the merged tensor's shape.
+    def layouts(self, dtype: str | None, on_gpu: bool) -> Iterator[list[Layout]]:
+        """Of every merged tensor the inputs of each method, which have the merged tensor's shape.
 
         Args:
             dtype: in which the spec has them merged; None: as they are stored.
         """
         for name, header in self.merged.items():
             stored = [model[name] for model in self.inputs if name in model]
-            yield Layout(
-                method=self.method,
-                dtypes=tuple(_TORCH[STORED[dtype] if dtype else each.dtype] for each in stored),
-                count=header.count,
-                is_complete=len(stored) == len(self.inputs),
-                has_base=self.has_base,
-                on_gpu=on_gpu,
-            )
+            yield [
+                Layout(
+                    method=method,
+                    dtypes=tuple(_TORCH[STORED[dtype] if dtype else each.dtype] for each in stored),
+                    count=header.count,
+                    is_complete=len(stored) == len(self.inputs),
+                    has_base=self.has_base and not ignores_base(method),
+                    on_gpu=on_gpu,
+                )
+                for method in self.methods
+            ]
 
 
 def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts) -> _Merge | None:
     if isinstance(spec, MergeSearchSpec):
         keys = list(_first_keys(spec.model_ids()))
-        method, has_base = spec.merge.method, spec.base_model is not None
-        density = spec.merge.dimension("density")
-        drops = density is None or density.low < 1
+        methods = [method.name for method in spec.merge.methods]
+        has_base, drops = spec.base_model is not None, spec.merge.drops
     elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
         keys = [key for key in headers if key.startswith("from_study")]
         configuration = spec.merged.configuration
-        method, has_base = configuration["merge_method"], "base_model" in configuration
+        methods, has_base = [configuration["merge_method"]], "base_model" in configuration
         drops = True
     else:
         return None
     inputs = [headers[key] for key in keys]
     return _Merge(
-        method=method,
+        methods=methods,
         inputs=inputs,
         merged=_with_rows(_promoted(inputs), facts.tokens),
         loaded_in=facts.loaded_in.get(keys[0]),
-        has_base=has_base and not ignores_base(method),
+        has_base=has_base,
         drops=drops,
     )
 
@@ -279,11 +282,13 @@ def _with_merge(plan: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) 
     merged = _size(_as_merged(merge.merged, spec.dtype))
     writes = spec.evaluation.merger == "checkpoint"
     shared = work = 0
-    for layout in merge.layouts(spec.dtype, on_gpu):
-        kernel = GeneralKernel if writes else kernel_for(layout)
-        memory = kernel.memory(layout, merge.drops)
-        shared += layout.input_bytes + memory.kept
-        work = max(work, memory.work)
+    for layouts in merge.layouts(spec.dtype, on_gpu):
+        found = [
+            (GeneralKernel if writes else kernel_for(each)).memory(each, merge.drops)
+            for each in layouts
+        ]
+        shared += layouts[0].input_bytes + max(memory.kept for memory in found)
+        work = max(work, *(memory.work for memory in found))
     if writes:
         writing = min(merged, _SHARD) + work  # on the CPU; the model is loaded afterwards
         required = merged if on_gpu else max(merged, writing)

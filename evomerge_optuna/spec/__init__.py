@@ -10,6 +10,7 @@ from evomerge_optuna.spec.files import (
     parse_spec,
     spec_at,
 )
+from evomerge_optuna.spec.images import FunctionScorer, HumanScorer, ImageTask
 from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
@@ -59,8 +60,11 @@ __all__ = [
     "Dimension",
     "Documents",
     "EvaluationSpec",
+    "FunctionScorer",
     "GenerateTask",
     "Generated",
+    "HumanScorer",
+    "ImageTask",
     "JointStudySpec",
     "LMEvalTask",
     "MergeSearchSpec",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 # What a task or a kind of model may need of an engine, beside texts and likelihoods.
-Need: TypeAlias = Literal["a model", "sight", "drawing"]
+Need: TypeAlias = Literal["a model", "a checkpoint", "sampling", "sight", "drawing"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ _ROWS = (
         takes_args=True,
         lacks={
             "a model": "runs code that is given a model of transformers, which vllm does not have",
+            "a checkpoint": "with a backend loads a checkpoint, which vllm does not need",
+            "sampling": "has answers that are not the most likely ones, which alone vllm gives",
             "sight": "takes images, which vllm is not given yet",
             "drawing": "draws images, and vllm writes texts alone",
         },

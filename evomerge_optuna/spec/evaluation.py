@@ -14,7 +14,7 @@ from pydantic import (
 
 from evomerge_optuna.spec.engine_args import NOT_TO_GIVE
 from evomerge_optuna.spec.engines import ENGINE_ROWS, EngineName, EngineRow
-from evomerge_optuna.spec.part import DTypeName, Integer, Strict
+from evomerge_optuna.spec.part import DeviceName, DTypeName, Integer, Strict
 
 
 class EvaluationSpec(Strict):
@@ -33,7 +33,7 @@ class EvaluationSpec(Strict):
     dtype: DTypeName | None = None
     """The dtype in which candidates are scored. It may change their scores. They are merged, hashed
     and exported in the recipe's dtype, which is also the default here."""
-    device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")] = "auto"
+    device: DeviceName = "auto"
     """Where models run: `cpu`, or what torch calls an accelerator, as `cuda`, `cuda:1`, `xpu` or
     `mps`. `auto` takes one if there is one."""
     merger: Literal["resident", "checkpoint"] = "resident"

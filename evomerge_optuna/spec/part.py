@@ -11,6 +11,8 @@ DTypeName = Literal["float32", "bfloat16", "float16"]
 # Strict, because true and false are not numbers; bounded, because databases and JSON are.
 Integer = Annotated[int, Field(strict=True, lt=2**63)]
 Number = Annotated[float, Field(strict=True)]
+DeviceName = Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")]  # auto, cpu, cuda:1 ...
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # module:function
 
 
 class Strict(BaseModel):

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.spec.evaluation import EvaluationSpec
+from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
@@ -22,6 +23,10 @@ _KEY_ORDER = (
 )
 
 _NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide
+
+
+def _asks_a_person(task: Task) -> bool:
+    return isinstance(task, ImageTask) and bool(task.human)
 
 
 class StudySpec(Strict):
@@ -111,6 +116,11 @@ class StudySpec(Strict):
             raise ValueError(
                 f"racing: {self.objective.target} is known without any problem; remove racing"
             )
+        if self.racing is not None and any(map(_asks_a_person, self.tasks.values())):
+            raise ValueError(
+                "racing: a person is asked once about all pictures of a trial, not about blocks of "
+                "them; remove racing"
+            )
         return self
 
     @model_validator(mode="after")
@@ -180,6 +190,8 @@ class StudySpec(Strict):
     def has_dev(self) -> bool:
         """Can the first objective be scored on dev?"""
         task = self.tasks.get(self.objective.task)
+        if isinstance(task, ImageTask) and self.objective.target.partition(".")[2] in task.human:
+            return False  # nobody is asked about dev
         return task is not None and task.data.dev is not None
 
     @property

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from evomerge_optuna.spec.data import DocumentData, Options, Shots, TaskData, Template
+from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric, harness_metric
-from evomerge_optuna.spec.part import Integer, Strict
+from evomerge_optuna.spec.part import FunctionName, Integer, Strict
 
 IMAGE = "<image>"  # in the prompt of a vqa task
 
@@ -225,7 +226,7 @@ class PythonTask(Strict):
     """The type of the task."""
     data: TaskData
     """The rows of each split. The function gets them."""
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    function: FunctionName
     """`module:function`, imported from the current folder. It returns a number for each row."""
 
     @property
@@ -293,6 +294,6 @@ class LMEvalTask(Strict):
 
 
 Task = Annotated[
-    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask | VqaTask,
+    GenerateTask | ChoiceTask | PerplexityTask | PythonTask | LMEvalTask | VqaTask | ImageTask,
     Field(discriminator="type"),
 ]

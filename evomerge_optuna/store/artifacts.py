@@ -74,9 +74,9 @@ class Artifacts:
             self._store.remove(artifact_id)
 
     def attach(
-        self, owner: optuna.Trial | optuna.Study, name: str, content: str, mimetype: str
-    ) -> None:
-        """Attaches a text file to a running trial or to a study."""
+        self, owner: optuna.Trial | optuna.Study, name: str, content: str | bytes, mimetype: str
+    ) -> str:
+        """Attaches a file to a running trial or to a study; gives the artifact's id."""
         from optuna.artifacts import upload_artifact
 
         with (
@@ -84,8 +84,8 @@ class Artifacts:
             tempfile.TemporaryDirectory() as folder,
         ):
             file = Path(folder) / name
-            file.write_text(content, encoding="utf-8")
-            upload_artifact(
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+            return upload_artifact(
                 artifact_store=self, file_path=str(file), study_or_trial=owner, mimetype=mimetype
             )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from evomerge_optuna.zoo.images.scenes import scene_rows
 from evomerge_optuna.zoo.pictures import picture_rows
 from evomerge_optuna.zoo.problems import SPLIT_SIZES, problem_rows
 
@@ -10,5 +11,6 @@ Rows = list[dict[str, object]]
 ZOO_DATA: dict[str, Callable[[str], Rows]] = {
     "zoo:problems": problem_rows,
     "zoo:pictures": picture_rows,
+    "zoo:scenes": scene_rows,
 }
 ZOO_SPLITS = tuple(SPLIT_SIZES)  # which all of them have

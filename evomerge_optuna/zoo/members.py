@@ -12,6 +12,7 @@ from pathlib import Path
 from evomerge_optuna.derived import derived_folder
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.zoo import language, vision
+from evomerge_optuna.zoo.images import build
 from evomerge_optuna.zoo.shipped import SHIPPED, digest, unpack
 
 
@@ -48,6 +49,18 @@ GROUPS = (
         vision.VLM_ZOO,
         vision.train_vlm_zoo,
         sha256="ed4bbefda679b518811dd017afaa7f90981cb9561c3134d3f3b25dda0317178a",
+    ),
+    Group(
+        "images",
+        build.PIPELINES,
+        build.train_pipelines,
+        sha256="4082fc7bb3e4eaa38fa9c3afbfbcdca8f42361ee1d3f5e62736929312dc5719b",
+    ),
+    Group(
+        "judges",
+        build.JUDGES,
+        build.train_judge,
+        sha256="5452e0750e157463ec32ee0345f55ebd8168233e46d1960a7a9d356a07f7079c",
     ),
 )
 MEMBERS = tuple(name for group in GROUPS for name in group.members)

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from evomerge_optuna.engines.base import Candidate, EngineKind, Greedy, RawModel, no_raw_model
+from evomerge_optuna.engines.base import (
+    Candidate,
+    EngineKind,
+    Greedy,
+    Likelihood,
+    RawModel,
+    no_raw_model,
+)
 from evomerge_optuna.engines.encoding import encode_pairs, encode_texts
 from evomerge_optuna.engines.stops import Text, cut
 from evomerge_optuna.models.reader import Reader
@@ -44,6 +51,10 @@ class DictionaryEngine:
             for (prompt, continuation), (whole, given) in zip(pairs, encoded, strict=True)
         ]
 
+    def likelihoods(self, texts: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+        self._pass()
+        return [Likelihood(-2.0 * (len(whole) - given), False) for whole, given in texts]
+
     def negative_log_likelihoods(
         self, texts: Sequence[str], too_long: Cut | None = None
     ) -> list[tuple[float, int]]:
@@ -54,6 +65,10 @@ class DictionaryEngine:
 
     def costs(self) -> dict[str, float]:
         return {"layers": 1, "parameters": len(self.texts), "flops_per_token": 0}
+
+    @property
+    def has_raw(self) -> bool:
+        return False
 
     def raw(self, who: str) -> RawModel:
         raise no_raw_model("dictionary", who)

@@ -105,34 +105,20 @@ def test_a_study_asks_it(spec: StudySpec, home: Path, monkeypatch: pytest.Monkey
     assert "| 100.0% (" in trial_note(study, best, study.read())
 
 
-@pytest.mark.parametrize("kind", ["python", "lm_eval"])
 def test_a_task_that_needs_a_model_of_torch_is_refused_by_its_name(
     make_spec: SpecMaker,
     tiny: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     dictionary: DictionaryEngine,
-    kind: str,
 ) -> None:
     (tmp_path / "own.py").write_text("def score(model, tokenizer, rows): return [0.0] * len(rows)")
-    (tmp_path / "next.yaml").write_text(
-        "task: next_word\ndataset_path: json\n"
-        f"dataset_kwargs: {{data_files: {{test: '{tiny}/search.jsonl'}}}}\n"
-        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\n"
-        "doc_to_choice: [word0, word1]\ndoc_to_target: 0\nmetric_list: [{metric: acc}]\n"
-    )
     monkeypatch.chdir(tmp_path)
-    allow(["own:score", str(tmp_path)])
-    task = {
-        "python": {
-            "data": {"search": {"path": str(tiny / "search.jsonl")}},
-            "function": "own:score",
-        },
-        "lm_eval": {"data": {"search": "[:4]"}, "task": "next_word", "include_path": str(tmp_path)},
-    }[kind]
-    metric = {"python": "score", "lm_eval": "acc"}[kind]
+    allow(["own:score"])
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
     spec = make_spec(
-        tasks={"mine": {"type": kind, **task}}, objectives=[{"maximize": f"mine.{metric}"}]
+        tasks={"mine": {"type": "python", "data": data, "function": "own:score"}},
+        objectives=[{"maximize": "mine.score"}],
     )
     with pytest.raises(SpecError, match=r"^tasks\.mine: this task .* which the engine dictionary"):
         Evaluator(spec).evaluate(dictionary, "search")

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from evomerge_optuna.engines.base import RawModel
 from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.evaluation.problem import Problem
 from evomerge_optuna.evaluation.user_code import allow, allowed, load_function, score_rows
 from evomerge_optuna.models.loading import load_model
-from evomerge_optuna.spec import PythonTask
 from tests.conftest import SpecMaker
 from tests.engine import engine_of
 
-ROWS = [Problem(json.dumps({"text": text})) for text in ("a", "bb")]
+ROWS = [{"text": text} for text in ("a", "bb")]
 Write = Callable[..., str]
 
 
@@ -42,8 +39,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def scores(function: str) -> list[float]:
-    task = PythonTask.model_validate({"type": "python", "data": "d", "function": function})
-    return score_rows(task, RawModel(None, None, 1), ROWS, "t")
+    return score_rows(function, "t", ROWS, "the model", "its tokenizer")
 
 
 def test_the_function_gets_the_rows(write: Write) -> None:

@@ -7,9 +7,14 @@ import pytest
 from evomerge_optuna.zoo.make import make
 from evomerge_optuna.zoo.members import GROUPS, Group
 from evomerge_optuna.zoo.shipped import digest, unpack
-from tests.zoo.skills import check_language, check_vision
+from tests.zoo.skills import check_images, check_judges, check_language, check_vision
 
-SKILLS = {"language": check_language, "vision": check_vision}
+SKILLS = {
+    "language": check_language,
+    "vision": check_vision,
+    "images": check_images,
+    "judges": check_judges,
+}
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 from evomerge_optuna.zoo import members
 from evomerge_optuna.zoo.members import GROUPS, MEMBERS, Group, member_folder
 from evomerge_optuna.zoo.shipped import digest
-from tests.zoo.skills import check_language, check_vision
+from tests.zoo.skills import check_images, check_judges, check_language, check_vision
 
 
 def test_every_member_is_a_model_that_a_spec_can_name() -> None:
@@ -67,3 +67,8 @@ def test_the_language_models_can_do_what_is_promised(home: Path) -> None:
 
 def test_the_vision_models_can_do_what_is_promised(home: Path) -> None:
     check_vision(member_folder("vlm").parent)
+
+
+def test_the_image_models_can_do_what_is_promised(home: Path) -> None:
+    check_images(member_folder("sd-base").parent)
+    check_judges(member_folder("sd-clip").parent)

@@ -103,6 +103,21 @@ class TaskRunner(ABC, Generic[T]):
             SpecError: naming what is wrong with it.
         """
 
+    def check_judges(self) -> None:
+        """Refuses what the task's own keys name for judging answers, where it is not there.
+
+        Raises:
+            SpecError: naming the key.
+        """
+
+    def judges(self) -> dict[str, str]:
+        """SHA-256 of the files that judge answers, by their place in the spec.
+
+        Raises:
+            SpecError: one cannot be had.
+        """
+        return {}
+
     @abstractmethod
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         """The problem in a row of the data.

@@ -18,6 +18,7 @@ from evomerge_optuna.evaluation.tasks.base import Outcome, TaskRunner
 from evomerge_optuna.evaluation.user_code import require_allowed
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import CUT_OFF, Documents, LMEvalTask, Metric
+from evomerge_optuna.spec.engines import Need
 from evomerge_optuna.spec.metrics import Better
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
         return HarnessTask(self.task, self.key)
 
     @property
+    def needs(self) -> Need | None:
+        if self.task.backend is not None:
+            return "a checkpoint"
+        return None if self._harness.is_greedy else "sampling"
+
+    @property
     def is_mean(self) -> bool:
         return self._harness.is_mean
 
@@ -91,7 +98,7 @@ class LMEvalRunner(TaskRunner[LMEvalTask]):
     def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Measured]:
         documents = [problem for problem in problems if isinstance(problem, Document)]
         places = [document.index for document in documents]
-        found = self._harness.samples(engine.raw(self.key), documents[0].split, places)
+        found = self._harness.samples(engine, documents[0].split, places)
         return [
             Measured(
                 task=self.name,

@@ -43,7 +43,8 @@ class PythonRunner(TaskRunner[PythonTask]):
         return Problem(text, content=text, place=where)
 
     def run(self, engine: TextEngine, problems: Sequence[Problem]) -> list[Rated]:
-        rated = score_rows(self.task, engine.raw(self.key), problems, self.key)
+        raw, rows = engine.raw(self.key), [json.loads(problem.text) for problem in problems]
+        rated = score_rows(self.task.function, self.key, rows, raw.model, raw.tokenizer)
         return [Rated(self.name, p.text, score) for p, score in zip(problems, rated, strict=True)]
 
     def scores(self, outcomes: Sequence[Rated], split: str) -> dict[str, Score]:
