@@ -136,6 +136,7 @@ def save_sd3(folder: Path, seed: int = 0) -> Path:
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
+        shift_factor=0.0,
     )
     StableDiffusion3Pipeline(
         transformer=transformer,
