@@ -16,6 +16,7 @@ START = "start"  # where CMA-ES begins: parameters of the recipe that warms the 
 UNSEARCHED = "unsearched"  # recipes that `study test` scores beside the baseline, by their names
 FINAL_SCORES = "final:"  # + digest or hash of a model that `study test` scored: by split, metric
 FINAL_OUTCOMES = "outcomes:"  # + the same: by split, task a 1 or 0 for each problem, right or not
+FINALIST = "finalist:"  # + digest of a recipe: its scores on the first quarters of dev
 
 # Attributes of a trial.
 WORKER = "worker"  # the lease of the worker that runs it
