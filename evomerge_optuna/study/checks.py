@@ -97,7 +97,8 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     """
     from evomerge_optuna.devices import torch_device
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
+    from evomerge_optuna.merging.memory_check import check_memory
+    from evomerge_optuna.merging.memory_plan import ModelFacts
 
     headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
     host = None if spec.host_key is None else models[spec.host_key]
