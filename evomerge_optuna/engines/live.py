@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.devices import torch_device
+from evomerge_optuna.engines.handover import remove_leftovers, written
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.digest import is_finite
-from evomerge_optuna.models.layout import layout_of
+from evomerge_optuna.models.layout import layout_of, meta_model
 from evomerge_optuna.models.shards import NamedTensor
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.spec import EvaluationSpec
@@ -30,6 +31,7 @@ _VARIABLES = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # workers of one machine would bind to the same cores
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process whose threads compute may hang
 }
 _CACHE_ON_CPU = 2 * 2**30  # bytes of keys and values; vLLM itself would take most of the memory
 # Of a configuration, what does not change the network.
@@ -71,6 +73,10 @@ class LiveModel:
         self.is_closed = False
         self._asked = 0  # texts, in all
         self._tied = {of: name for name, of in layout_of(network.config).tied.items()}
+        self._processes = spec.engine_args.get("tensor_parallel_size", 1)
+        whole = meta_model(network.config, "config.json")
+        self._size = 4 * sum(one.numel() for one in whole.parameters())  # bytes at most
+        remove_leftovers()
         try:
             with quiet(), TemporaryDirectory() as folder:
                 network.config.save_pretrained(folder)
@@ -88,7 +94,10 @@ class LiveModel:
             raise SpecError(
                 f"evaluation.engine: vLLM does not start: {kind_and_message(error)}"
             ) from error
-        (self._modules,) = self._llm.apply_model(_module_names)
+        self._modules = self._llm.apply_model(_module_names)[0]
+        if self._processes > 1:  # which read files, and by the format of the start none
+            as_files = {"load_config": {"load_format": "safetensors"}}
+            self._llm.collective_rpc("update_config", args=(as_files,))
 
     @property
     def positions(self) -> int:
@@ -102,11 +111,15 @@ class LiveModel:
             Exception: what the stream raises; the model is closed then.
         """
         self.turn += 1
+        stream = self._with_tied(tensors)
         with self._closed_on_error():
             self._llm.apply_model(_forget_what_is_not_finite)
-            self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": self._with_tied(tensors)}
-            )
+            if self._processes == 1:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": stream})
+            else:
+                with written(stream, self._size) as folder:
+                    path = {"weights_path": str(folder)}
+                    self._llm.collective_rpc("reload_weights", kwargs=path)
             self._llm.reset_prefix_cache()
 
     def _with_tied(self, tensors: Iterable[NamedTensor]) -> Iterator[NamedTensor]:

@@ -1,6 +1,6 @@
 """Arguments of vLLM that a spec cannot give, each with what to do instead."""
 
-_ONE_PROCESS = "vLLM runs in one process here, on one device; remove it"
+_ONE_MACHINE = "a model is spread over several devices by tensor_parallel_size alone; remove it"
 _NOT_TRIED = "putting candidates into vLLM is not tried with it; remove it"
 _CANDIDATES = "vLLM is given each candidate; remove it"
 _NO_CODE = "no code of a model is run; remove it"
@@ -17,11 +17,11 @@ NOT_TO_GIVE: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+            *("pipeline_parallel_size", "data_parallel_size"),
             *("distributed_executor_backend", "worker_cls", "nnodes", "enable_expert_parallel"),
             *("decode_context_parallel_size", "prefill_context_parallel_size"),
         ),
-        _ONE_PROCESS,
+        _ONE_MACHINE,
     ),
     **dict.fromkeys(
         (
