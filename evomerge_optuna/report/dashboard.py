@@ -49,9 +49,7 @@ def describe_study(merge_study: MergeStudy) -> None:
 
             for name, figure in figures.items():
                 save_plotly_graph_object(study, figure, graph_object_id=name)
-    best = chosen_trial(merge_study)
-    pictures = [] if best is None else attach_sheets(merge_study, best)
-    save_study_note(study, study_note(merge_study, pictures))
+    save_study_note(study, study_note(merge_study, attach_sheets(merge_study)))
 
 
 def describe_trial(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> None:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, side_by_side
+from evomerge_optuna.results.chosen_trial import chosen_trial
 from evomerge_optuna.results.final_scores import ModelToScore, models_to_score
 from evomerge_optuna.store.artifacts import attached
 from evomerge_optuna.store.optuna_internals import study_attributes, study_id
@@ -35,6 +36,7 @@ class Sheet:
         png: the file.
     """
 
+    study: str
     task: str
     split: str
     models: tuple[str, ...]
@@ -49,7 +51,7 @@ class Sheet:
     def caption(self) -> str:
         """What is to be seen, in Markdown."""
         prompts = "; ".join(f"{number}: {text}" for number, text in enumerate(self.prompts, 1))
-        return f"Pictures of {self.task} ({self.split}). {prompts}"
+        return f"{self.study}: pictures of {self.task} ({self.split}). {prompts}"
 
     def html(self) -> str:
         """The picture itself and its caption."""
@@ -72,15 +74,23 @@ def contact_sheets(merge_study: MergeStudy, trial: FrozenTrial) -> list[Sheet]:
             continue
         by_split = [(split, _models(merge_study, trial, name, split)) for split in runner.splits]
         split, models = max(reversed(by_split), key=lambda one: len(one[1]))
-        if sheet := _sheet(name, split, models):
-            found.append(sheet)
+        if pictures := _of_common_prompts(models):
+            prompts = tuple(prompt for prompt, _ in next(iter(pictures.values())))
+            png = side_by_side({name: list(own.values()) for name, own in pictures.items()})
+            found.append(Sheet(merge_study.name, name, split, tuple(pictures), prompts, png))
     return found
 
 
-def attach_sheets(merge_study: MergeStudy, trial: FrozenTrial) -> list[str]:
-    """Attaches the sheets to the study, unless they are; gives each in Markdown, for its note."""
+def best_sheets(merge_study: MergeStudy) -> list[Sheet]:
+    """The sheets of the study's result as far as it is known."""
+    best = chosen_trial(merge_study)
+    return [] if best is None else contact_sheets(merge_study, best)
+
+
+def attach_sheets(merge_study: MergeStudy) -> list[str]:
+    """Attaches the best sheets to the study, unless they are; gives each in Markdown."""
     lines = []
-    for sheet in contact_sheets(merge_study, trial):
+    for sheet in best_sheets(merge_study):
         study = merge_study.study
         known = dict(attached(study_attributes(study)))
         with suppress(StorageError):  # a page without them is better than none
@@ -121,12 +131,12 @@ def _rows(merge_study: MergeStudy, entry: ModelToScore, split: str) -> Rows | No
     return None
 
 
-def _sheet(task: str, split: str, models: "dict[str, dict[Asked, Image]]") -> Sheet | None:
-    """What all of them have drawn; None where that is nothing."""
+def _of_common_prompts(
+    models: "dict[str, dict[Asked, Image]]",
+) -> "dict[str, dict[Asked, Image]]":
+    """The pictures of what all of them have drawn, in one order; empty where that is nothing."""
     first = next(iter(models.values()), {})
     common = [asked for asked in first if all(asked in kept for kept in models.values())]
     if not common:
-        return None
-    rows = {name: [kept[asked] for asked in common] for name, kept in models.items()}
-    prompts = tuple(prompt for prompt, _ in common)
-    return Sheet(task, split, tuple(models), prompts, side_by_side(rows))
+        return {}
+    return {name: {asked: kept[asked] for asked in common} for name, kept in models.items()}

@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,10 +16,13 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard._form_widget import FORM_WIDGETS_KEY
 
+from evomerge_optuna.run import Face, Limits, run_study
+from evomerge_optuna.spec import load_spec
+from evomerge_optuna.store.artifacts import attached
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.optuna_internals import study_attributes, trial_id
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.schema import HUMAN, INTERRUPTED, REPEATS
+from evomerge_optuna.study.schema import HUMAN, REPEATS
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from tests.conftest import CommandLine, dashboard_of, wait_until
 from tests.pipelines import save_pipeline, save_variant
@@ -85,69 +88,63 @@ def choose(url: str, trial: FrozenTrial, score: float) -> None:
     urllib.request.urlopen(urllib.request.Request(address, body, headers)).close()
 
 
-def wait_for_question(url: str, process: Any) -> FrozenTrial:
-    wait_until(lambda: waiting(url) is not None, lambda: process.poll() is None)
-    found = waiting(url)
-    assert found is not None
-    return found
+def wait_for_question(url: str, process: Any, after: int = -1) -> FrozenTrial:
+    """The trial that waits, whose number is above `after`."""
+    found: list[FrozenTrial] = []
+
+    def is_there() -> bool:
+        trial = waiting(url)
+        found[:] = [trial] if trial is not None and trial.number > after else []
+        return bool(found)
+
+    wait_until(is_there, lambda: process.poll() is None)
+    return found[0]
 
 
-def test_a_study_goes_on_once_a_person_has_chosen(
-    spec_file: Path, url: str, command_line: CommandLine
-) -> None:
-    process = command_line.start("study", "run", str(spec_file), "--storage", url)
-    for score in (1, 0):
-        choose(url, wait_for_question(url, process), score)
-        number = int(score == 0)
-        wait_until(
-            lambda number=number: len(study_at(url).read().of(TrialState.COMPLETE)) > number,
-            lambda: process.poll() is None or study_at(url).finished() == 2,
-        )
-    said = "".join(process.communicate())
-    assert f"trial 0 waits for your score {TARGET}: look at its pictures" in said
-    assert "evomerge-optuna dashboard" in said and "Traceback" not in said
-    study = study_at(url)
+def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, home: Path) -> None:
+    scores = [1.0, 0.0]
+
+    def person() -> None:
+        for number, score in enumerate(scores):
+            wait_until(lambda: (t := waiting(url)) is not None and t.number == number, lambda: True)
+            choose(url, waiting(url), score)
+
+    Thread(target=person, daemon=True).start()
+    said: list[str] = []
+    face = Face(say=said.append)
+    study = run_study(open_store(url), load_spec(spec_file), Limits(), face=face)
     assert [trial.values for trial in study.trials()] == [[1], [0]]
     assert result_of(study.trials()[0]).scores[TARGET].n == 1
+    asked = [line for line in said if line.startswith("trial 0 waits for your score")]
+    assert TARGET in asked[0] and "study 'taste', trial 0 (evomerge-optuna dash" in asked[0]
     (widget,) = study_attributes(study.study)[FORM_WIDGETS_KEY]["widgets"]
     assert (widget["choices"], widget["values"]) == (["no", "yes"], [0, 1])
     assert widget["user_attr_key"] == HUMAN + TARGET
+    (png,) = [n for n, _ in attached(study.trials()[1].system_attrs) if n.endswith(".png")]
+    assert png == f"pictures-{TARGET}.png"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_trial_that_was_waiting_asks_again_after_its_worker_ended(
-    number: int, spec_file: Path, url: str, command_line: CommandLine
-) -> None:
-    at = ("study", "run", str(spec_file), "--storage", url, "--trials", "1")
-    process = command_line.start(*at)
-    first = wait_for_question(url, process)
-    os.kill(process.pid, number)
-    assert "Traceback" not in "".join(process.communicate())
-    process = command_line.start(*at)
-    wait_until(
-        lambda: (found := waiting(url)) is not None and found.number != first.number,
-        lambda: process.poll() is None,
-    )
-    again = wait_for_question(url, process)
-    assert again.user_attrs[REPEATS] == first.number and again.params == first.params
-    choose(url, again, 1)
-    process.communicate()
-    everything = study_at(url).read().everything
-    assert [t.state for t in everything] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert INTERRUPTED in everything[0].user_attrs and everything[1].values == [1]
-
-
-def test_a_score_is_not_asked_for_twice(
+def test_a_trial_that_waited_asks_again_unless_its_score_is_there(
     spec_file: Path, url: str, command_line: CommandLine
 ) -> None:
     at = ("study", "run", str(spec_file), "--storage", url, "--trials", "1")
     process = command_line.start(*at)
     first = wait_for_question(url, process)
+    os.kill(process.pid, signal.SIGINT)
+    assert "Traceback" not in "".join(process.communicate())
+
+    process = command_line.start(*at)
+    again = wait_for_question(url, process, first.number)
+    assert again.user_attrs[REPEATS] == first.number and again.params == first.params
     os.kill(process.pid, signal.SIGSTOP)  # it dies before it reads the score
-    choose(url, first, 1)
+    choose(url, again, 1)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    said = "".join(command_line.run(*at))
-    assert study_at(url).trials()[-1].values == [1] and "waits for your score" not in said
 
-
+    said: list[str] = []
+    limits, face = Limits(trials=1), Face(say=said.append)
+    study = run_study(open_store(url), load_spec(spec_file), limits, face=face)
+    states = [trial.state for trial in study.read().everything]
+    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
+    assert [trial.values for trial in study.trials()] == [[1]]
+    assert not any("waits for your score" in line for line in said)
