@@ -3,6 +3,7 @@
 Whatever is asked of an accelerator beyond its tensors is asked here, and of no kind of it by name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,58 @@ def set_random_states(device: str, states: "list[torch.Tensor]") -> None:
     torch.set_rng_state(states[0])
     if is_accelerator(device):
         torch.get_device_module(device).set_rng_state(states[1], device)
+
+
+def pinned(tensor: "torch.Tensor", device: str) -> "torch.Tensor":
+    """The tensor in memory of the machine from which it is copied to a device at full speed."""
+    return tensor.pin_memory() if has_memory_of_its_own(device) else tensor
+
+
+def pinned_size(size: int) -> int:
+    """Bytes that torch takes for so many in pinned memory: the next power of two."""
+    return 1 << (size - 1).bit_length() if size else 0
+
+
+class Lane:
+    """A way onto a device beside what it computes, which goes on meanwhile.
+
+    Args:
+        device: as torch has its name.
+    """
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self._device = device
+        self._stream = torch.Stream(device) if has_memory_of_its_own(device) else None
+
+    def send(self, tensors: "Sequence[torch.Tensor]") -> "Sent":
+        """Begins to copy tensors of the machine; any thread may call it."""
+        if self._stream is None:
+            return Sent(self._device, [tensor.to(self._device) for tensor in tensors], None)
+        with self._stream:
+            copies = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
+            return Sent(self._device, copies, self._stream.record_event())
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Tensors on their way to a device, and the event of their arrival; None: they are there."""
+
+    device: str
+    tensors: "list[torch.Tensor]"
+    arrival: "torch.Event | None"
+
+    def received(self) -> "list[torch.Tensor]":
+        """The tensors, for what the calling thread has the device do from now on."""
+        import torch
+
+        if self.arrival is not None:
+            work = torch.accelerator.current_stream(self.device)
+            work.wait_event(self.arrival)
+            for tensor in self.tensors:  # whose memory is not to be used anew before
+                tensor.record_stream(work)
+        return self.tensors
 
 
 def _kind() -> str:

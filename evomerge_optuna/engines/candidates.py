@@ -87,7 +87,9 @@ class Builder:
         from evomerge_optuna.merging.stack_sources import StackSources
         from evomerge_optuna.merging.stacked import StackedModels
 
-        return StackedModels(StackSources(self._spec.device, self._model_maker))
+        spec = self._spec
+        sources = StackSources(spec.device, self._model_maker, spec.memory_limit, self._say)
+        return StackedModels(sources)
 
     @cached_property
     def _merged(self) -> ModelMaker:

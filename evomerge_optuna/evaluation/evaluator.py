@@ -142,6 +142,21 @@ class Evaluator:
         """The evaluation of these blocks of a split as one, its outcomes block by block."""
         return self._score(blocks[0].split, [o for block in blocks for o in block.outcomes])
 
+    def parts(self, whole: Evaluation, blocks: Sequence[Block]) -> list[Evaluation]:
+        """What an evaluation on a whole split says of these blocks of it."""
+        tasks = [[o for o in whole.outcomes if o.task == name] for name in self._runners]
+        found = [[o for outcomes in tasks for o in block.of(outcomes)] for block in blocks]
+        return [self._score(whole.split, outcomes) for outcomes in found]
+
+    def whole(self, parts: Sequence[Evaluation], blocks: Sequence[Block]) -> Evaluation:
+        """The evaluation of all blocks of a split as one, its outcomes in the order of the data."""
+        split, ordered = parts[0].split, list[Outcome]()
+        for name in self._runners:
+            own = [o for part in parts for o in part.outcomes if o.task == name]
+            places = [place for block in blocks for place in block.of(range(len(own)))]
+            ordered += [o for _, o in sorted(zip(places, own, strict=True), key=lambda p: p[0])]
+        return self._score(split, ordered)
+
     def _score(self, split: str, outcomes: list[Outcome]) -> Evaluation:
         scores: dict[str, Score] = {}
         remarks: dict[str, str] = {}

@@ -97,9 +97,11 @@ def folded_tensors(
 
     def scaled(tensor: torch.Tensor, factor: float, offset: int = 0) -> torch.Tensor:
         """Where a norm multiplies by offset + weight, that sum is scaled."""
+        if dtype is not None:  # first, as a model that is kept in the stack's dtype is
+            tensor = tensor.to(dtype)
         if factor != 1:
             tensor = (factor * (offset + tensor.double()) - offset).to(tensor.dtype)
-        return tensor if dtype is None else tensor.to(dtype)
+        return tensor
 
     first, last = models[recipe.embeddings], models[recipe.head]
     for module in names.embeddings:

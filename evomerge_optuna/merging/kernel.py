@@ -1,6 +1,6 @@
 """What a merge kernel is: it computes one tensor of a merge, and says what memory that takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +12,14 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from evomerge_optuna.merging import registry
 from evomerge_optuna.merging.memory import Budget, Scratch
 from evomerge_optuna.merging.uniforms import Uniforms
+from evomerge_optuna.models.headers import Header
 
 Inputs = dict[ModelReference, torch.Tensor]
+TORCH = {  # safetensors' names of the types that a model which can be merged may have
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16},
+    **{"I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool},
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,31 @@ class Layout:
             and all(tensor.shape == tensors[0].shape for tensor in tensors),
             has_base=task.base_model in inputs and not ignores_base(task.method_name),
             on_gpu=not all(tensor.is_cpu for tensor in tensors),
+        )
+
+    @classmethod
+    def by_headers(
+        cls,
+        task: ExecuteMergeMethodTask,
+        headers: Mapping[ModelReference, Header],
+        dtype: torch.dtype | None,
+        on_gpu: bool,
+    ) -> "Layout":
+        """The layout of a task before its inputs are read.
+
+        Args:
+            headers: of the tensor in each model that has it.
+            dtype: in which they are merged; None: as they are stored.
+        """
+        found = [headers[model] for model in task.model_order if model in headers]
+        return cls(
+            method=task.method_name,
+            dtypes=tuple(dtype or TORCH[header.dtype] for header in found),
+            count=max((header.count for header in found), default=0),
+            is_complete=len(found) == len(task.model_order)
+            and all(header.shape == found[0].shape for header in found),
+            has_base=task.base_model in headers and not ignores_base(task.method_name),
+            on_gpu=on_gpu,
         )
 
     @property

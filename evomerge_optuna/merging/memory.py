@@ -1,4 +1,4 @@
-"""A memory budget: what is kept between trials must fit, what does not is computed again."""
+"""Memory budgets: what merges share is kept where it fits, else read or computed again."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from evomerge_optuna.devices import torch_device
 from evomerge_optuna.machine import share_of, this_machine
 
 # Of what is free at the start; the rest is for running the model.
-_SHARE = 0.7
+SHARE = 0.7
 
 
 @dataclass
@@ -27,8 +27,13 @@ class Budget:
             device: as in a spec.
         """
         if limit is None:
-            limit = int(_SHARE * this_machine(torch_device(device)).free)
+            limit = int(SHARE * this_machine(torch_device(device)).free)
         return cls(share_of(limit, device))
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be kept."""
+        return max(0, self.limit - self.used)
 
     def spend(self, size: int) -> None:
         """Counts bytes that are needed whether they fit or not."""
@@ -36,11 +41,38 @@ class Budget:
 
     def fits(self, size: int) -> bool:
         """Counts bytes that are to be kept; False, and not counted, where they do not fit."""
-        if self.used + size > self.limit:
+        if size > self.left:
             self.refused += size
             return False
         self.used += size
         return True
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where the inputs of merges may be kept, the fastest place first; what fits nowhere is read.
+
+    Args:
+        device: where merges are made, and what is computed of the inputs is kept, too.
+        host: pinned memory of the machine, where the device has memory of its own; else nothing.
+    """
+
+    device: Budget
+    host: Budget
+
+    @classmethod
+    def of(cls, device: str, limit: int | None, taken: int = 0) -> "Room":
+        """This process's share of what there is.
+
+        Args:
+            device: as in a spec.
+            limit: bytes of the device; None: 70% of what is free, as of the machine.
+            taken: bytes of the device that are for something else.
+        """
+        host = int(SHARE * this_machine(torch_device(device)).host)
+        on_device = Budget.of(device, limit)
+        on_device.spend(taken)
+        return cls(on_device, Budget(share_of(host, "cpu")))
 
 
 class Scratch:

@@ -4,22 +4,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
-from evomerge_optuna.errors import SpecError
-from evomerge_optuna.machine import Machine
-from evomerge_optuna.merging.kernel import Layout, ignores_base
+from evomerge_optuna.merging.kernel import TORCH, Layout, ignores_base
 from evomerge_optuna.merging.kernels import GeneralKernel, kernel_for
 from evomerge_optuna.models.headers import STORED, Header
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
 
 Headers = Mapping[str, Header]  # of one model, by the tensor's name
 
-_TORCH = {  # safetensors' names of the types that a model which can be merged may have
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16},
-    **{"I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool},
-}
 _ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _SHARD = 5 * 10**9  # bytes that mergekit gathers before it writes a file
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
@@ -34,11 +25,16 @@ class ModelFacts:
             model is loaded in that, however it is stored.
         tokens: in the first model's vocabulary, and in the union of all where a merge has that.
         kept: bytes of the tensors that are not merged, which every candidate has.
+        engine: bytes of the device that the engine takes for candidates and for running them; None:
+            those of the candidate itself.
+        cache: bytes that keys and values of a full batch take beside that.
     """
 
     loaded_in: Mapping[str, str | None] = field(default_factory=dict)
     tokens: tuple[int, int] | None = None
     kept: int = 0
+    engine: int | None = None
+    cache: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,18 +44,27 @@ class MemoryPlan:
     A batch and torch itself take more.
 
     Args:
-        required: without these no candidate can be built: the merged model and the work on its
-            largest tensor; of a stack all models.
+        required: without these no candidate can be built: the merged model, or what the engine
+            takes, and the work on the largest tensor.
         shared: the resident merger keeps these between trials as far as there is room, since all
             candidates share them: the models, and what their kernels keep.
+        inputs: of `shared`, the models; they are streamed where they are not kept.
+        stacked: the models whose layers stacks have. They are all kept, or all but what a stack
+            has of them is not.
+        copied: what the largest stack has of them, which is then copied for it.
+        mapped: they take no memory but that of their files, and nothing is copied.
         scratch: of disk, for a candidate's checkpoint and for models with their adapters.
         export: of disk, for an exported checkpoint, at most.
     """
 
-    required: int
-    shared: int
-    scratch: int
-    export: int
+    required: int = 0
+    shared: int = 0
+    inputs: int = 0
+    stacked: int = 0
+    copied: int = 0
+    mapped: bool = False
+    scratch: int = 0
+    export: int = 0
 
 
 def plan_memory(
@@ -72,17 +77,24 @@ def plan_memory(
     """
     adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
     adapters = sum(_size(headers[key]) for key in adapted.values())
-    plan = MemoryPlan(0, 0, adapters, 0)
+    plan = MemoryPlan(scratch=adapters)
     # What is held, by the dtype in which it is loaded.
     held: list[tuple[Headers, str | None]] = []
     if (merge := _merge_of(spec, headers, facts)) is not None:
-        plan = _with_merge(plan, merge, spec, on_gpu)
+        plan = _with_merge(plan, merge, spec, on_gpu, facts.engine)
         held = [(_as_merged(merge.merged, spec.dtype), spec.dtype or merge.loaded_in)]
     if spec.stacking is not None:
         keys = [f"models.{alias}" for alias in spec.models if _is_stacked(alias, spec)]
         loaded = [_as_loaded(headers[key], facts.loaded_in.get(key)) for key in keys]
+        mapped = not on_gpu and all(
+            _as_merged(model, spec.dtype) == headers[key]
+            for key, model in zip(keys, loaded, strict=True)
+        )
         plan = _with_stack(plan, [model for model, _ in held], loaded, spec.stacking, spec.dtype)
+        plan = replace(plan, mapped=mapped)
         held += [(_as_merged(model, spec.dtype), None) for model in loaded]
+    if facts.engine is not None:  # which holds candidates itself, and takes them as they come
+        plan, held = replace(plan, required=max(plan.required, facts.engine), copied=0), []
     copied = sum(_size_of_copy(model, spec.evaluation.dtype or dtype) for model, dtype in held)
     return replace(
         plan,
@@ -98,72 +110,6 @@ def _size_of_copy(model: Headers, run_in: str | None) -> int:
     return _size(model, run_in)
 
 
-def check_memory(
-    spec: StudySpec,
-    headers: Mapping[str, Headers],
-    machine: Machine,
-    facts: ModelFacts = ModelFacts(),
-) -> str:
-    """What a study needs, and how much of it this machine can keep, in one line.
-
-    Raises:
-        SpecError: it cannot fit; with the change of the spec that makes it fit, if there is one.
-    """
-    limit = spec.evaluation.memory_limit
-    if limit is not None and limit > machine.memory:
-        raise SpecError(
-            f"evaluation.memory_limit: {_gb(limit)} is more than the {_gb(machine.memory)} that "
-            "this machine has; leave it out for 70% of what is free"
-        )
-    plan = plan_memory(spec, headers, machine.on_gpu, facts)
-    if plan.required > machine.memory:
-        raise SpecError(
-            f"{_gb(plan.required)} of memory are needed to build a candidate, and "
-            f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
-            f"{_cure(spec, headers, machine, facts)}"
-        )
-    line = f"memory: {_gb(plan.required)} are needed to build a candidate"
-    if plan.shared:
-        most = machine.free * 7 // 10 if limit is None else int(limit)
-        line += _shared_in_words(plan.shared, min(max(0, most - plan.required), plan.shared))
-    if plan.scratch:
-        line += f"; {_gb(plan.scratch)} of disk in the home folder"
-    return f"{line}; an export takes up to {_gb(plan.export)}"
-
-
-def _shared_in_words(shared: int, kept: int) -> str:
-    if kept == shared:
-        return f"; the {_gb(shared)} that all candidates share are kept"
-    some = f"{_gb(kept)} can be kept here, the rest" if kept else "nothing can be kept here: it"
-    return f"; of {_gb(shared)} that all candidates share {some} is read or computed at every trial"
-
-
-def _cure(
-    spec: StudySpec, headers: Mapping[str, Headers], machine: Machine, facts: ModelFacts
-) -> str:
-    for words, other in _alternatives(spec):
-        required = plan_memory(other, headers, machine.on_gpu, facts).required
-        if required <= machine.memory:
-            return f"write {words}, which needs {_gb(required)}"
-    return "take a machine with more of it, or smaller models"
-
-
-def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
-    """Specs that need less, by what is to be written."""
-    written = spec.evaluation.model_copy(update={"merger": "checkpoint"})
-    checkpoint = {"evaluation": written} if spec.stacking is None else {}
-    if checkpoint:
-        yield "evaluation.merger: checkpoint", spec.model_copy(update=checkpoint)
-    part = "merge" if isinstance(spec, MergeSearchSpec) else "stack"
-    if spec.dtype in ("bfloat16", "float16") or isinstance(spec, StagedStudySpec):
-        return
-    half = {part: getattr(spec, part).model_copy(update={"dtype": "bfloat16"})}
-    yield f"{part}.dtype: bfloat16", spec.model_copy(update=half)
-    if checkpoint:
-        both = spec.model_copy(update=half | checkpoint)
-        yield f"{part}.dtype: bfloat16 and evaluation.merger: checkpoint", both
-
-
 @dataclass(frozen=True)
 class _Merge:
     """A study's merge.
@@ -172,55 +118,58 @@ class _Merge:
         inputs: tensors of each model, as they are stored.
         merged: tensors of what is made of them, before the spec's dtype.
         loaded_in: the dtype that its configuration names where the spec names none.
-        has_base: one of the inputs is the base model's, which others are compared with.
+        methods: one of them merges, and any may.
+        has_base: one of the inputs is the base model's.
         drops: a density below 1 drops a part of the task vectors.
     """
 
-    method: str
+    methods: Sequence[str]
     inputs: Sequence[Headers]
     merged: Headers
     loaded_in: str | None
     has_base: bool
     drops: bool
 
-    def layouts(self, dtype: str | None, on_gpu: bool) -> Iterator[Layout]:
-        """Of every merged tensor the inputs, which have the merged tensor's shape.
+    def layouts(self, dtype: str | None, on_gpu: bool) -> Iterator[list[Layout]]:
+        """Of every merged tensor the inputs of each method, which have the merged tensor's shape.
 
         Args:
             dtype: in which the spec has them merged; None: as they are stored.
         """
         for name, header in self.merged.items():
             stored = [model[name] for model in self.inputs if name in model]
-            yield Layout(
-                method=self.method,
-                dtypes=tuple(_TORCH[STORED[dtype] if dtype else each.dtype] for each in stored),
-                count=header.count,
-                is_complete=len(stored) == len(self.inputs),
-                has_base=self.has_base,
-                on_gpu=on_gpu,
-            )
+            yield [
+                Layout(
+                    method=method,
+                    dtypes=tuple(TORCH[STORED[dtype] if dtype else each.dtype] for each in stored),
+                    count=header.count,
+                    is_complete=len(stored) == len(self.inputs),
+                    has_base=self.has_base and not ignores_base(method),
+                    on_gpu=on_gpu,
+                )
+                for method in self.methods
+            ]
 
 
 def _merge_of(spec: StudySpec, headers: Mapping[str, Headers], facts: ModelFacts) -> _Merge | None:
     if isinstance(spec, MergeSearchSpec):
         keys = list(_first_keys(spec.model_ids()))
-        method, has_base = spec.merge.method, spec.base_model is not None
-        density = spec.merge.dimension("density")
-        drops = density is None or density.low < 1
+        methods = [method.name for method in spec.merge.methods]
+        has_base, drops = spec.base_model is not None, spec.merge.drops
     elif isinstance(spec, StagedStudySpec) and spec.merged is not None:
         keys = [key for key in headers if key.startswith("from_study")]
         configuration = spec.merged.configuration
-        method, has_base = configuration["merge_method"], "base_model" in configuration
+        methods, has_base = [configuration["merge_method"]], "base_model" in configuration
         drops = True
     else:
         return None
     inputs = [headers[key] for key in keys]
     return _Merge(
-        method=method,
+        methods=methods,
         inputs=inputs,
         merged=_with_rows(_promoted(inputs), facts.tokens),
         loaded_in=facts.loaded_in.get(keys[0]),
-        has_base=has_base and not ignores_base(method),
+        has_base=has_base,
         drops=drops,
     )
 
@@ -275,20 +224,28 @@ def _is_stacked(alias: str, spec: StudySpec) -> bool:
     return chosen is None or alias in chosen
 
 
-def _with_merge(plan: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool) -> MemoryPlan:
+def _with_merge(
+    plan: MemoryPlan, merge: _Merge, spec: StudySpec, on_gpu: bool, engine: int | None
+) -> MemoryPlan:
     merged = _size(_as_merged(merge.merged, spec.dtype))
     writes = spec.evaluation.merger == "checkpoint"
-    shared = work = 0
-    for layout in merge.layouts(spec.dtype, on_gpu):
-        kernel = GeneralKernel if writes else kernel_for(layout)
-        memory = kernel.memory(layout, merge.drops)
-        shared += layout.input_bytes + memory.kept
-        work = max(work, memory.work)
+    shared = work = inputs = 0
+    for layouts in merge.layouts(spec.dtype, on_gpu):
+        found = [
+            (GeneralKernel if writes else kernel_for(each)).memory(each, merge.drops)
+            for each in layouts
+        ]
+        size = layouts[0].input_bytes
+        inputs += size
+        shared += size + max(memory.kept for memory in found)
+        # On a GPU the next tensor's inputs are there, too, where they are streamed.
+        work = max(work, *(memory.work + (size if on_gpu else 0) for memory in found))
+    holds = merged if engine is None else engine
     if writes:
         writing = min(merged, _SHARD) + work  # on the CPU; the model is loaded afterwards
-        required = merged if on_gpu else max(merged, writing)
+        required = holds if on_gpu else max(holds, writing)
         return replace(plan, required=required, scratch=plan.scratch + merged, export=merged)
-    return replace(plan, required=merged + work, shared=shared, export=merged)
+    return replace(plan, required=holds + work, shared=shared, inputs=inputs, export=merged)
 
 
 def _with_stack(
@@ -300,16 +257,17 @@ def _with_stack(
 ) -> MemoryPlan:
     """With the models of a stack, of which `loaded` are loaded as they are."""
     sizes = [_size(model, dtype) for model in loaded]
-    # A model is loaded in its own dtype, then changed.
-    changing = max((_size(m) for m in loaded if _size(m) != _size(m, dtype)), default=0)
     models = [*merged, *loaded]
     layers = [
         (_size(_layer_tensors(model), dtype), 1 + max(map(_layer_of, model))) for model in models
     ]
     most = stack.max_layers or stack.repeats * sum(number for _, number in layers)
     outside = _size(models[0], dtype) - layers[0][0]
-    export = outside + most * max(size // number for size, number in layers)
-    return replace(plan, required=plan.required + sum(sizes) + changing, export=export)
+    layer = max(size // number for size, number in layers)
+    # A layer that a stack has twice is there once; embeddings and head may be of two models.
+    own = 2 * outside + min(most, sum(number for _, number in layers)) * layer
+    export = outside + most * layer
+    return replace(plan, stacked=sum(sizes), copied=min(own, sum(sizes)), export=export)
 
 
 def _size(model: Headers, dtype: str | None = None) -> int:
@@ -325,7 +283,3 @@ def _layer_tensors(model: Headers) -> Headers:
 def _layer_of(name: str) -> int:
     found = _LAYER.search(name)
     return int(found[1]) if found else 0
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"

@@ -1,20 +1,32 @@
-"""Resident merger: what merges of one structure share stays in memory from merge to merge."""
+"""Resident merger: what merges of one structure share stays in memory from merge to merge.
+
+What does not fit is streamed: the next tensor's inputs are on their way while one is merged.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from mergekit.common import ModelReference, dtype_from_name
 from mergekit.graph import Executor, Task
-from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 
-from evomerge_optuna.devices import torch_device
-from evomerge_optuna.merging.kernel import Inputs, Kernel, Shared
-from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel
-from evomerge_optuna.merging.memory import Budget, Scratch, size_of
+from evomerge_optuna.devices import (
+    Lane,
+    Sent,
+    is_accelerator,
+    pinned,
+    pinned_size,
+    torch_device,
+)
+from evomerge_optuna.merging.ahead import ahead, read_through
+from evomerge_optuna.merging.kernel import Inputs, Kernel, Layout, Shared
+from evomerge_optuna.merging.kernels import GeneralKernel, choose_kernel, kernel_for
+from evomerge_optuna.merging.memory import Budget, Room, Scratch, size_of
 from evomerge_optuna.merging.merge_stream import MergeStream
 from evomerge_optuna.merging.mergekit_internals import close_model_files
 from evomerge_optuna.merging.plan import (
@@ -38,13 +50,15 @@ class ResidentMerger:
 
     mergekit plans every merge. What the plans of all recipes of one structure have in common (the
     models' tensors, aligned vocabularies, task vectors, ranks) is read and computed at the first
-    merge and kept.
+    merge and kept, as far as there is room on the device. Inputs for which there is none are kept
+    in pinned memory of the machine, and where that is full, too, read at every merge from the
+    models' files, which are mapped.
 
     Args:
         device: as in a spec, "auto" or "cuda:1".
-        memory_limit: bytes to keep, None for 70% of what is free; what does not fit is read or
-            computed again at every merge.
+        memory_limit: bytes to keep on the device, None for 70% of what is free.
         say: is given a line about what is kept, after the first merge.
+        engine: bytes of the device that the receiver takes; None: those of the merged model.
     """
 
     def __init__(
@@ -52,8 +66,10 @@ class ResidentMerger:
         device: str,
         memory_limit: int | None = None,
         say: Callable[[str], None] = lambda _: None,
+        engine: int | None = None,
     ) -> None:
         self.device = torch_device(device)
+        self._engine = engine
         self._named = device
         self._memory_limit = memory_limit
         self._say = say
@@ -90,22 +106,28 @@ class ResidentMerger:
     def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
         if self._resident is None or self._resident.structure != kind:
             self._resident = None  # freed before the next one is filled
-            budget = Budget.of(self._named, self._memory_limit)
-            self._resident = _Resident(kind, plan, self.device, budget)
+            taken = _taken(plan, self.device, self._engine)
+            room = Room.of(self._named, self._memory_limit, taken)
+            self._resident = _Resident(kind, plan, self.device, room)
         return self._resident
 
 
 class _Resident:
     """What the merges of one structure of recipes share."""
 
-    def __init__(self, structure: str, plan: MergePlan, device: str, budget: Budget) -> None:
+    def __init__(self, structure: str, plan: MergePlan, device: str, room: Room) -> None:
         self.structure = structure
         self.is_announced = False
         self._order = plan.order()
         self._device = device
-        self._budget = budget
+        self._lane = Lane(device)
+        self._room = room
+        budget = room.device
         self._shared = Shared(budget, Uniforms(budget), Scratch(budget, device))
-        self._kernels = self._read(plan)
+        self._kernels: dict[str, Kernel] = {}  # of the tensors whose inputs are on the device
+        self._streamed: dict[str, Callable[[], Inputs]] = {}  # gives the inputs of the others
+        self._on_disk = 0  # bytes of inputs
+        self._read(plan)
 
     @torch.no_grad()  # the receiver's memory may be the parameters of a model
     def tensors(self, plan: MergePlan, into: Memory) -> Iterator[NamedTensor]:
@@ -114,15 +136,22 @@ class _Resident:
         torch has just been seeded; the masks of all tensors come from one stream of numbers.
         """
         self._shared.uniforms.restart()
-        for name in self._order:
-            merged = self._merge(plan.tensors[name], into.get(name))
-            if merged is not None:
-                yield name, merged
+        streamed = [partial(self._send, name) for name in self._order if name in self._streamed]
+        with ahead(streamed) as inputs:
+            for name in self._order:
+                kernel = self._kernels.get(name)
+                if kernel is None:
+                    kernel = self._kernel_for_once(plan.tensors[name], next(inputs))
+                merged = self._merge(plan.tensors[name], kernel, into.get(name))
+                del kernel  # and the inputs that it alone holds
+                if merged is not None:
+                    yield name, merged
 
-    def _merge(self, plan: TensorPlan, out: torch.Tensor | None) -> torch.Tensor | None:
+    def _merge(
+        self, plan: TensorPlan, kernel: Kernel, out: torch.Tensor | None
+    ) -> torch.Tensor | None:
         """The tensor, in `out` if it fits there; None where mergekit leaves it out."""
-        kernel = self._kernels[plan.name]
-        with quiet() if isinstance(kernel, GeneralKernel | ReadingKernel) else nullcontext():
+        with quiet() if isinstance(kernel, GeneralKernel) else nullcontext():
             merged = kernel.merge(plan.task, out)
         if merged is None:
             if not plan.optional:
@@ -135,68 +164,91 @@ class _Resident:
         # mergekit's own kernel may give one of its inputs.
         return (merged.clone() if isinstance(kernel, GeneralKernel) else merged).contiguous()
 
-    def _read(self, plan: MergePlan) -> dict[str, Kernel]:
-        """Reads the inputs of every tensor once and chooses its kernel."""
+    def _send(self, name: str) -> tuple[list[ModelReference], Sent]:
+        """Begins to bring the inputs of a tensor onto the device; runs in a thread of its own."""
+        inputs = self._streamed[name]()
+        return list(inputs), self._lane.send([read_through(x) for x in inputs.values()])
+
+    def _kernel_for_once(self, plan: TensorPlan, sent: tuple[list[ModelReference], Sent]) -> Kernel:
+        models, tensors = sent
+        inputs = dict(zip(models, tensors.received(), strict=True))
+        return choose_kernel(plan.task, inputs, replace(self._shared, budget=Budget(limit=0)))
+
+    def _read(self, plan: MergePlan) -> None:
+        """Reads the inputs of every tensor once; chooses where they stay, and the kernels."""
         wanted: dict[Task, list[TensorPlan]] = defaultdict(list)
         for tensor_plan in plan.tensors.values():
             wanted[tensor_plan.task.gather_tensors].append(tensor_plan)
-        kernels: dict[str, Kernel] = {}
-        # First of all, since the merged model is needed whether anything else can be kept or not.
-        self._budget.spend(_merged_size(plan))
         for task, inputs in Executor(list(wanted)).run(quiet=True):
-            kept = self._budget.fits(size_of(*inputs.values()))
-            placed = _placed(inputs, self._device)
-            for tensor_plan in wanted[task]:
-                kernels[tensor_plan.name] = (
-                    choose_kernel(tensor_plan.task, placed, self._shared)
-                    if kept
-                    else ReadingKernel(self._device, self._shared)
-                )
-        return kernels
+            if self._room.device.fits(size_of(*inputs.values())):
+                placed = {model: tensor.to(self._device) for model, tensor in inputs.items()}
+                for tensor in wanted[task]:
+                    self._kernels[tensor.name] = choose_kernel(tensor.task, placed, self._shared)
+                continue
+            again = self._kept_in_host(inputs) or partial(_read_again, task)
+            for tensor in wanted[task]:
+                self._streamed[tensor.name] = again
+
+    def _kept_in_host(self, inputs: Inputs) -> Callable[[], Inputs] | None:
+        """Keeps the inputs in pinned memory, if there is room."""
+        if not self._room.host.fits(sum(pinned_size(size_of(x)) for x in inputs.values())):
+            self._on_disk += size_of(*inputs.values())
+            return None
+        held = {model: pinned(tensor, self._device) for model, tensor in inputs.items()}
+        return lambda: held
 
     def summary(self) -> str:
-        """What is kept, and what is not for want of memory."""
-        refused = self._budget.refused
-        kept = f"models in memory: {self._budget.used / 1e9:.2f} GB are kept between trials"
-        if not refused:
+        """What is kept where, and what is not for want of memory."""
+        on_device, in_host = self._room.device, self._room.host
+        place = self._device if is_accelerator(self._device) else "memory"
+        kept = f"models in memory: {on_device.used / 1e9:.2f} GB are kept between trials"
+        if not on_device.refused:
             return kept
-        return (
-            f"{kept}; {refused / 1e9:.2f} GB more do not fit into "
-            f"{self._budget.limit / 1e9:.2f} GB and are read or computed again at every merge; "
-            "raise evaluation.memory_limit if there is memory"
+        said = (
+            f"{kept}; {on_device.refused / 1e9:.2f} GB more do not fit into "
+            f"{on_device.limit / 1e9:.2f} GB of {place}"
         )
+        if in_host.used:
+            said += f", of which {in_host.used / 1e9:.2f} GB stay in pinned memory"
+        streamed = "are streamed to each merge" if self._streamed else "are computed at each merge"
+        if self._on_disk:
+            streamed = f"{self._on_disk / 1e9:.2f} GB on disk; they {streamed}"
+        else:
+            streamed = f"they {streamed}"
+        return f"{said}, {streamed}; raise evaluation.memory_limit if there is memory"
 
 
-@dataclass(frozen=True)
-class ReadingKernel:
-    """Reads its inputs at every merge: the way where they do not fit into the memory budget."""
-
-    device: str
-    shared: Shared
-
-    def merge(self, task: ExecuteMergeMethodTask, out: torch.Tensor | None) -> torch.Tensor | None:
-        ((_, inputs),) = Executor([task.gather_tensors]).run(quiet=True)
-        placed = _placed(inputs, self.device)
-        nothing_kept = replace(self.shared, budget=Budget(limit=0))
-        return choose_kernel(task, placed, nothing_kept).merge(task, out)
+def _read_again(task: Task) -> Inputs:
+    """The inputs from the models' files, as they were read the first time."""
+    ((_, inputs),) = Executor([task]).run(quiet=True)
+    found: Inputs = inputs
+    return found
 
 
-def _merged_size(plan: MergePlan) -> int:
-    """Bytes of the merged model, by the headers of its models' files."""
-    sizes: dict[str, int] = defaultdict(int)
-    for model in plan.configuration.referenced_models():
-        folder = Path(model.model.path)
-        for name, header in headers_in(folder, str(folder)).items():
-            if (tensor := plan.tensors.get(name)) is not None:
-                itemsize = tensor.dtype.itemsize if tensor.dtype else header.itemsize
-                sizes[name] = max(sizes[name], header.count * itemsize)
-    return sum(sizes.values())
+def _taken(plan: MergePlan, device: str, engine: int | None) -> int:
+    """Bytes that are needed whether anything can be kept or not, by the headers of the models.
+
+    The merged model, or what the engine takes; on an accelerator the work on a tensor, too.
+    """
+    merged: dict[str, int] = defaultdict(int)
+    work = 0
+    headers = {
+        model: headers_in(Path(model.model.path), model.model.path)
+        for model in plan.configuration.referenced_models()
+    }
+    dtype = dtype_from_name(plan.configuration.dtype)
+    for name, tensor in plan.tensors.items():
+        found = {model: own[name] for model, own in headers.items() if name in own}
+        for header in found.values():
+            itemsize = tensor.dtype.itemsize if tensor.dtype else header.itemsize
+            merged[name] = max(merged[name], header.count * itemsize)
+        layout = Layout.by_headers(tensor.task, found, dtype, is_accelerator(device))
+        inputs = layout.input_bytes  # of the next tensor, which are there, too
+        work = max(work, kernel_for(layout).memory(layout, drops=True).work + inputs)
+    held = sum(merged.values()) if engine is None else engine
+    return held + (work if is_accelerator(device) else 0)
 
 
 def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether one can take the other's values as they are."""
     return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-
-
-def _placed(inputs: Inputs, device: str) -> Inputs:
-    return {model: tensor.to(device) for model, tensor in inputs.items()}

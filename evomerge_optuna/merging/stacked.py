@@ -1,4 +1,7 @@
-"""The stacked model: layers of loaded models in another order, with no weight copied."""
+"""The stacked model: layers of loaded models in another order.
+
+No weight is copied that is on the device in the dtype of the stack.
+"""
 
 import copy
 from collections import OrderedDict
@@ -11,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.stack_sources import StackSources, stack_digest, stack_ends
 from evomerge_optuna.models.architectures import StackNames, stack_names
+from evomerge_optuna.models.loading import on_device
 from evomerge_optuna.models.transformers_internals import set_attention_like
 from evomerge_optuna.recipes.stack import StackRecipe
 
@@ -22,6 +26,7 @@ class StackedModels:
 
     def __init__(self, sources: StackSources) -> None:
         self._sources = sources
+        self._copies: list[torch.nn.Parameter] = []  # of the last stack
 
     def load(self, recipe: StackRecipe, layers_of: Collection[str] = ()) -> None:
         """Reads the recipe's models, and the models of these names; see `StackSources.load`."""
@@ -29,6 +34,8 @@ class StackedModels:
 
     def merge(self, recipe: StackRecipe) -> Merged:
         """The recipe's model, and a digest of the recipe with all weights it can use.
+
+        It is valid until the next one is made.
 
         Raises:
             CandidateError, NotFiniteError, OSError: see `StackSources.of`.
@@ -38,6 +45,11 @@ class StackedModels:
         names = stack_names(models[recipe.embeddings].config.model_type, recipe.embeddings)
         stacked = stacked_model(recipe, models, names)
         stacked.generation_config = stack_ends(recipe, sources)
+        for parameter in self._copies:  # whoever still has the last stack does not keep its memory
+            parameter.data = parameter.data.new_empty(0)
+        own = {id(p) for model in models.values() for p in model.parameters()}
+        stacked = on_device(stacked, self._sources.device, recipe.dtype)
+        self._copies = [p for p in stacked.parameters() if id(p) not in own]
         tokenizer = sources[recipe.embeddings].tokenizer
         return Merged(stacked, tokenizer, stack_digest(recipe, sources))
 

@@ -54,6 +54,11 @@ class Header:
     def count(self) -> int:
         return prod(self.shape)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor."""
+        return self.count * self.itemsize
+
 
 def headers_on_hub(repository: str, revision: str | None, model: str) -> dict[str, Header] | None:
     """Every tensor of a repository's files by name; None where the hub does not list them.

@@ -37,15 +37,33 @@ def in_dtype(model: "PreTrainedModel", dtype: str) -> "PreTrainedModel":
 
     Parameters that are shared stay shared.
     """
+    return on_device(model, None, dtype)
+
+
+def on_device(
+    model: "PreTrainedModel", device: str | None, dtype: str | None = None
+) -> "PreTrainedModel":
+    """The model as it would be, had it been loaded there; the given one stays as it is.
+
+    Parameters that are shared stay shared, and those that need not be changed are the given ones.
+
+    Args:
+        device: None: where it is.
+        dtype: None: its own.
+    """
     import torch
 
-    wanted: torch.dtype = getattr(torch, dtype)
-    cast = {
-        id(p): torch.nn.Parameter(p.detach().to(wanted), requires_grad=False)
-        for p in model.parameters()
-        if p.dtype != wanted
+    wanted = None if dtype is None else getattr(torch, dtype)
+    parameters = [parameter.detach() for parameter in model.parameters()]
+    moved = [parameter.to(device=device, dtype=wanted) for parameter in parameters]
+    if all(new is old for new, old in zip(moved, parameters, strict=True)):
+        return model
+    memo = {
+        id(own): own if new is old else torch.nn.Parameter(new, requires_grad=False)
+        for own, old, new in zip(model.parameters(), parameters, moved, strict=True)
     }
-    return copy.deepcopy(model, dict(cast)) if cast else model
+    found = copy.deepcopy(model, dict(memo))
+    return found if device is None else found.to(device)
 
 
 def model_of(

@@ -37,7 +37,7 @@ def study_note(merge_study: MergeStudy, pictures: Sequence[str] = ()) -> str:
         f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
     if best is not None:
-        how = "the best on dev" if is_chosen_on_dev(merge_study) else "the best"
+        how = "the best on search and dev" if is_chosen_on_dev(merge_study) else "the best"
         parts.append(_scores(spec, merge_study.read(), (f"trial {best.number}, {how}", best)))
         if final := stored_final_scores(merge_study, best):
             parts += [

@@ -3,7 +3,7 @@
 import shlex
 
 from evomerge_optuna.evaluation.user_code import code_of
-from evomerge_optuna.results.chosen_trial import FINALISTS, without_dev_score
+from evomerge_optuna.results.chosen_trial import is_race_open
 from evomerge_optuna.study.schema import ERROR
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
@@ -47,9 +47,9 @@ def choice_remark(merge_study: MergeStudy, which: str) -> str:
     Args:
         which: trial was asked for, as in `--trial`.
     """
-    if which != "best" or not without_dev_score(merge_study):
+    if which != "best" or not is_race_open(merge_study):
         return ""
     return (
-        f"This trial is the best on search. To choose among the best {FINALISTS} by their dev "
-        f"scores, run: evomerge-optuna study test {merge_study.quoted_name}"
+        "This trial is the best on search. To choose among the best few by their dev scores, too, "
+        f"run: evomerge-optuna study test {merge_study.quoted_name}"
     )

@@ -102,7 +102,7 @@ def study_table(merge_study: MergeStudy) -> Table:
 
     for trial in front if several else merge_study.ranked()[:SHOWN_TRIALS]:
         knee_mark = " (knee)" if trial.number == middle else ""
-        add(trial, knee_mark + (" (best on dev)" if trial == chosen else ""))
+        add(trial, knee_mark + (" (best on search and dev)" if trial == chosen else ""))
     table.add_section()
     for trial in merge_study.read().baselines:
         add(trial, f" ({escape(str(trial.user_attrs[BASELINE]))})")

@@ -1,4 +1,4 @@
-"""Which trial is a study's result: dev chooses among the best few on search."""
+"""Which trial is a study's result: dev decides a race of the best few on search."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,14 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import UsageError
-from evomerge_optuna.evaluation.scores import Score
-from evomerge_optuna.results.final_scores import model_of_trial, stored_scores
+from evomerge_optuna.results.final_scores import model_of_trial, stored_quarters, stored_scores
+from evomerge_optuna.results.finalists import Finalist, Standing, standing
+from evomerge_optuna.study.quarters import Part
+from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
-FINALISTS = 5  # trials among which dev decides for a single objective
+FINALISTS = 8  # trials among which dev decides for a single objective
+_BEFORE = 5  # in earlier versions, each scored on the whole of dev
 
 
 def finalists(merge_study: MergeStudy) -> list[FrozenTrial]:
@@ -32,18 +35,18 @@ def finalists(merge_study: MergeStudy) -> list[FrozenTrial]:
 def chosen_trial(merge_study: MergeStudy) -> FrozenTrial | None:
     """The study's result as far as it is known; None where no trial is scored.
 
-    That is the finalist which is best on dev in the first objective, once all are scored there,
-    and the best on search until then, or where there is no dev split.
+    That is the finalist which wins the race in the first objective, once it is over, and the best
+    on search until then, or where there is no dev split.
     """
-    return _best_on_dev(merge_study) or merge_study.best()
+    return _winner(merge_study) or merge_study.best()
 
 
 def find_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     """A trial by its number, the knee of the Pareto front, or the best, which is `chosen_trial`.
 
     Raises:
-        UsageError: there is no such scored trial, or a front of several objectives has no dev
-            scores yet.
+        UsageError: there is no such scored trial, or dev has not decided yet among a front of
+            several objectives.
     """
     if which in ("best", "knee"):
         chosen = chosen_trial(merge_study)
@@ -70,44 +73,75 @@ def find_trial(merge_study: MergeStudy, which: str) -> FrozenTrial:
     return found[0]
 
 
-def without_dev_score(merge_study: MergeStudy) -> list[FrozenTrial]:
-    """The finalists that dev cannot decide on yet; `FinalScorer.score_finalists` scores them."""
-    found = finalists(merge_study)
-    if not merge_study.spec.has_dev or len(found) < 2:
-        return []
-    return [trial for trial in found if _on_dev(merge_study, trial) is None]
+def race(merge_study: MergeStudy, found: Sequence[FrozenTrial]) -> Standing:
+    """How far the race of these finalists is.
+
+    Args:
+        found: one or more, ranked.
+    """
+    return standing([_finalist(merge_study, trial) for trial in found])
+
+
+def is_race_open(merge_study: MergeStudy) -> bool:
+    """Is there anything left that dev has to decide? `FinalScorer.score_finalists` does it."""
+    return _is_for_dev(merge_study) and _winner(merge_study) is None
 
 
 def is_chosen_on_dev(merge_study: MergeStudy) -> bool:
     """Did dev decide which trial is the study's `chosen_trial`?"""
-    several = merge_study.spec.has_dev and len(finalists(merge_study)) > 1
-    return several and not without_dev_score(merge_study)
+    return _winner(merge_study) is not None
 
 
-def _best_on_dev(merge_study: MergeStudy) -> FrozenTrial | None:
-    if not is_chosen_on_dev(merge_study):
+def _is_for_dev(merge_study: MergeStudy) -> bool:
+    return merge_study.spec.has_dev and len(finalists(merge_study)) > 1
+
+
+def _winner(merge_study: MergeStudy) -> FrozenTrial | None:
+    if not _is_for_dev(merge_study):
         return None
-
-    def gain(trial: FrozenTrial) -> float:
-        score = _on_dev(merge_study, trial)
-        if score is None or not math.isfinite(score.value):
-            return -math.inf
-        return merge_study.spec.objective.sign * score.value
-
-    return max(finalists(merge_study), key=gain)
+    found = finalists(merge_study)
+    place = race(merge_study, found).winner
+    return _winner_of_before(merge_study, found) if place is None else found[place]
 
 
-def _on_dev(merge_study: MergeStudy, trial: FrozenTrial) -> Score | None:
-    scores = stored_scores(merge_study, model_of_trial(trial)).get("dev", {})
-    return scores.get(merge_study.spec.objective.target)
+def _winner_of_before(merge_study: MergeStudy, found: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The choice of an earlier version, which scored the best few on dev and looked at that."""
+    if len(merge_study.spec.objectives) == 1:
+        found = found[:_BEFORE]
+    gains = []
+    for trial in found:
+        entry = model_of_trial(trial)
+        scores = stored_scores(merge_study, entry).get("dev")
+        if scores is None or stored_quarters(merge_study, entry):
+            return None
+        gains.append(_gain(merge_study, scores[merge_study.spec.objective.target].value))
+    return found[gains.index(max(gains))]
+
+
+def _finalist(merge_study: MergeStudy, trial: FrozenTrial) -> Finalist:
+    search = result_of(trial).scores[merge_study.spec.objective.target]
+    quarters = stored_quarters(merge_study, model_of_trial(trial))
+
+    def part(value: float, n: float) -> Part:
+        return _gain(merge_study, value), n
+
+    return Finalist(part(search.value, search.n), tuple(part(*quarter) for quarter in quarters))
+
+
+def _gain(merge_study: MergeStudy, value: float) -> float:
+    """More is better; a perplexity by its logarithm, which is a mean over texts."""
+    objective = merge_study.spec.objective
+    if merge_study.spec.metric(objective.target).kind == "perplexity":
+        value = math.log(value) if value > 0 else math.nan
+    return objective.sign * value if math.isfinite(value) else -math.inf
 
 
 def _require_dev_scores(merge_study: MergeStudy) -> None:
-    if missing := without_dev_score(merge_study):
+    if is_race_open(merge_study):
         raise UsageError(
-            f"study '{merge_study.name}' has a front of {len(merge_study.front())} trials, of "
-            f"which {len(missing)} have no dev score; run study test {merge_study.quoted_name}, "
-            "or name one with --trial"
+            f"study '{merge_study.name}' has a front of {len(merge_study.front())} trials, among "
+            f"which dev has not decided; run study test {merge_study.quoted_name}, or name one "
+            "with --trial"
         )
 
 

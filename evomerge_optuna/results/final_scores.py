@@ -1,12 +1,14 @@
 """Final scores as they are stored: of the sources, the baseline and one trial, on every split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.study.quarters import Part
 from evomerge_optuna.study.result import Scores, as_scores, result_of
-from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES, FINGERPRINTS
+from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES, FINALIST, FINGERPRINTS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 
@@ -14,7 +16,8 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 class ModelToScore:
     """One row of the final table: a source model or a recipe.
 
-    `confirmed` are the scores by split that its trial has from the search.
+    `confirmed` are the scores by split that its trial has from the search, `quarters` those on the
+    quarters of dev.
     """
 
     name: str
@@ -22,6 +25,7 @@ class ModelToScore:
     model: str | None = None
     recipe: Recipe | None = None
     confirmed: dict[str, Scores] = field(default_factory=dict)
+    quarters: Sequence[Part] = ()
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,16 @@ def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelTo
 
 
 def model_of_trial(trial: FrozenTrial) -> ModelToScore:
-    recipe = recipe_of(trial)
-    dev = result_of(trial).dev
-    confirmed: dict[str, Scores] = {} if dev is None else {"dev": dev}
-    return ModelToScore(f"trial {trial.number}", recipe.digest(), None, recipe, confirmed)
+    recipe, result = recipe_of(trial), result_of(trial)
+    confirmed: dict[str, Scores] = {} if result.dev is None else {"dev": result.dev}
+    name = f"trial {trial.number}"
+    return ModelToScore(name, recipe.digest(), None, recipe, confirmed, result.dev_quarters)
+
+
+def stored_quarters(merge_study: MergeStudy, entry: ModelToScore) -> list[Part]:
+    """A model's scores on the first quarters of dev, as far as they are stored."""
+    stored = merge_study.attributes().get(FINALIST + entry.identity, entry.quarters)
+    return [(value, n) for value, n in stored]
 
 
 def stored_scores(merge_study: MergeStudy, entry: ModelToScore) -> dict[str, Scores]:

@@ -5,15 +5,17 @@ which samplers keep their state are as many more. Here all of that is one transa
 sampler looks at trials that were read before rather than reading them several times over.
 """
 
+import copy
 from dataclasses import asdict
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from evomerge_optuna.spaces.space import distributions
 from evomerge_optuna.store.lock import Lease
-from evomerge_optuna.store.optuna_internals import add_running_trial, with_trials
-from evomerge_optuna.study.schema import RECIPE, WORKER
+from evomerge_optuna.store.optuna_internals import ENQUEUED, add_running_trial, with_trials
+from evomerge_optuna.study.schema import BASELINE, RECIPE, REPEATS, WORKER
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
@@ -29,14 +31,13 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     study, sampler = merge_study.study, merge_study.study.sampler
     ranges = distributions(merge_study.space)
     written: dict[str, object] = {}
-    recorded = with_trials(study, trials.own, written)
+    recorded = with_trials(study, trials.in_order, written)
     draft = create_trial(state=TrialState.RUNNING)
-    draft.number = trials.next_position
+    draft.number = len(trials.everything)
     # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one. Not by
     # infer_relative_search_space, which compares all distributions of all trials: each has ours.
     known = {name: ranges[name] for name in sorted(ranges) if not ranges[name].single()}
-    is_first = not trials.of(TrialState.COMPLETE)
-    together = sampler.sample_relative(recorded, draft, {} if is_first else known)
+    together = sampler.sample_relative(recorded, draft, known)
     params = {
         name: together[name]
         if name in together
@@ -57,9 +58,17 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
 def start_waiting_trial(merge_study: MergeStudy, trials: Trials) -> optuna.Trial:
     """The first trial that waits, running from now on; for the holder of the study.
 
-    The study's sampler draws the parameters that it was not given, without a look at foreign ones.
+    The study's sampler draws the parameters that it was not given, without a look at foreign
+    trials.
     """
-    study = merge_study.study
-    if not trials.foreign:
-        return study.ask()
-    return with_trials(study, trials.own).ask()
+    study, waiting = merge_study.study, trials.of(TrialState.WAITING)[0]
+    seen = with_trials(study, trials.own) if trials.foreign else copy.copy(study)
+    is_ours = BASELINE in waiting.user_attrs or REPEATS in waiting.user_attrs
+    if is_ours and _is_whole(waiting, merge_study):
+        seen.sampler = RandomSampler()  # which draws nothing together, nor counts what is given
+    return seen.ask()
+
+
+def _is_whole(trial: FrozenTrial, merge_study: MergeStudy) -> bool:
+    """Are all parameters of a waiting trial given?"""
+    return {*trial.system_attrs.get(ENQUEUED, {})} == {*merge_study.space.ranges()}

@@ -19,7 +19,8 @@ from evomerge_optuna.search.racing import Race
 from evomerge_optuna.search.trial_page import TrialPage
 from evomerge_optuna.study.answers import keep_answers
 from evomerge_optuna.study.foreign import check_enqueued
-from evomerge_optuna.study.result import Result, Scores, result_of, store_result
+from evomerge_optuna.study.quarters import dev_blocks, parts_of
+from evomerge_optuna.study.result import Result, result_of, store_result
 from evomerge_optuna.study.schema import BASELINE, RECIPE, RESULT, SAME_AS, STOPPED
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials, is_feasible
@@ -88,7 +89,7 @@ class Objective:
             trial, values, self._study.read()
         )
         if is_best and len(values) == 1:
-            result = replace(result, dev=self._confirm(trial, scored.engine))
+            result = self._confirm(trial, scored)
         confirm = round(time.perf_counter() - start, 4)
         store_result(trial, replace(result, seconds={**result.seconds, "confirm": confirm}))
         if is_best or self._is_shown(trial):
@@ -113,7 +114,7 @@ class Objective:
 
     def _repeat(self, trial: optuna.Trial, alike: FrozenTrial) -> list[float]:
         """Gives the trial all that was found of its recipe before; of a stopped one no more."""
-        result = replace(result_of(alike), seconds={}, dev=None)
+        result = replace(result_of(alike), seconds={}, dev=None, dev_quarters=[])
         trial.set_user_attr(SAME_AS, alike.number)
         if STOPPED in alike.user_attrs:
             trial.set_user_attr(STOPPED, alike.user_attrs[STOPPED])
@@ -141,18 +142,22 @@ class Objective:
         drawn = any(runner.asks == "images" for runner in self._study.tasks.values())
         return drawn and BASELINE in trial.user_attrs
 
-    def _confirm(self, trial: optuna.Trial, engine: Engine) -> Scores | None:
-        """Its scores on dev, which the search does not use: it is likely a finalist."""
-        if not self._study.spec.has_dev:
-            return None
+    def _confirm(self, trial: optuna.Trial, scored: Scored) -> Result:
+        """With its scores on dev, which the search does not use: it is likely a finalist."""
+        study, result = self._study, scored.result
+        if not study.spec.has_dev:
+            return result
         try:
-            with counted_passes(trial, engine, "dev"):
-                evaluation = self._evaluator.evaluate(engine, "dev")
+            with counted_passes(trial, scored.engine, "dev"):
+                evaluation = self._evaluator.evaluate(scored.engine, "dev")
+            blocks = dev_blocks(study.spec, study.tasks)
+            parts = self._evaluator.parts(evaluation, blocks)
         except CandidateError as error:  # no reason to lose its score on search
             self._say(f"a new best candidate cannot be scored on dev: {error}")
-            return None
-        keep_answers(self._study, trial, evaluation, self._say)
-        return evaluation.scores
+            return result
+        keep_answers(study, trial, evaluation, self._say)
+        quarters = parts_of(study.spec, parts, len(blocks))
+        return replace(result, dev=evaluation.scores, dev_quarters=quarters)
 
     def _tell_remarks(self, trial: optuna.Trial, evaluation: Evaluation) -> None:
         """Of each task the first that there is anything to say of."""

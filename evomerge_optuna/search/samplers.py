@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import (
     BaseGASampler,
     BaseSampler,
@@ -30,9 +35,10 @@ from optuna.samplers.nsgaii import BLXAlphaCrossover
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
+from evomerge_optuna.search.unit import from_unit
 from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import SamplerSpec
-from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler
+from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler, set_sampler_attribute
 from evomerge_optuna.study.schema import IDLE_COORDINATE
 
 if TYPE_CHECKING:
@@ -100,7 +106,7 @@ class PositionedCmaEsSampler(Positioned, OpenCmaEsSampler):
         drawn = super().sample_relative(study, positioned, plane)
         if IDLE_COORDINATE in drawn:
             idle = drawn.pop(IDLE_COORDINATE)
-            self.set_attribute(study, trial, IDLE_COORDINATE, idle)
+            set_sampler_attribute(study, trial, IDLE_COORDINATE, idle)
         return drawn
 
     def as_drawn(self, trial: FrozenTrial) -> FrozenTrial:
@@ -164,10 +170,7 @@ class _PositionedGA(Positioned, _GASampler):
     ) -> Any:
         if self._has_parents:  # a mutation
             return super().sample_independent(study, trial, param_name, param_distribution)
-        assert isinstance(param_distribution, FloatDistribution)
-        low, high = param_distribution.low, param_distribution.high
-        drawn = self._first_draws.normal((low + high) / 2, (high - low) / 6)
-        return float(np.clip(drawn, low, high))
+        return _around_the_middle(param_distribution, self._first_draws)
 
     def after_trial(
         self,
@@ -178,6 +181,18 @@ class _PositionedGA(Positioned, _GASampler):
     ) -> None:
         self.get_trial_generation(study, trial)  # stores it where there is none
         super().after_trial(study, trial, state, values)
+
+
+def _around_the_middle(distribution: BaseDistribution, draws: np.random.Generator) -> Any:
+    """A value near the middle of a range; of a list of choices any."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[draws.integers(len(distribution.choices))]
+    if isinstance(distribution, FloatDistribution) and distribution.log:
+        return from_unit(distribution, draws.normal(1 / 2, 1 / 6))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    drawn = float(np.clip(draws.normal((low + high) / 2, (high - low) / 6), low, high))
+    return drawn if isinstance(distribution, FloatDistribution) else round(drawn)
 
 
 class PositionedNSGAIISampler(_PositionedGA, NSGAIISampler):

@@ -44,6 +44,11 @@ class Range:
         return self.low == self.high
 
     @property
+    def is_continuous(self) -> bool:
+        """Does it have a value between any two of its values?"""
+        return not (self.fixed or self.integer)
+
+    @property
     def first(self) -> float:
         """The only value of what is fixed."""
         return self.low
@@ -83,6 +88,11 @@ class Choices:
     def fixed(self) -> bool:
         """Is there one value, which nothing searches?"""
         return len(self.values) == 1
+
+    @property
+    def is_continuous(self) -> bool:
+        """Does it have a value between any two of its values?"""
+        return False
 
     @property
     def first(self) -> Value:

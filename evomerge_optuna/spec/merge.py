@@ -1,13 +1,15 @@
 """How source models are merged, and what of it is searched."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    Discriminator,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    Tag,
     create_model,
     model_serializer,
     model_validator,
@@ -23,10 +25,25 @@ _Part = TypeVar("_Part", bound=Strict)
 _ALWAYS_STORED = ("normalize", "int8_mask", "lambda")
 
 
+def _one_or_several(name: Any) -> Any:
+    """Discriminated, so that an error is about what was written, not about both."""
+    several = Annotated[tuple[name, ...], Field(min_length=2)]
+    return Annotated[
+        Annotated[name, Tag("(one)")] | Annotated[several, Tag("(list)")],
+        Discriminator(lambda value: "(list)" if isinstance(value, list | tuple) else "(one)"),
+    ]
+
+
 def _with_keys_of(methods: Mapping[str, Method]) -> Callable[[type[_Part]], type[_Part]]:
     """Adds a key for every parameter and option that a method has."""
     keys: dict[str, Any] = {
-        "method": (Literal[tuple(methods)], Field(description="mergekit's merge method."))
+        "method": (
+            _one_or_several(Literal[tuple(methods)]),
+            Field(
+                description="mergekit's merge method. Of a list of them one is chosen in every "
+                "trial, together with its parameters."
+            ),
+        )
     }
     descriptions: dict[str, list[str]] = defaultdict(list)
     for method in methods.values():
@@ -61,13 +78,20 @@ class MergeSpec(Strict):
       `{choices: [0.5, 1]}`, since two numbers alone are a range
     """
 
-    method: str
-    """mergekit's merge method."""
+    method: str | tuple[str, ...]
+    """mergekit's merge method, or several of which one is chosen."""
     layer_group_size: Annotated[Integer, Field(ge=1)] | None = None
     """The number of neighbouring layers that share their parameters. By default all layers do."""
+    interpolate: Annotated[Integer, Field(ge=2)] | None = None
+    """The number of points along the depth, from the first layer to the last, instead of layer
+    groups. A range is searched at each point, and mergekit interpolates the layers in between."""
     layer_groups: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
-    """Groups by parts of tensor names instead, for example `[self_attn, mlp]`. All other tensors
-    form one more group."""
+    """Groups by parts of tensor names, for example `[self_attn, mlp]`. All other tensors form one
+    more group. With `layer_group_size` every group of layers has these groups; with `interpolate`
+    each has values of its own along the depth."""
+    include: Literal["search"] | None = None
+    """Write `search` to have it searched which source models take part at all. By default all do.
+    One always does."""
     dtype: DTypeName | None = None
     """The dtype in which the merge is made and kept. The default is the models' own."""
     tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
@@ -86,37 +110,59 @@ class MergeSpec(Strict):
     @classmethod
     def _with_default_ranges(cls, content: Any) -> object:
         """Gives every parameter of the method its default range where the spec gives none."""
-        method = content.get("method") if isinstance(content, dict) else None
-        if not isinstance(method, str) or method not in METHODS:
-            return content
-        return {p.name: _default_of(p) for p in METHODS[method].parameters} | content
+        named = content.get("method") if isinstance(content, dict) else None
+        names = named if isinstance(named, list | tuple) else [named]
+        methods = [METHODS[name] for name in names if isinstance(name, str) and name in METHODS]
+        return content if len(methods) < len(names) else _defaults(methods) | content
 
     @model_validator(mode="after")
-    def _only_what_the_method_has(self) -> "MergeSpec":
-        method = self.declared
-        for name in _PARAMETERS:
-            if name in self.model_fields_set and name not in method.searched:
-                known = ", ".join(method.searched)
-                raise ValueError(f"{method.name} has no parameter '{name}'; it has {known}")
-        for name in _OPTIONS:
-            if self.dimension(name) is not None and name not in method.fixed:
-                known = ", ".join(method.fixed) or "none"
-                raise ValueError(f"{method.name} has no option '{name}'; it has {known}")
-        for parameter in method.parameters:
-            given, bounds = self.dimension(parameter.name), parameter.bounds
-            if given is None:
-                raise ValueError(f"{parameter.name}: write a number or [low, high]")
-            if bounds is not None and not bounds[0] <= given.low <= given.high <= bounds[1]:
-                what = "range" if isinstance(given, Range) else "choices"
-                raise ValueError(
-                    f"{parameter.name}: the {what} must lie within [{bounds[0]:g}, {bounds[1]:g}]"
-                )
+    def _only_what_the_methods_have(self) -> "MergeSpec":
+        names = [method.name for method in self.methods]
+        who = _either(names)
+        if len(set(names)) < len(names):
+            raise ValueError("method: a method is named twice")
+        for name, kind, every in (
+            *((name, "parameter", self._searched) for name in _PARAMETERS),
+            *((name, "option", self._fixed) for name in _OPTIONS),
+        ):
+            is_given = getattr(self, name) is not None or (
+                kind == "parameter" and name in self.model_fields_set
+            )
+            if is_given and name not in every:
+                known = ", ".join(every) or "none"
+                raise ValueError(f"{who} has no {kind} '{name}'; it has {known}")
+        for parameter in self._declared:
+            self._check(parameter)
         return self
+
+    def _check(self, parameter: Parameter) -> None:
+        """Refuses a dimension that the parameter cannot have."""
+        name, bounds, given = parameter.name, parameter.bounds, getattr(self, parameter.name)
+        meanings = {p.description for p in self._declared if p.name == name}
+        if given is not None and len(meanings) > 1:
+            raise ValueError(
+                f"{name}: means something else to each of {_either(self._having(name))}; leave it "
+                "out, or search one of them alone"
+            )
+        if given is None and len(meanings) == 1:
+            raise ValueError(f"{name}: write a number or [low, high]")
+        if given is None or bounds is None or bounds[0] <= given.low <= given.high <= bounds[1]:
+            return
+        what = "range" if isinstance(given, Range) else "choices"
+        raise ValueError(f"{name}: the {what} must lie within [{bounds[0]:g}, {bounds[1]:g}]")
 
     @model_validator(mode="after")
     def _one_kind_of_groups(self) -> "MergeSpec":
-        if self.layer_group_size is not None and self.layer_groups is not None:
-            raise ValueError("give layer_group_size or layer_groups, not both")
+        if self.layer_group_size is not None and self.interpolate is not None:
+            raise ValueError("give layer_group_size or interpolate, not both")
+        parameters = [p for method in self.methods for p in self.parameters_of(method)]
+        if self.interpolate is not None and not any(
+            self.dimension_of(p).is_continuous for p in parameters
+        ):
+            raise ValueError(
+                "interpolate: there is no range between whose values one could interpolate; give a "
+                "parameter a range [low, high]"
+            )
         if self.layer_groups is not None:
             if not self.layer_groups:
                 raise ValueError("layer_groups is empty; name tensor filters, as [self_attn, mlp]")
@@ -135,49 +181,79 @@ class MergeSpec(Strict):
     ) -> dict[str, object]:
         """Leaves out what the method does not have, since a spec that gives it is refused."""
         content = dump(self)
-        method = self.declared
-        foreign = set(_PARAMETERS) - set(method.searched)
-        unset = {o for o in _OPTIONS if self.dimension(o) is None} - set(_ALWAYS_STORED)
-        defaults = {p.name for p in method.parameters if self.dimension(p.name) == _default_of(p)}
-        left_out = foreign | unset | (defaults if info.exclude_defaults else set())
-        groups = ("layer_group_size", "layer_groups")
-        order = dict.fromkeys(("method", *method.searched, *groups, *method.fixed, *content))
+        foreign = set(_PARAMETERS) - {n for n in self._searched if getattr(self, n) is not None}
+        unset = {o for o in _OPTIONS if getattr(self, o) is None} - set(_ALWAYS_STORED)
+        new = {n for n in ("interpolate", "include") if content.get(n) is None}
+        defaults = {n for n, d in _defaults(self.methods).items() if getattr(self, n) == d}
+        left_out = foreign | unset | new | (defaults if info.exclude_defaults else set())
+        groups = ("layer_group_size", "interpolate", "layer_groups", "include")
+        order = dict.fromkeys(("method", *self._searched, *groups, *self._fixed, *content))
         return {n: content[n] for n in order if n in content and n not in left_out}
 
     @property
-    def declared(self) -> Method:
-        """The method's row of the table."""
-        return METHODS[self.method]
+    def methods(self) -> tuple[Method, ...]:
+        """The rows of the method, or of the methods of which one is chosen."""
+        names = (self.method,) if isinstance(self.method, str) else self.method
+        return tuple(METHODS[name] for name in names)
 
     @property
-    def searched(self) -> tuple[str, ...]:
-        """Names of the parameters this method searches."""
-        return self.declared.searched
+    def in_words(self) -> str:
+        """The name of the method, or of those of which one is chosen."""
+        return _either([method.name for method in self.methods])
 
-    def dimension(self, name: str) -> Dimension | None:
-        """What the spec says of a parameter or option; None: the method's default holds."""
-        found: Dimension | None = getattr(self, name)
-        return found
+    def parameters_of(self, method: Method) -> tuple[Parameter, ...]:
+        """The method's parameters, fixed ones too, and those of its options that are searched."""
+        given = ((option, getattr(self, option.name)) for option in method.options)
+        searched = [option.searched for option, d in given if d is not None and not d.fixed]
+        return (*method.parameters, *searched)
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The method's parameters, fixed ones too, and those options that are searched."""
-        options = [o for o in self.declared.options if not _is_fixed(self.dimension(o.name))]
-        return (*self.declared.parameters, *(option.searched for option in options))
-
-    @property
-    def options(self) -> dict[str, Value]:
-        """The options that the spec fixes."""
-        given = {name: self.dimension(name) for name in self.declared.fixed}
+    def options_of(self, method: Method) -> dict[str, Value]:
+        """The method's options that the spec fixes."""
+        given = {name: getattr(self, name) for name in method.fixed}
         return {name: d.first for name, d in given.items() if d is not None and d.fixed}
 
+    def dimension_of(self, parameter: Parameter) -> Dimension:
+        """What the spec has a parameter be, or an option that is searched."""
+        given: Dimension | None = getattr(self, parameter.name)
+        return _default_of(parameter) if given is None else given
 
-def _is_fixed(dimension: Dimension | None) -> bool:
-    return dimension is None or dimension.fixed
+    @property
+    def drops(self) -> bool:
+        """May a merge drop a part of the task vectors?"""
+        densities = [p for p in self._declared if p.name == "density"]
+        return not densities or self.dimension_of(densities[0]).low < 1
+
+    @property
+    def _declared(self) -> list[Parameter]:
+        return [parameter for method in self.methods for parameter in method.parameters]
+
+    @property
+    def _searched(self) -> list[str]:
+        return list(dict.fromkeys(name for method in self.methods for name in method.searched))
+
+    @property
+    def _fixed(self) -> list[str]:
+        return list(dict.fromkeys(name for method in self.methods for name in method.fixed))
+
+    def _having(self, parameter: str) -> list[str]:
+        return [method.name for method in self.methods if parameter in method.searched]
+
+
+def _defaults(methods: Sequence[Method]) -> dict[str, Range]:
+    """The default ranges of all parameters whose name means one thing to all of these methods."""
+    found = [parameter for method in methods for parameter in method.parameters]
+    meanings = {(parameter.name, parameter.description) for parameter in found}
+    unclear = {n for n, count in Counter(name for name, _ in meanings).items() if count > 1}
+    return {p.name: _default_of(p) for p in found if p.name not in unclear}
 
 
 def _default_of(parameter: Parameter) -> Range:
     return Range(low=parameter.low, high=parameter.high)
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 _PARAMETERS = tuple(dict.fromkeys(p for row in METHODS.values() for p in row.searched))

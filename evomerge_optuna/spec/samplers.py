@@ -18,26 +18,72 @@ class Sampler:
         several: takes several objectives, and constraints.
         learns_from_others: learns from trials that it did not draw: the source models', and the
             best recipes of other studies.
+        generations: draws trials in generations, of which a spec may say the `population`.
+        numbers: searches ranges of numbers; else every parameter needs a list of choices.
+        categories: searches lists of choices.
+        binary: searches best what is in or out if it is offered as a choice, not as a number with a
+            threshold.
     """
 
     name: str
     title: str
     kind: str
-    options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     several: bool = True
-    learns_from_others: bool = True
+    learns_from_others: bool = False
+    generations: bool = False
+    numbers: bool = True
+    categories: bool = True
+    binary: bool = True
 
 
+_HERE = "evomerge_optuna.search"
 _ROWS = (
     Sampler(
         "cmaes",
         "CMA-ES",
-        "evomerge_optuna.search.samplers:PositionedCmaEsSampler",
+        f"{_HERE}.samplers:PositionedCmaEsSampler",
         several=False,
-        learns_from_others=False,
+        generations=True,
+        categories=False,
+        binary=False,
     ),
-    Sampler("nsga2", "NSGA-II", "evomerge_optuna.search.samplers:PositionedNSGAIISampler"),
-    Sampler("nsga3", "NSGA-III", "evomerge_optuna.search.samplers:PositionedNSGAIIISampler"),
+    Sampler(
+        "nsga2",
+        "NSGA-II",
+        f"{_HERE}.samplers:PositionedNSGAIISampler",
+        learns_from_others=True,
+        generations=True,
+        binary=False,
+    ),
+    Sampler(
+        "nsga3",
+        "NSGA-III",
+        f"{_HERE}.samplers:PositionedNSGAIIISampler",
+        learns_from_others=True,
+        generations=True,
+        binary=False,
+    ),
+    Sampler(
+        "gp",
+        "GP",
+        "optuna.samplers:GPSampler",
+        {"deterministic_objective": False, "warn_independent_sampling": False},
+        learns_from_others=True,
+    ),
+    Sampler(
+        "tpe",
+        "TPE",
+        "optuna.samplers:TPESampler",
+        {"multivariate": True},
+        learns_from_others=True,
+    ),
+    Sampler("catcma", "CatCMA", f"{_HERE}.catcma:CatCmaSampler", several=False, generations=True),
+    Sampler("random", "random search", "optuna.samplers:RandomSampler"),
+    Sampler("qmc", "QMC", f"{_HERE}.quasi_random:PositionedQMCSampler"),
+    Sampler(
+        "brute_force", "brute force", f"{_HERE}.brute_force:PositionedBruteForce", numbers=False
+    ),
 )
 
 SAMPLERS = {row.name: row for row in _ROWS}

@@ -10,10 +10,15 @@ from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
 
 
 class SamplerSpec(Strict):
-    """Use CMA-ES for one objective, and NSGA-II or NSGA-III for several. They are Optuna's.
+    """How candidates are drawn. A name alone will do: `sampler: gp`.
 
-    CMA-ES begins in the middle of the ranges, with a sigma of one sixth of the range. So does the
-    first generation of the other two. Each of them can search a single parameter.
+    CMA-ES (`cmaes`), as in the paper, begins in the middle of the ranges with a sigma of one sixth
+    of the range. `catcma` is CMA-ES that searches lists of choices, too. `gp` fits a Gaussian
+    process to the scores; it needs the fewest trials, and ever longer for each. `tpe` is Optuna's
+    default. `nsga2` and `nsga3` are genetic algorithms; their first generation is drawn as that of
+    CMA-ES is. `random` and `qmc` (a Sobol sequence) do not learn. `brute_force` tries every
+    combination, where every parameter has a list of choices. All but `cmaes` and `catcma` take
+    several objectives, and constraints.
     """
 
     name: SamplerName = "cmaes"
@@ -21,8 +26,19 @@ class SamplerSpec(Strict):
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
     """The seed of the sampler, and of the masks of DARE."""
     population: Annotated[Integer, Field(ge=2)] | None = None
-    """The number of trials in a generation. The default is 4 + floor(3 ln n) for CMA-ES and 50 for
-    the others."""
+    """The number of trials in a generation. The default is 4 + floor(3 ln n) for `cmaes` and
+    `catcma`, and 50 for `nsga2` and `nsga3`. The others have no generations."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _population_of_generations(self) -> "SamplerSpec":
+        if self.population is not None and not self.row.generations:
+            raise ValueError(f"population: {self.row.title} has no generations; remove it")
+        return self
 
     @property
     def row(self) -> Sampler:

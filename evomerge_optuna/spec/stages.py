@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from evomerge_optuna.methods import Method
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec.evaluation import EvaluationSpec
 from evomerge_optuna.spec.merge import MergeSpec
@@ -22,10 +23,23 @@ class MergeSearchSpec(StudySpec):
 
     @model_validator(mode="after")
     def _models_for_the_method(self) -> "MergeSearchSpec":
-        method, count = self.merge.declared, len(self.models)
+        for method in self.merge.methods:
+            self._check_models_of(method)
+        source = self.merge.tokenizer_source
+        if source not in (None, "base", "union", *self.models):
+            raise ValueError(
+                f"merge.tokenizer_source: '{source}' is none of the models; write base, union, or "
+                f"{' or '.join(self.models)}"
+            )
+        if self.merge.include is not None:
+            self._check_include()
+        return self
+
+    def _check_models_of(self, method: Method) -> None:
+        """Refuses models that the method does not merge."""
+        count, (least, most) = len(self.models), method.sources
         if self.base_model is None and method.base == "required":
             raise ValueError(f"base_model: {method.name} needs a base model; add base_model")
-        least, most = method.sources
         if most == 1 < count:
             raise ValueError(
                 f"models: {method.name} goes from base_model to one source model; here are {count}"
@@ -39,13 +53,32 @@ class MergeSearchSpec(StudySpec):
                 "models: the base model is also a source model, so its task vector is zero; "
                 "remove it from models"
             )
-        source = self.merge.tokenizer_source
-        if source not in (None, "base", "union", *self.models):
+
+    def _check_include(self) -> None:
+        """Refuses a search for the source models that take part where nothing can be left out."""
+        if self.base_model is None or self.base_model in self.models.values():
             raise ValueError(
-                f"merge.tokenizer_source: '{source}' is none of the models; write base, union, or "
-                f"{' or '.join(self.models)}"
+                "merge.include: every source model may be left out, so the configuration and the "
+                "tokenizer come from a base model of their own; add base_model"
             )
-        return self
+        if self.merge.tokenizer_source not in (None, "base"):
+            raise ValueError(
+                "merge.include: a vocabulary of source models changes with those that take part; "
+                "write tokenizer_source: base"
+            )
+        if len(self.models) == self.fewest_sources:
+            methods, one = self.merge.in_words, "its only source model"
+            what = one if self.fewest_sources == 1 else f"all {self.fewest_sources} source models"
+            raise ValueError(f"merge.include: {methods} needs {what}; leave include out")
+
+    @property
+    def fewest_sources(self) -> int:
+        """The least number of source models that every method of the spec merges."""
+        return max(
+            least - (method.base == "ignored" and self.base_model is not None)
+            for method in self.merge.methods
+            for least in method.sources[:1]
+        )
 
     @property
     def tokenizer_source(self) -> str | None:
@@ -74,7 +107,7 @@ class ParameterStudySpec(MergeSearchSpec):
 
     @property
     def method(self) -> str:
-        return self.merge.method
+        return self.merge.in_words
 
 
 class StackStudySpec(StudySpec):
@@ -159,7 +192,7 @@ class JointStudySpec(_MergedStack, MergeSearchSpec):
 
     @property
     def method(self) -> str:
-        return f"layer stack of a {self.merge.method} merge"
+        return f"layer stack of a {self.merge.in_words} merge"
 
 
 class StagedStudySpec(_MergedStack):

@@ -8,7 +8,8 @@ from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-from optuna.samplers import CmaEsSampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import CmaEsSampler, QMCSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -69,6 +70,13 @@ def set_trial_attribute(study: optuna.Study, trial: FrozenTrial, name: str, valu
         UpdateFinishedTrialError: it is finished.
     """
     study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def set_sampler_attribute(
+    study: optuna.Study, trial: FrozenTrial, name: str, value: object
+) -> None:
+    """Sets a system attribute of the trial that a sampler is drawing."""
+    study._storage.set_trial_system_attr(trial._trial_id, name, cast(Any, value))
 
 
 def stored_trial(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
@@ -141,12 +149,6 @@ class OpenCmaEsSampler(CmaEsSampler):
         """A trial of a generation, with all parameters that the optimizer drew for it."""
         return trial
 
-    def set_attribute(
-        self, study: optuna.Study, trial: FrozenTrial, name: str, value: object
-    ) -> None:
-        """Stores a system attribute of the trial that is being drawn."""
-        study._storage.set_trial_system_attr(trial._trial_id, name, cast(Any, value))
-
     def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
         return [self.as_drawn(t) for t in super()._get_solution_trials(trials, generation)]
 
@@ -158,6 +160,22 @@ class OpenCmaEsSampler(CmaEsSampler):
         latest = max(carriers, key=lambda attributes: attributes[self._attr_key_generation])
         parts = {k: v for k, v in latest.items() if k.startswith(self._attr_key_optimizer)}
         return self.restore(self._concat_optimizer_attrs(parts))
+
+
+class OpenQMCSampler(QMCSampler):
+    """Optuna's quasi-random sampler, whose place in the sequence a subclass says."""
+
+    def place(self, study: optuna.Study) -> int:
+        """Which point of the sequence is drawn, 0 for the first.
+
+        Optuna counts what it has drawn, also for trials that were cut short and are drawn again.
+        """
+        raise NotImplementedError
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self.place(study)
 
 
 def serve_trials(storage: BaseStorage, server: "grpc.Server") -> None:

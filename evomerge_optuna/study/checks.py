@@ -16,7 +16,8 @@ from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import Choices, StudySpec
+from evomerge_optuna.spec.samplers import Sampler
 from evomerge_optuna.study.directions import unusual_directions
 
 _MANY = 300  # parameters; to store one takes three statements, see benchmarks/README.md
@@ -47,17 +48,29 @@ def check_tasks(spec: StudySpec, tasks: Tasks, models: OpenedModels) -> None:
     _check_racing(spec, tasks)
 
 
-def check_space(space: SearchSpace) -> None:
-    """Refuses a space in which there is nothing to search.
+def check_space(space: SearchSpace, sampler: Sampler) -> None:
+    """Refuses a space in which there is nothing to search, or nothing that the sampler searches.
 
     Raises:
-        SpecError: every value is fixed.
+        SpecError: every value is fixed, or a parameter is of a kind that the sampler does not know.
     """
     if not space.ranges():
         raise SpecError(
             "merge: there is nothing to search, for every value is fixed; give one of them a range "
             "[low, high]"
         )
+    for name, dimension in space.ranges().items():
+        is_list = isinstance(dimension, Choices)
+        if is_list and not sampler.categories:
+            raise SpecError(
+                f"sampler: {sampler.title} searches numbers alone, and {name} is a {dimension}; "
+                "write sampler: catcma, or sampler: gp"
+            )
+        if not is_list and not sampler.numbers:
+            raise SpecError(
+                f"sampler: {sampler.title} tries every combination of choices, and {name} is a "
+                f"{dimension}; write a list of choices, or another sampler"
+            )
 
 
 def description(
@@ -84,7 +97,8 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     """
     from evomerge_optuna.devices import torch_device
     from evomerge_optuna.machine import this_machine  # imports torch
-    from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory
+    from evomerge_optuna.merging.memory_check import check_memory
+    from evomerge_optuna.merging.memory_plan import ModelFacts
 
     headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
     host = None if spec.host_key is None else models[spec.host_key]

@@ -67,7 +67,7 @@ def create_study(
     check_tasks(spec, tasks, models)
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
-    check_space(space)
+    check_space(space, spec.sampler.row)
     for line in description(spec, tasks, architecture, space):
         say(line)
     say(memory_plan(spec, models, architecture))

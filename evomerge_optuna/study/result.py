@@ -1,13 +1,14 @@
 """What was found of a trial's model: one attribute of the trial, for each is a transaction."""
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.evaluation.scores import Score
+from evomerge_optuna.study.quarters import Part
 from evomerge_optuna.study.schema import RESULT
 
 Scores = dict[str, Score]  # by metric: task.name
@@ -24,6 +25,7 @@ class Result:
         costs: layers, parameters, operations a token.
         seconds: by part of the trial.
         dev: its scores on dev, if it was the best when it ended.
+        dev_quarters: the first objective's on each quarter of dev, likewise.
     """
 
     recipe: str
@@ -33,6 +35,7 @@ class Result:
     costs: dict[str, float]
     seconds: dict[str, float]
     dev: Scores | None = None
+    dev_quarters: list[Part] = field(default_factory=list)
 
     @property
     def measures(self) -> dict[str, float]:

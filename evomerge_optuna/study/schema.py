@@ -15,6 +15,7 @@ IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # where CMA-ES begins: parameters of the recipe that warms the study
 FINAL_SCORES = "final:"  # + digest or hash of a model that `study test` scored: by split, metric
 FINAL_OUTCOMES = "outcomes:"  # + the same: by split, task a 1 or 0 for each problem, right or not
+FINALIST = "finalist:"  # + digest of a recipe: its scores on the first quarters of dev
 
 # Attributes of a trial.
 WORKER = "worker"  # the lease of the worker that runs it
@@ -33,6 +34,8 @@ GIVEN_UP = "given_up"  # how many workers died on it
 
 # Where a sampler keeps a trial's state, beside Optuna's own attributes.
 IDLE_COORDINATE = "cma:idle"  # the second coordinate of a lone parameter, in [0, 1]
+CATCMA_GENERATION = "cma:generation"
+CATCMA_DRAWN = "cma:drawn"  # numbers as CatCMA drew them, before they were moved into their ranges
 
 # Files of answers: of a trial by split, and of what `study test` scored.
 TRIAL_ANSWERS = {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}

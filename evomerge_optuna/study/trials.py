@@ -94,12 +94,22 @@ class Trials:
         both = zip(self.objectives, trial.values, values, strict=True)
         return all(o.sign * own >= o.sign * value for o, own, value in both)
 
+    @property
+    def in_order(self) -> Sequence[FrozenTrial]:
+        """Its own trials by position: as they would be had none been cut short."""
+        return sorted(self.own, key=self._original) if self._repeats else self.own
+
     def position(self, trial: FrozenTrial) -> int:
         """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
+        original = self._original(trial)
+        return sum(t.number < original and t.number not in self._repeats for t in self.own)
+
+    def _original(self, trial: FrozenTrial) -> int:
+        """The number of the trial that a trial repeats in the end, or its own."""
         original = trial.number
         while original in self._repeats:
             original = self._repeats[original]
-        return sum(t.number < original and t.number not in self._repeats for t in self.own)
+        return original
 
     @property
     def next_position(self) -> int:

@@ -1,10 +1,11 @@
 """What a study needs: a 7B model's true shapes, sparse on disk, and what a real merger keeps.
 
-Covers models.headers, too.
+Covers merging.memory_check and models.headers, too.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
 from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.memory import size_of
-from evomerge_optuna.merging.memory_plan import ModelFacts, check_memory, plan_memory
+from evomerge_optuna.merging.memory_check import check_memory
+from evomerge_optuna.merging.memory_plan import ModelFacts, plan_memory
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.spaces.of_spec import make_space
@@ -34,6 +36,11 @@ GB = 10**9
 
 def box(gigabytes: int, on_gpu: bool = False) -> Machine:
     return Machine(memory=gigabytes * 2**30, free=(gigabytes - 2) * 2**30, on_gpu=on_gpu)
+
+
+def card(gigabytes: int, host: float) -> Machine:
+    """A GPU in a machine with so much memory of its own that is free."""
+    return replace(box(gigabytes, on_gpu=True), host=int(host * 2**30))
 
 
 @pytest.fixture(scope="session")
@@ -192,15 +199,70 @@ def test_a_union_of_vocabularies_and_a_vision_tower(of_7b: Any) -> None:
     assert found.required > plain.required + GB
 
 
-def test_a_stack_holds_all_models(of_7b: Any) -> None:
+def test_four_7b_models_on_a_card_of_24_gb(of_7b: Any, mistral: Path, tmp_path: Path) -> None:
+    """What fits stays there; the rest is streamed from the machine's memory, or from disk."""
+    (tmp_path / "code").symlink_to(mistral)
+    models = {name: str(tmp_path / name) for name in ("ja", "math", "code")}
+    for method, needed in (("ties", 22.1), ("dare_ties", 20.5)):
+        spec, headers = of_7b(models=models, merge={"method": method, "dtype": "bfloat16"})
+        for host, places in (
+            (128, "57.9 GB are streamed to it from this machine's memory at every trial"),
+            (64, "48.1 GB are streamed to it from this machine's memory at every trial, "
+             "9.8 GB are read from disk"),
+            (2**-30, "57.9 GB are read from disk"),
+        ):  # fmt: skip
+            assert check_memory(spec, headers, card(24, host)) == (
+                f"memory: {needed} GB are needed to build a candidate; of the 57.9 GB of models "
+                f"{places}; an export takes up to 14.5 GB"
+            )
+    assert "models 38.1 GB are kept on the GPU, 19.8 GB are streamed to it from" in check_memory(
+        spec, headers, card(80, 64)
+    )
+    assert "; the 57.9 GB that all candidates share are kept;" in check_memory(
+        spec, headers, card(141, 64)
+    )
+
+
+def test_what_the_engine_takes(of_7b: Any) -> None:
+    spec, headers = of_7b()
+    plain = plan_memory(spec, headers, on_gpu=True)
+    # An engine that takes 18 GB for candidates of 14.5 GB and what it needs to run them.
+    taken = plan_memory(spec, headers, True, ModelFacts(engine=18 * GB))
+    assert taken.required == plain.required - plain.export + 18 * GB
+    line = check_memory(spec, headers, box(192), ModelFacts(cache=8 * GB))
+    assert ", and up to 8.0 GB for the keys and values of a batch; " in line
+
+
+STACK_OF_40 = {"stage": "dfs", "base_model": None, "merge": None, "stack": {"max_layers": 40}}
+
+
+def test_a_stack_is_of_models_on_the_device_or_copied_to_it(of_7b: Any) -> None:
     merged = 2 * 7_241_732_096
-    layer = 2 * 218_112_000
-    stage = {"stage": "dfs", "base_model": None, "merge": None, "stack": {"max_layers": 40}}
-    spec, headers = of_7b(**stage)
-    needs = plan_memory(spec, headers, on_gpu=False)
-    assert (needs.required, needs.shared) == (2 * merged, 0)
+    layer, outside = 2 * 218_112_000, 2 * 262_148_096
+    spec, headers = of_7b(**STACK_OF_40)
+    needs = plan_memory(spec, headers, on_gpu=True)
+    assert (needs.required, needs.shared, needs.stacked) == (0, 0, 2 * merged)
+    assert needs.copied == 2 * outside + 40 * layer
     assert needs.export == merged + 8 * layer
-    with pytest.raises(SpecError, match=r"29\.0 GB of memory .*; take a machine with more"):
+    assert check_memory(spec, headers, card(24, 64)) == (
+        "memory: 18.5 GB are needed to build a candidate; the 29.0 GB of models whose layers are "
+        "stacked stay in this machine's memory, from where a stack's layers are copied; "
+        "an export takes up to 18.0 GB"
+    )
+    assert check_memory(spec, headers, card(80, 64)) == (
+        "memory: 29.0 GB are needed to build a candidate; an export takes up to 18.0 GB"
+    )
+    assert plan_memory(spec, headers, True, ModelFacts(engine=GB)).copied == 0
+
+
+def test_a_stack_on_the_cpu_is_of_mapped_files(of_7b: Any) -> None:
+    spec, headers = of_7b(**STACK_OF_40)
+    assert "stacked are read from disk where memory is short" in check_memory(
+        spec, headers, box(24)
+    )
+    wider = STACK_OF_40 | {"stack": {"max_layers": 40, "dtype": "float32"}}
+    spec, headers = of_7b(**wider)
+    with pytest.raises(SpecError, match=r"37\.0 GB of memory .*write stack.dtype: bfloat16, which"):
         check_memory(spec, headers, box(24))
 
 
@@ -209,7 +271,8 @@ def test_a_merge_and_the_models_beside_it(of_7b: Any) -> None:
     alone = plan_memory(*of_7b(merge=merge), on_gpu=False)
     spec, headers = of_7b(stage="ps+dfs", merge=merge, stack={"models": ["merged", "ja"]})
     both = plan_memory(spec, headers, on_gpu=False)
-    assert both.required == alone.required + 14_483_464_192
+    assert both.required == alone.required
+    assert both.stacked == 14_483_464_192
     assert both.shared == alone.shared
 
 
@@ -272,7 +335,7 @@ def kept_by_a_merger(spec: StudySpec, memory_limit: int) -> tuple[int, int]:
     ModelInPlace(merger).merge(space.recipe(values))
     assert merger._resident is not None
     scratch = size_of(*merger._resident._shared.scratch._buffers.values())
-    return merger._resident._budget.used - scratch, scratch
+    return merger._resident._room.device.used - scratch, scratch
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ Covers merging.kernels, merging.memory and merging.uniforms, too.
 import gc
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from evomerge_optuna.errors import CandidateError, NotFiniteError
 from evomerge_optuna.merging.in_place import ModelInPlace
+from evomerge_optuna.merging.memory import Budget, Room
 from evomerge_optuna.merging.plan import located
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
@@ -163,8 +164,18 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
+PLACES: dict[str, Callable[[], Room]] = {
+    "are kept between trials": lambda: Room(Budget(2**30), Budget(0)),
+    "stay in pinned memory, they are streamed": lambda: Room(Budget(0), Budget(2**30)),
+    "in pinned memory, 0.00 GB on disk; they": lambda: Room(Budget(20_000), Budget(20_000)),
+}
+
+
 @pytest.mark.parametrize("method", ALL_METHODS)
-def test_every_method_of_mergekit(models: Path, method: str) -> None:
+def test_every_method_of_mergekit(
+    models: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Wherever the models are: on the device, in pinned memory, or parts there and on disk."""
     folder, spec = models / "untied", merge_methods.get(method).spec
     needs = NEEDS.get(method) or {
         parameter.name: 0.5 for parameter in spec.parameters if parameter.required
@@ -181,11 +192,14 @@ def test_every_method_of_mergekit(models: Path, method: str) -> None:
     if spec.contract.base.value in ("required", "optional"):
         configuration["base_model"] = str(folder / "base")
     recipe = MergeRecipe(configuration=configuration, seed=3)
-    merger = ModelInPlace(ResidentMerger("cpu"))
     theirs = mergekit_tensors(recipe)
-    for _ in range(2):  # the second merge is from memory
-        merger.merge(recipe)
-        assert_bit_equal(merged_tensors(merger), theirs)
+    for place, room in PLACES.items():
+        monkeypatch.setattr(Room, "of", lambda *_, room=room: room())
+        merger = ModelInPlace(ResidentMerger("cpu"))
+        for _ in range(2):  # the second merge is from memory
+            merger.merge(recipe)
+            assert_bit_equal(merged_tensors(merger), theirs)
+        assert place in merger._merger._resident.summary()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("source", ["union", "base"])

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from evomerge_optuna.engines.candidates import Builder
+from evomerge_optuna.merging.memory import Budget, Room
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.stacked import stacked_model
 from evomerge_optuna.models.architectures import STACKABLE, StackNames
+from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
@@ -229,3 +231,32 @@ def test_the_identity_path_in_low_precision(
     ids = torch.arange(40)[None] % model.config.vocab_size
     with torch.no_grad():
         assert torch.equal(merged.model(ids).logits, model(ids).logits)
+
+
+def test_models_that_do_not_fit_are_copied_as_far_as_a_stack_has_them(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cast for each stack here, as they would be copied to another device: the same stacks."""
+    a, b = (str(saved / "llama" / OWN_EPSILON / name) for name in "ab")
+    steps = (Step(model=b, layer=1, scale=-0.5), Step(model=b, layer=1), Step(model=a, layer=0))
+    recipe = StackRecipe(embeddings=a, steps=steps, head=b, dtype="float32")
+    plain = merged_of(Builder(EvaluationSpec()).build(recipe))
+    assert write_recipe(recipe, tmp_path / "kept", "cpu") == plain.digest
+
+    monkeypatch.setattr(Room, "of", lambda *_: Room(Budget(0), Budget(0)))
+    said: list[str] = []
+    builder = Builder(EvaluationSpec(), said.append)
+    first = merged_of(builder.build(recipe))
+    assert first.digest == plain.digest
+    assert torch.equal(logits_and_text(first.model)[0], logits_and_text(plain.model)[0])
+    one, two, _ = first.model.model.layers
+    assert one.mlp.up_proj.weight is two.mlp.up_proj.weight
+    assert said == [
+        "models in memory: 0.00 GB do not fit on the device; a stack's layers are copied to it for "
+        "each candidate"
+    ]
+    builder.build(recipe.model_copy(update={"steps": steps[:1]}))
+    assert one.mlp.up_proj.weight.numel() == 0  # no two stacks are copied at a time
+    assert write_recipe(recipe, tmp_path / "streamed", "cpu") == plain.digest
+    kept, streamed = (digest_files(tmp_path / name) for name in ("kept", "streamed"))
+    assert streamed == kept

@@ -15,7 +15,7 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.scores import Score
 from evomerge_optuna.report.comparison import write_report
 from evomerge_optuna.report.tables import comparison_json
-from evomerge_optuna.results.chosen_trial import find_trial, knee
+from evomerge_optuna.results.chosen_trial import find_trial, is_chosen_on_dev, knee, race
 from evomerge_optuna.results.compare import ScoredModel, compare, hypervolumes, pair
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.results.progress import progress_of
@@ -168,15 +168,11 @@ def test_front_knee_and_choice(store: Store, spec_content: Callable[..., dict[st
 
     assert loss(knee(study, front)) == pytest.approx(min(map(loss, front)))
     assert find_trial(study, "knee") == knee(study, front)
-    with pytest.raises(UsageError, match="have no dev score; run study test tiny"):
+    with pytest.raises(UsageError, match="dev has not decided; run study test tiny"):
         find_trial(study, "best")
     FinalScorer(study).score_finalists()
-    chosen = find_trial(study, "best")
-    dev = {
-        t.number: FinalScorer(study).final_scores(t)[-1].scores["dev"]["words.perplexity"].value
-        for t in front
-    }
-    assert dev[chosen.number] == min(dev.values())
+    assert find_trial(study, "best") == front[race(study, front).winner or 0]
+    assert is_chosen_on_dev(study)
 
 
 def test_hypervolumes_have_one_reference_point(

@@ -1,6 +1,7 @@
 """A sampler made anew for every trial is a sampler that never forgets.
 
-Covers `spec.samplers`, too.
+Covers `spec.samplers`, `search.catcma`, `search.quasi_random`, `search.brute_force` and
+`search.unit`, too.
 """
 
 import optuna
@@ -8,7 +9,6 @@ import pytest
 
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spec import SamplerSpec
-from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
 
 NAMES = ("x", "y", "z")
 
@@ -73,10 +73,3 @@ def test_one_parameter_resumes() -> None:
     spec = SamplerSpec(seed=3)
     whole = run(spec, 30, names=("x",))
     assert run(spec, 30, frozenset({0, 5, 6, 20, 29}), names=("x",)) == whole
-
-
-@pytest.mark.parametrize("row", SAMPLERS.values(), ids=SAMPLERS)
-def test_every_row_of_the_table_is_a_sampler_of_optuna(row: Sampler) -> None:
-    sampler = make_sampler(SamplerSpec(name=row.name), position=0)
-    assert isinstance(sampler, optuna.samplers.BaseSampler)
-    assert f"{type(sampler).__module__}:{type(sampler).__name__}" == row.kind

@@ -1,6 +1,6 @@
 """The parameter space: readable names, and recipes that mean to mergekit what they say.
 
-Covers spaces.of_spec and spaces.space, too.
+Covers spaces.configuration, spaces.groups, spaces.of_spec, spaces.places and spaces.space, too.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from mergekit.config import ConfigReader, MergeConfiguration
 from mergekit.merge_methods import get as merge_method
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from evomerge_optuna.methods import METHODS
+from evomerge_optuna.methods import METHODS, Parameter
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import distributions
-from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.spec import Choices, parse_spec
 from tests.conftest import LAYERS, SpecMaker
 
 
@@ -69,12 +69,15 @@ GROUPS: list[dict[str, Any]] = [
     {"layer_group_size": 1},
     {"layer_group_size": 3},
     {"layer_groups": ["self_attn", "mlp"]},
+    {"layer_group_size": 3, "layer_groups": ["mlp"]},
+    {"interpolate": 3},
+    {"interpolate": 2, "layer_groups": ["mlp"]},
 ]
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**31))
 def test_mergekit_resolves_every_parameter_as_it_was_suggested(
     spec_content: Callable[..., dict[str, Any]], groups: dict[str, Any], method: str, seed: int
@@ -85,21 +88,47 @@ def test_mergekit_resolves_every_parameter_as_it_was_suggested(
         spec_content(base_model="base", models=models, merge={"method": method, **groups})
     )
     space = ParameterSpace.of(spec, LAYERS)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    trial = study.ask()
-    configuration = MergeConfiguration.model_validate(space.suggest(trial).configuration)
+    given, configuration = suggested(space, seed)
     for layer in range(LAYERS):
         for tensor in (f"layers.{layer}.self_attn.q_proj", f"layers.{layer}.mlp.up_proj"):
             for alias, model in models.items():
-                group = group_of(space, layer, tensor)
-                given = trial.params
-                values = {
-                    name: given.get(f"{alias}.{name}.{group}", given.get(f"merge.{name}.{group}"))
-                    for name in METHODS[method].searched
-                }
                 for parameter in METHODS[method].parameters:
                     found = resolve(configuration, method, parameter.name, model, layer, tensor)
-                    assert found == parameter.for_mergekit(values)
+                    assert found == wanted(space, given, parameter, alias, layer, tensor)
+
+
+def suggested(space: ParameterSpace, seed: int) -> tuple[dict[str, Any], MergeConfiguration]:
+    """A random trial's parameters and what mergekit makes of its recipe."""
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    configuration = MergeConfiguration.model_validate(space.suggest(trial).configuration)
+    return trial.params, configuration
+
+
+def wanted(
+    space: ParameterSpace,
+    given: dict[str, Any],
+    parameter: Parameter,
+    alias: str,
+    layer: int,
+    tensor: str,
+) -> float:
+    """What a tensor of a source model should be merged with, by the trial's parameters."""
+    method, number = space.spec.merge.methods[0], space.spec.merge.interpolate
+    group = group_of(space, layer, tensor)
+    points = [group]
+    if number is not None:
+        points = [f"p{n}" if group == "g0" else f"p{n}.{group}" for n in range(number)]
+    values = []
+    for point in points:
+        of_point = {
+            name: given.get(f"{alias}.{name}.{point}", given.get(f"merge.{name}.{point}"))
+            for name in method.searched
+        }
+        values.append(parameter.for_mergekit(of_point))
+    depth = layer / (LAYERS - 1) * (len(points) - 1)
+    below = int(depth)
+    above = min(below + 1, len(points) - 1)
+    return (1 - (depth - below)) * values[below] + (depth - below) * values[above]
 
 
 def test_what_several_models_share_is_named_after_the_merge(make_spec: SpecMaker) -> None:
@@ -122,9 +151,8 @@ def test_a_base_model_of_its_own_is_none_of_nuslerps(make_spec: SpecMaker) -> No
 
 def group_of(space: ParameterSpace, layer: int, tensor: str) -> str:
     for group in space.groups:
-        if group.layers and group.layers[0] <= layer < group.layers[1]:
-            return group.name
-        if group.layers is None and (group.filter is None or group.filter in tensor):
+        is_here = group.layers is None or group.layers[0] <= layer < group.layers[1]
+        if is_here and (group.filter is None or group.filter in tensor):
             return group.name
     raise AssertionError(tensor)
 
@@ -153,7 +181,8 @@ def resolve(
     settings = [source.parameters, *reader.parameter_sources(None)]
     for found in settings:
         if found and parameter in found:
-            return evaluate_setting(tensor, found[parameter], 0, validate=spec.validate)
+            depth = 0 if configuration.slices else layer / (LAYERS - 1)
+            return evaluate_setting(tensor, found[parameter], depth, validate=spec.validate)
     raise AssertionError(parameter)
 
 
@@ -185,3 +214,76 @@ def test_an_option_is_no_parameter_unless_it_is_searched(make_spec: SpecMaker) -
     plain = ParameterSpace.of(make_spec(merge={"method": "ties"}), LAYERS)
     fixed = ParameterSpace.of(make_spec(merge={"method": "ties", "lambda": 0.7}), LAYERS)
     assert plain.ranges().keys() == fixed.ranges().keys()
+
+
+SEVERAL = {"method": ["ties", "dare_ties", "della"], "layer_group_size": 2}
+
+
+def test_of_several_methods_what_they_share_is_shared(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(merge=SEVERAL), LAYERS)
+    assert space.ranges().pop("merge.method") == Choices(("ties", "dare_ties", "della"))
+    assert [name for name in space.ranges() if name.endswith("g1")] == [
+        f"{alias}.{parameter}.g1" for alias in "ab" for parameter in ("weight", "density")
+    ] + ["a.della-epsilon.g1", "b.della-epsilon.g1"]
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_a_recipe_has_only_what_its_method_takes(
+    spec_content: Callable[..., dict[str, Any]], seed: int
+) -> None:
+    merge = {"method": ["della", "ram", "linear"], "include": "search", "rescale": [True, False]}
+    content = spec_content(base_model="base", models={"a": "x", "b": "y"}, merge=merge)
+    space = ParameterSpace.of(parse_spec(content), LAYERS)
+    given, configuration = suggested(space, seed)
+    method = METHODS[given["merge.method"]]
+    assert configuration.merge_method == method.name
+    (part,) = configuration.slices or []
+    own = {
+        alias: source.parameters or {}
+        for source in part.sources
+        for alias, model in space.spec.models.items()
+        if str(source.model) == model
+    }
+    flags = [alias for alias in "ab" if given[f"{alias}.include"]] or ["a"]
+    least = 2 if method.name == "multislerp" else 1
+    assert [*own] == flags and len(own) >= least
+    each = {p.name for p in method.parameters if p.scope == "source"}
+    assert all(values.keys() == each for values in own.values())
+    shared = {p.name for p in method.parameters if p.scope == "shared"}
+    assert (part.parameters or {}).keys() == shared | ({"rescale"} & {*method.fixed})
+
+
+def test_parameters_of_one_name_that_mean_two_things_are_two(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(merge={"method": ["della", "ram", "ramplus_tl"]}), LAYERS)
+    names = {name for name in space.ranges() if "epsilon" in name}
+    assert names == {"a.della-epsilon.g0", "b.della-epsilon.g0", "merge.ram-epsilon.g0"}
+
+
+def test_a_merge_by_one_method_has_its_place_among_several(make_spec: SpecMaker) -> None:
+    own = ParameterSpace.of(make_spec(merge={"method": "della", "layer_group_size": 2}), LAYERS)
+    several = ParameterSpace.of(make_spec(merge={**SEVERAL, "include": "search"}), LAYERS)
+    drawn = own.baseline() | {"a.epsilon.g1": 0.7, "b.weight.g0": 0.1}
+    found = several.values_of(drawn, own.recipe(drawn))
+    assert found is not None and several.recipe(found) == own.recipe(drawn)
+    other = ParameterSpace.of(make_spec(merge={"method": "sce", "layer_group_size": 2}), LAYERS)
+    assert several.values_of(other.baseline(), other.recipe(other.baseline())) is None
+
+
+def test_a_source_model_alone_leaves_the_others_out(make_spec: SpecMaker) -> None:
+    space = ParameterSpace.of(make_spec(merge={"method": "ties", "include": "search"}), LAYERS)
+    (part,) = space.recipe(space.sources()["b"]).configuration["slices"]
+    assert [source["model"] for source in part["sources"]] == [
+        space.spec.base_model,
+        space.spec.models["b"],
+    ]
+    assert space.values(space.sources()["b"]) == {"b.weight.g0": 1.0, "b.density.g0": 1.0}
+
+
+def test_choices_do_not_change_with_the_depth(make_spec: SpecMaker) -> None:
+    merge = {"method": "ties", "density": [0.1, 0.5, 1], "normalize": [True, False]}
+    space = ParameterSpace.of(make_spec(merge={**merge, "interpolate": 2}), LAYERS)
+    names = [f"{alias}.{place}" for alias in "ab" for place in ("weight.p0", "weight.p1")]
+    assert {*space.ranges()} == {*names, "a.density.g0", "b.density.g0", "merge.normalize.g0"}
+    configuration = space.recipe(space.baseline() | {"a.weight.p1": 0.25}).configuration
+    assert configuration["models"][1]["parameters"] == {"weight": [0.5, 0.25], "density": 1.0}

@@ -141,8 +141,7 @@ def test_a_study_with_given_trials(study: optuna.Study) -> None:
     internals.set_study_attribute(internals.with_trials(study, [first], written), "note", 1)
     assert internals.study_attributes(study) == {"note": 1}
     running = internals.with_trials(study, [first], written)
-    sampler = internals.OpenCmaEsSampler()
-    sampler.set_attribute(running, second, "cma:generation", 3)
+    internals.set_sampler_attribute(running, second, "cma:generation", 3)
     assert written == {"cma:generation": 3}
     assert study.get_trials()[1].system_attrs == {}
 
@@ -177,6 +176,19 @@ def test_cmaes_with_other_parts(study: optuna.Study) -> None:
     space = {**X, "y": FloatDistribution(0, 1)}
     study.sampler.sample_relative(study, study.get_trials()[-1], space)
     assert restored[-1] == 2
+
+
+def test_a_quasi_random_sampler_whose_place_is_said(study: optuna.Study) -> None:
+    class Sampler(internals.OpenQMCSampler):
+        def place(self, study: optuna.Study) -> int:
+            return 5
+
+    def drawn(sampler: optuna.samplers.QMCSampler) -> list[dict[str, Any]]:
+        known = dict.fromkeys("xy", FloatDistribution(0, 1))
+        trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+        return [sampler.sample_relative(study, trial, known) for _ in range(6)]
+
+    assert drawn(Sampler()) == [drawn(optuna.samplers.QMCSampler())[5]] * 6
 
 
 def test_tables_of_another_version(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
+from optuna.trial import FrozenTrial
 
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.digest import digest_files
@@ -30,9 +31,45 @@ def test_a_method_is_searched(
     study = create_study(open_store(), parse_spec(content))
     run_trials(study, 2)
     drawn = study.trials()[-1]  # the first is the uniform merge
-    result, recipe = result_of(drawn), recipe_of(drawn)
-    assert isinstance(recipe, MergeRecipe) and recipe.configuration["merge_method"] == method
+    assert_as_mergekit_makes_it(drawn, tmp_path / "theirs")
+    assert merge_of(drawn).configuration["merge_method"] == method
+
+
+MERGES: dict[str, dict[str, Any]] = {
+    "any_method": {"method": ["ties", "dare_ties", "della"], "include": "search"},
+    "options": {"method": "dare_linear", "rescale": [True, False], "lambda": {"log": [0.5, 2]}},
+    "depth": {"method": "breadcrumbs", "interpolate": 3, "layer_groups": ["mlp"]},
+    "groups": {"method": "della", "layer_group_size": 2, "layer_groups": ["self_attn", "mlp"]},
+}
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_whatever_is_searched_a_candidate_is_what_mergekit_makes(
+    spec_content: Callable[..., dict[str, Any]], home: Path, tiny: Path, tmp_path: Path, name: str
+) -> None:
+    """Candidates of other methods and source models follow each other in one engine."""
+    content = spec_content(merge=MERGES[name], sampler={"name": "nsga2", "population": 4})
+    study = create_study(open_store(), parse_spec(content))
+    number = 7 if name == "any_method" else 3
+    run_trials(study, number)
+    scored = [trial for trial in study.trials() if trial.state.is_finished()]
+    assert len(scored) == number
+    if name == "any_method":
+        assert len({merge_of(trial).configuration["merge_method"] for trial in scored}) > 1
+        assert len({len(merge_of(trial).models()) for trial in scored}) > 1
+    for trial in scored[-2:]:
+        assert_as_mergekit_makes_it(trial, tmp_path / f"theirs{trial.number}")
+
+
+def merge_of(trial: FrozenTrial) -> MergeRecipe:
+    recipe = recipe_of(trial)
+    assert isinstance(recipe, MergeRecipe)
+    return recipe
+
+
+def assert_as_mergekit_makes_it(trial: FrozenTrial, folder: Path) -> None:
+    recipe = merge_of(trial)
     configuration = MergeConfiguration.model_validate(recipe.configuration)
     options = MergeOptions(random_seed=recipe.seed, write_model_card=False, quiet=True)
-    run_merge(configuration, str(tmp_path / "theirs"), options)
-    assert result.sha256 == digest_files(tmp_path / "theirs")
+    run_merge(configuration, str(folder), options)
+    assert result_of(trial).sha256 == digest_files(folder)

@@ -28,6 +28,7 @@ from evomerge_optuna.families.vision_language.checkpoint import (
     config_of_whole,
 )
 from evomerge_optuna.families.vision_language.in_memory import with_text, without_layers
+from evomerge_optuna.merging.memory import Budget, Room
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.methods import METHODS
@@ -321,3 +322,28 @@ def test_other_architectures(home: Path, tmp_path: Path, kind: str) -> None:
         other = model(**asked, **{**shown, "pixel_values": -shown["pixel_values"]}).logits
     assert torch.allclose(scored, loaded, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(scored, other, rtol=1e-3, atol=1e-4)
+
+
+def test_models_that_do_not_fit(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are streamed to each merge, and copied for each stack: the same candidates."""
+    vlm, twin = str(models / "vlm"), str(models / "twin")
+    merge = recipe_of(models, "dare_ties", "vlm", ["twin"])
+    stack = StackRecipe(
+        embeddings=vlm,
+        steps=(Step(model=vlm, layer=1), Step(model="merged", layer=0, scale=0.8)),
+        head=twin,
+        host=vlm,
+        dtype="bfloat16",
+        merges={"merged": merge.model_copy(update={"host": None})},
+    )
+
+    def asked(recipe: MergeRecipe | StackRecipe) -> tuple[str, torch.Tensor]:
+        merged = merged_of(Builder(EvaluationSpec()).build(recipe))
+        return merged.digest, ask(merged.model, merged.processor)
+
+    kept = [asked(recipe) for recipe in (merge, stack)]
+    monkeypatch.setattr(Room, "of", lambda *_: Room(Budget(0), Budget(0)))
+    for recipe, (digest, logits) in zip((merge, stack), kept, strict=True):
+        ours, our_logits = asked(recipe)
+        assert ours == digest
+        assert torch.equal(our_logits, logits)

@@ -1,0 +1,136 @@
+"""A study resumes trial for trial with every sampler of the table, and with those of the user.
+
+Covers search.next_trial, too.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.errors import SpecError
+from evomerge_optuna.search.worker import working
+from evomerge_optuna.spec import SamplerSpec, parse_spec
+from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import RECIPE, REPEATS, RESULT
+from evomerge_optuna.study.studies import MergeStudy, open_study
+
+TRIALS = 13  # more than GP and TPE draw at random
+Make = Callable[..., MergeStudy]
+
+
+@pytest.fixture
+def make(spec_content: Callable[..., dict[str, Any]], home: Path) -> Make:
+    """A study of the tiny models with a sampler."""
+
+    def made(study: str, **parts: Any) -> MergeStudy:
+        return create_study(open_store(), parse_spec(spec_content(study=study, **parts)))
+
+    return made
+
+
+def take(study: MergeStudy, wanted: int, most: int = 99) -> None:
+    """Runs trials as a worker does; each is scored by its parameters, not by a model."""
+    targets = [objective.target for objective in study.spec.objectives]
+    with working(study) as worker:
+        for _ in range(most):
+            taken = worker.next_trial(wanted, load=lambda: None)
+            if taken is None:
+                return
+            recipe = study.space.suggest(taken.trial)
+            taken.trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
+            values = scores(taken.trial.params)[: len(targets)]
+            measures: dict[str, dict[str, float]] = {target: {} for target in targets}
+            taken.trial.set_user_attr(RESULT, {"recipe": "", "scores": measures, "costs": {}})
+            study.study.tell(taken.trial, values)
+
+
+def scores(params: dict[str, Any]) -> list[float]:
+    """Two objectives that want different things."""
+    numbers = [hash(v) % 7 / 7 if isinstance(v, str) else float(v) for v in params.values()]
+    return [sum((x - at) ** 2 for x in numbers) for at in (0.3, 0.6)]
+
+
+def leave(study: MergeStudy) -> None:
+    """A worker that takes a trial and dies."""
+    with working(study) as worker:
+        assert worker.next_trial(TRIALS, load=lambda: None) is not None
+
+
+def drawn(study: MergeStudy) -> list[dict[str, Any]]:
+    """What was tried at each position."""
+    trials = study.read()
+    return [trial.params for trial in sorted(trials.counted, key=trials.position)]
+
+
+def spec_of(row: Sampler, tiny: Path, *, alone: bool = False) -> dict[str, Any]:
+    """Numbers and lists of choices and several objectives, as far as the sampler takes them."""
+    weight = [0, 2] if row.numbers else {"choices": [0, 0.25, 0.5, 1, 1.25, 1.5]}
+    merge: dict[str, Any] = {"method": "ties", "weight": weight, "density": 0.5}
+    sampler: dict[str, Any] = {"name": row.name, "seed": 3}
+    sampler |= {"population": 4} if row.generations else {}
+    if alone:
+        return {"merge": merge, "models": {"a": str(tiny / "a")}, "sampler": sampler}
+    if row.categories:
+        merge |= {"normalize": [True, False], "lambda": {"choices": [0.5, 1, 2]}}
+    if not row.several:
+        return {"merge": merge, "sampler": sampler}
+    data = {"search": {"path": str(tiny / "search.jsonl")}}
+    tasks = {name: {"type": "perplexity", "data": data} for name in ("words", "others")}
+    objectives = [{"minimize": f"{name}.perplexity"} for name in tasks]
+    return {"merge": merge, "sampler": sampler, "tasks": tasks, "objectives": objectives}
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["several", "alone"])
+@pytest.mark.parametrize("row", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_study_resumes_trial_for_trial(row: Sampler, alone: bool, make: Make, tiny: Path) -> None:
+    parts = spec_of(row, tiny, alone=alone)
+    whole, stopped = make("whole", **parts), make("stopped", **parts)
+    take(whole, TRIALS)
+    for until in (1, 5, 11):
+        take(stopped, until)
+        leave(stopped)
+        stopped = open_study(stopped.store, "stopped")
+    take(stopped, TRIALS)
+    assert drawn(stopped) == drawn(whole)
+    assert sum(REPEATS in t.user_attrs for t in stopped.study.trials) == 3
+    there_are = TRIALS if row.numbers or not alone else 6
+    assert len({str(params) for params in drawn(whole)}) > 0.7 * there_are
+
+
+def test_brute_force_tries_each_combination_once(make: Make, tiny: Path) -> None:
+    study = make("all", **spec_of(SAMPLERS["brute_force"], tiny, alone=True))
+    take(study, 3)
+    leave(study)
+    take(study, 6)
+    assert sorted(params["a.weight.g0"] for params in drawn(study)) == [0, 0.25, 0.5, 1, 1.25, 1.5]
+    take(study, 8)  # any again
+
+
+@pytest.mark.parametrize(
+    ("name", "merge", "said"),
+    [
+        ("cmaes", {"normalize": [True, False]}, "CMA-ES searches numbers alone, and merge.normal"),
+        ("brute_force", {}, "brute force tries every combination of choices, and a.weight.g0"),
+    ],
+)
+def test_a_kind_of_parameter_that_a_sampler_does_not_know_is_refused(
+    name: str, merge: dict[str, Any], said: str, make: Make
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        make("refused", merge={"method": "ties", **merge}, sampler={"name": name})
+
+
+@pytest.mark.parametrize("name", [row.name for row in SAMPLERS.values() if not row.several])
+def test_a_sampler_of_one_objective_refuses_several(name: str, make: Make, tiny: Path) -> None:
+    parts = spec_of(SAMPLERS["gp"], tiny) | {"sampler": name}
+    with pytest.raises(SpecError, match="takes exactly one objective, here are 2"):
+        make("refused", **parts)
+
+
+def test_a_population_is_for_samplers_with_generations() -> None:
+    with pytest.raises(ValueError, match="GP has no generations; remove it"):
+        SamplerSpec(name="gp", population=4)
