@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -88,8 +89,8 @@ def choose(url: str, trial: FrozenTrial, score: float) -> None:
     urllib.request.urlopen(urllib.request.Request(address, body, headers)).close()
 
 
-def wait_for_question(url: str, process: Any, after: int = -1) -> FrozenTrial:
-    """The trial that waits, whose number is above `after`."""
+def wait_for_question(url: str, lives: Callable[[], bool], after: int = -1) -> FrozenTrial:
+    """The trial that waits, whose number is above `after`; `lives` says whether the study runs."""
     found: list[FrozenTrial] = []
 
     def is_there() -> bool:
@@ -97,8 +98,12 @@ def wait_for_question(url: str, process: Any, after: int = -1) -> FrozenTrial:
         found[:] = [trial] if trial is not None and trial.number > after else []
         return bool(found)
 
-    wait_until(is_there, lambda: process.poll() is None)
+    wait_until(is_there, lives)
     return found[0]
+
+
+def lives(process: Any) -> Callable[[], bool]:
+    return lambda: process.poll() is None
 
 
 def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, home: Path) -> None:
@@ -106,8 +111,7 @@ def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, hom
 
     def person() -> None:
         for number, score in enumerate(scores):
-            wait_until(lambda: (t := waiting(url)) is not None and t.number == number, lambda: True)
-            choose(url, waiting(url), score)
+            choose(url, wait_for_question(url, lambda: True, number - 1), score)
 
     Thread(target=person, daemon=True).start()
     said: list[str] = []
@@ -129,12 +133,12 @@ def test_a_trial_that_waited_asks_again_unless_its_score_is_there(
 ) -> None:
     at = ("study", "run", str(spec_file), "--storage", url, "--trials", "1")
     process = command_line.start(*at)
-    first = wait_for_question(url, process)
+    first = wait_for_question(url, lives(process))
     os.kill(process.pid, signal.SIGINT)
     assert "Traceback" not in "".join(process.communicate())
 
     process = command_line.start(*at)
-    again = wait_for_question(url, process, first.number)
+    again = wait_for_question(url, lives(process), first.number)
     assert again.user_attrs[REPEATS] == first.number and again.params == first.params
     os.kill(process.pid, signal.SIGSTOP)  # it dies before it reads the score
     choose(url, again, 1)
