@@ -17,6 +17,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard._form_widget import FORM_WIDGETS_KEY
 
+from evomerge_optuna.errors import Interrupted
 from evomerge_optuna.run import Face, Limits, run_study
 from evomerge_optuna.spec import load_spec
 from evomerge_optuna.store.artifacts import attached
@@ -102,21 +103,29 @@ def wait_for_question(url: str, lives: Callable[[], bool], after: int = -1) -> F
     return found[0]
 
 
-def lives(process: Any) -> Callable[[], bool]:
-    return lambda: process.poll() is None
+def person(url: str, *does: Callable[[FrozenTrial], None]) -> None:
+    """In a thread, someone does one thing with each trial that waits, in their order."""
+
+    def act() -> None:
+        after = -1
+        for do in does:
+            trial = wait_for_question(url, lambda: True, after)
+            do(trial)
+            after = trial.number
+
+    Thread(target=act, daemon=True).start()
+
+
+def run(spec_file: Path, url: str, **limits: Any) -> tuple[MergeStudy, list[str]]:
+    """The study in this process, and the lines that it said."""
+    said: list[str] = []
+    face, spec = Face(say=said.append), load_spec(spec_file)
+    return run_study(open_store(url), spec, Limits(**limits), face=face), said
 
 
 def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, home: Path) -> None:
-    scores = [1.0, 0.0]
-
-    def person() -> None:
-        for number, score in enumerate(scores):
-            choose(url, wait_for_question(url, lambda: True, number - 1), score)
-
-    Thread(target=person, daemon=True).start()
-    said: list[str] = []
-    face = Face(say=said.append)
-    study = run_study(open_store(url), load_spec(spec_file), Limits(), face=face)
+    person(url, lambda trial: choose(url, trial, 1), lambda trial: choose(url, trial, 0))
+    study, said = run(spec_file, url)
     assert [trial.values for trial in study.trials()] == [[1], [0]]
     assert result_of(study.trials()[0]).scores[TARGET].n == 1
     asked = [line for line in said if line.startswith("trial 0 waits for your score")]
@@ -128,27 +137,31 @@ def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, hom
     assert png == f"pictures-{TARGET}.png"
 
 
-def test_a_trial_that_waited_asks_again_unless_its_score_is_there(
+def test_a_trial_that_was_interrupted_is_asked_about_again(
+    spec_file: Path, url: str, home: Path
+) -> None:
+    person(url, lambda _: os.kill(os.getpid(), signal.SIGINT), lambda t: choose(url, t, 1))
+    with pytest.raises(Interrupted):
+        run(spec_file, url, trials=1)
+    study, _ = run(spec_file, url, trials=1)
+    first, again = study.read().everything
+    assert (first.state, again.values) == (TrialState.FAIL, [1])
+    assert again.user_attrs[REPEATS] == first.number and again.params == first.params
+
+
+def test_a_score_is_not_asked_for_twice(
     spec_file: Path, url: str, command_line: CommandLine
 ) -> None:
-    at = ("study", "run", str(spec_file), "--storage", url, "--trials", "1")
-    process = command_line.start(*at)
-    first = wait_for_question(url, lives(process))
-    os.kill(process.pid, signal.SIGINT)
-    assert "Traceback" not in "".join(process.communicate())
-
-    process = command_line.start(*at)
-    again = wait_for_question(url, lives(process), first.number)
-    assert again.user_attrs[REPEATS] == first.number and again.params == first.params
+    process = command_line.start("study", "run", str(spec_file), "--storage", url, "--trials", "1")
+    trial = wait_for_question(url, lambda: process.poll() is None)
     os.kill(process.pid, signal.SIGSTOP)  # it dies before it reads the score
-    choose(url, again, 1)
+    choose(url, trial, 1)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-
-    said: list[str] = []
-    limits, face = Limits(trials=1), Face(say=said.append)
-    study = run_study(open_store(url), load_spec(spec_file), limits, face=face)
-    states = [trial.state for trial in study.read().everything]
-    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
+    study, said = run(spec_file, url, trials=1)
+    assert [trial.state for trial in study.read().everything] == [
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
     assert [trial.values for trial in study.trials()] == [[1]]
     assert not any("waits for your score" in line for line in said)
