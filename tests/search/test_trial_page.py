@@ -8,6 +8,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,12 +18,13 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard._form_widget import FORM_WIDGETS_KEY
 
-from evomerge_optuna.errors import Interrupted
+from evomerge_optuna.errors import Interrupted, UsageError
 from evomerge_optuna.run import Face, Limits, run_study
 from evomerge_optuna.spec import load_spec
 from evomerge_optuna.store.artifacts import attached
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.optuna_internals import study_attributes, trial_id
+from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import HUMAN, REPEATS
 from evomerge_optuna.study.studies import MergeStudy, open_study
@@ -68,15 +70,16 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'taste.db'}"
 
 
-def study_at(url: str) -> MergeStudy:
-    return open_study(open_store(url), "taste")
+@cache
+def store_at(url: str) -> Store:
+    return open_store(url)
 
 
 def waiting(url: str) -> FrozenTrial | None:
     """The running trial to which pictures are attached."""
     try:
-        trials = study_at(url).read().of(TrialState.RUNNING)
-    except Exception:  # the study is being made
+        trials = open_study(store_at(url), "taste").read().of(TrialState.RUNNING)
+    except UsageError:  # the study is being made
         return None
     asked = [t for t in trials if any(key.startswith("artifacts:") for key in t.system_attrs)]
     return asked[0] if asked else None
@@ -84,7 +87,7 @@ def waiting(url: str) -> FrozenTrial | None:
 
 def choose(url: str, trial: FrozenTrial, score: float) -> None:
     """As the page does it when a choice is submitted."""
-    address = f"{dashboard_of(open_store(url))}api/trials/{trial_id(trial)}/user-attrs"
+    address = f"{dashboard_of(store_at(url))}api/trials/{trial_id(trial)}/user-attrs"
     body = json.dumps({"user_attrs": {HUMAN + TARGET: score}}).encode()
     headers = {"Content-Type": "application/json"}
     urllib.request.urlopen(urllib.request.Request(address, body, headers)).close()
@@ -120,7 +123,7 @@ def run(spec_file: Path, url: str, **limits: Any) -> tuple[MergeStudy, list[str]
     """The study in this process, and the lines that it said."""
     said: list[str] = []
     face, spec = Face(say=said.append), load_spec(spec_file)
-    return run_study(open_store(url), spec, Limits(**limits), face=face), said
+    return run_study(store_at(url), spec, Limits(**limits), face=face), said
 
 
 def test_a_study_goes_on_once_a_person_has_chosen(spec_file: Path, url: str, home: Path) -> None:
