@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import first_line
 from evomerge_optuna.models.fingerprint import Fingerprint
+from evomerge_optuna.models.pipelines import PIPELINE
 from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.models.sources.hub import not_on_hub
+from evomerge_optuna.zoo.pictures import require_pillow
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
@@ -38,6 +40,18 @@ class OpenedModel:
     def is_on_hub(self) -> bool:
         """Are its weights on the hub, and perhaps not on this machine yet?"""
         return self.source.is_on_hub(self.name)
+
+    @cached_property
+    def kind(self) -> str:
+        """The `model_type` of its config.json; of a pipeline of diffusers, `PIPELINE`.
+
+        Raises:
+            SpecError: the model does not exist, or its configuration cannot be read.
+        """
+        self.source.check(self.name, self.key)
+        if self.source.has_pipeline(self.name):
+            return PIPELINE
+        return str(self.config.model_type)
 
     @cached_property
     def config(self) -> "PretrainedConfig":
@@ -90,10 +104,11 @@ class OpenedModel:
         """A vision-language model's processor, which makes inputs of text and images.
 
         Raises:
-            SpecError: it has none that can be read.
+            SpecError: it has none that can be read, or Pillow is not installed.
         """
         from transformers import AutoProcessor
 
+        require_pillow()
         place, revision = self.source.location(self.name)
         try:
             return AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
@@ -120,8 +135,18 @@ class OpenedModel:
         return headers_in(Path(place), f"{self.key} ({self.name})")
 
     @cached_property
+    def small_files(self) -> Path:
+        """A local folder with all of a pipeline's files but its weights.
+
+        Raises:
+            SpecError: the hub does not give them.
+        """
+        self.source.check(self.name, self.key)
+        return self.source.small_files(self.name)
+
+    @cached_property
     def folder(self) -> Path:
-        """A local folder with its checkpoint: trained, downloaded or merged if need be.
+        """A local folder with its checkpoint: downloaded, merged or copied if need be.
 
         Raises:
             SpecError: the model cannot be had, has no safetensors weights, or its adapter does not

@@ -41,6 +41,10 @@ class SearchSpace(ABC):
     def sources(self) -> dict[str, Values]:
         """Parameters of each source model on its own, by alias, as near as the ranges allow."""
 
+    def starts(self) -> dict[str, Values]:
+        """Parameters that people try by hand, by name, those worth most first."""
+        return {}
+
     @abstractmethod
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """Where the recipe of another study lies in this space.
@@ -52,6 +56,10 @@ class SearchSpace(ABC):
             Parameters of this space, each moved into its range; None where the recipe does not lie
             in it.
         """
+
+    def unsearched(self) -> dict[str, Recipe]:
+        """Merges of the source models by methods that have nothing to search, by name."""
+        return {}
 
     def layers_of(self) -> tuple[str, ...]:
         """The models whose layers a recipe may have; none where every recipe has all models."""

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from evomerge_optuna.errors import StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.families import check_models, with_host
+from evomerge_optuna.families import check_models, completed
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
@@ -25,7 +25,7 @@ from evomerge_optuna.study.checks import (
     memory_plan,
     runnable_tasks,
 )
-from evomerge_optuna.study.first_trials import baselines, own_recipes, warm_starts
+from evomerge_optuna.study.first_trials import baselines, own_recipes, unsearched, warm_starts
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -38,6 +38,7 @@ from evomerge_optuna.study.schema import (
     PROMPTS,
     SPEC,
     START,
+    UNSEARCHED,
     VERSIONS,
 )
 from evomerge_optuna.study.studies import MergeStudy, exists, open_study, recipe_of, store_spec
@@ -60,7 +61,7 @@ def create_study(
         raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
     models = OpenedModels(spec.model_ids())
-    spec = with_host(spec, models)
+    spec = completed(spec, models)
     tasks = runnable_tasks(spec)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
@@ -82,6 +83,7 @@ def create_study(
         PROMPTS: prompts,
         DAY: day.isoformat(),
         LAYERS: architecture.layers,
+        UNSEARCHED: unsearched(spec, space, models),
         IDENTITY: identity,
         **({START: next(iter(warm.values()))} if warm else {}),
     }
