@@ -41,6 +41,10 @@ class SearchSpace(ABC):
     def sources(self) -> dict[str, Values]:
         """Parameters of each source model on its own, by alias, as near as the ranges allow."""
 
+    def starts(self) -> dict[str, Values]:
+        """Parameters that people try by hand, by name, those worth most first."""
+        return {}
+
     @abstractmethod
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """Where the recipe of another study lies in this space.

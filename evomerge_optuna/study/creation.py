@@ -1,7 +1,7 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 
 import optuna
@@ -14,6 +14,7 @@ from evomerge_optuna.families import check_models, with_host
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
@@ -25,7 +26,7 @@ from evomerge_optuna.study.checks import (
     memory_plan,
     runnable_tasks,
 )
-from evomerge_optuna.study.first_trials import baselines, own_recipes, warm_starts
+from evomerge_optuna.study.first_trials import baselines, own_recipes, starts, warm_starts
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -49,8 +50,8 @@ def create_study(
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
-    The baseline of the search space is its first trial; to the first population of NSGA-II and
-    NSGA-III the sources belong, too; after them come the best recipes of `warm_start`.
+    The baseline of the search space is its first trial; the sources follow where the sampler learns
+    from them; then the points that people try by hand, and the best recipes of `warm_start`.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
@@ -83,7 +84,7 @@ def create_study(
         DAY: day.isoformat(),
         LAYERS: architecture.layers,
         IDENTITY: identity,
-        **({START: next(iter(warm.values()))} if warm else {}),
+        **({START: next(iter(warm.values()))} if warm and not spec.starts else {}),
     }
     with hold(store.locks, spec.study):
         _remove_unfinished_creation(store, spec.study)
@@ -95,12 +96,21 @@ def create_study(
         for name, value in attributes.items():
             study.set_user_attr(name, value)
         sources = own_recipes(space, architecture, models)
-        for name, values in {**baselines(spec, space), **warm}.items():
+        for name, values in _each_once(baselines(spec, space), starts(spec, space), warm):
             study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
     created = MergeStudy(store, study, spec, space, identity)
     created.tasks = tasks
     return created
+
+
+def _each_once(*groups: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
+    """Trials by name, without those whose parameters are an earlier one's."""
+    seen: list[Values] = []
+    for name, values in (item for group in groups for item in group.items()):
+        if values not in seen:
+            seen.append(values)
+            yield name, values
 
 
 def with_merged(store: Store, spec: StudySpec) -> StudySpec:
