@@ -112,6 +112,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
 
 
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny pipelines: `base` with sources `a` and `b`, and `dit` with `dit-a`, a transformer."""
+    from tests.pipelines import save_pipeline, save_sd3, save_variant
+
+    folder = tmp_path_factory.mktemp("pipelines")
+    base, dit = save_pipeline(folder / "base"), save_sd3(folder / "dit")
+    for seed, name in enumerate("ab", start=1):
+        save_variant(base, folder / name, seed)
+    save_variant(dit, folder / "dit-a", 3, "transformer")
+    return folder
+
+
 SpecMaker = Callable[..., StudySpec]
 
 

@@ -27,7 +27,17 @@ def _vllm() -> EngineKind:
     return EngineKind(Builder, load_engine, check_vllm)
 
 
-ENGINES: dict[str, Callable[[], EngineKind]] = {"transformers": _transformers, "vllm": _vllm}
+def _diffusers() -> EngineKind:
+    from evomerge_optuna.engines.diffusers import Builder, check_diffusers, load_engine
+
+    return EngineKind(Builder, load_engine, check_diffusers)
+
+
+ENGINES: dict[str, Callable[[], EngineKind]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "diffusers": _diffusers,
+}
 
 
 def check_engine(spec: EvaluationSpec) -> None:

@@ -21,7 +21,7 @@ def check_asked(tasks: Tasks, family: Family, engine: EngineRow) -> None:
     if family.needs in engine.lacks:
         raise SpecError(
             f"evaluation.engine: a {family.name} {engine.lacks[family.needs]}; write "
-            "engine: transformers, or name other models"
+            f"engine: {family.engine}, or name other models"
         )
     for runner in tasks.values() if engine.lacks else ():  # some are loaded to say what they need
         if runner.needs in engine.lacks:

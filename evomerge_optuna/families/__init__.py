@@ -3,19 +3,21 @@
 A new family is a class of `base.Family` in files of its own, and its row in `FAMILIES`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families.base import Architecture, Family, Loaded
 from evomerge_optuna.families.causal_lm import CausalLM, is_causal_lm
+from evomerge_optuna.families.diffusion.family import Diffusion
 from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.ends import read_json
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.pipelines import PIPELINE, is_pipeline
 from evomerge_optuna.spec import HOST_KEY, StudySpec
 
 CAUSAL_LM = CausalLM()
-FAMILIES: tuple[Family, ...] = (CAUSAL_LM, VisionLanguage())
+FAMILIES: tuple[Family, ...] = (CAUSAL_LM, VisionLanguage(), Diffusion())
 
 
 def family_of(model: OpenedModel) -> Family:
@@ -24,11 +26,13 @@ def family_of(model: OpenedModel) -> Family:
     Raises:
         SpecError: the model's configuration cannot be read.
     """
-    return _family_of_kind(model.config.model_type)
+    return _family_of_kind(model.kind)
 
 
 def family_in(folder: Path) -> Family:
     """The family of a checkpoint in a local folder."""
+    if is_pipeline(folder):
+        return _family_of_kind(PIPELINE)
     return _family_of_kind(read_json(folder / "config.json").get("model_type", ""))
 
 
@@ -46,17 +50,18 @@ def load_checkpoint(folder: Path, device: str, dtype: str | None = None) -> Load
     return family_in(folder).load(folder, device, dtype)
 
 
-def merged_folder(model: str) -> Path:
+def merged_folder(model: str, components: Sequence[str] = ()) -> Path:
     """A local folder with the part of a model that is merged.
 
     Args:
         model: the model's name.
+        components: see `Family.merged_folder`.
 
     Raises:
         SpecError: the model cannot be had, or the part cannot be taken out.
     """
     folder = OpenedModel(model).folder
-    return family_in(folder).merged_folder(folder)
+    return family_in(folder).merged_folder(folder, components)
 
 
 def with_host(spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
@@ -71,6 +76,19 @@ def with_host(spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
         if family_of(model) is not CAUSAL_LM:
             return spec.with_host(key)
     return spec
+
+
+def completed(spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
+    """The spec with what its models decide where it says nothing: host, engine, groups of blocks.
+
+    Raises:
+        SpecError: a model's configuration cannot be read.
+    """
+    spec = with_host(spec, models)
+    family = CAUSAL_LM if spec.host_key is None else family_of(models[spec.host_key])
+    if "engine" not in spec.evaluation.model_fields_set:
+        spec = spec.with_engine(family.engine)
+    return family.completed(spec, models)
 
 
 def check_models(spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
@@ -100,8 +118,7 @@ def _family_of_kind(kind: str) -> Family:
 
 
 def _check_family(key: str, model: OpenedModel) -> None:
-    config = model.config
-    if family_of(model) is not CAUSAL_LM or is_causal_lm(config):
+    if family_of(model) is not CAUSAL_LM or is_causal_lm(config := model.config):
         return
     raise SpecError(
         f"{key}: {', '.join(config.architectures or []) or config.model_type} is no causal "

@@ -1,7 +1,7 @@
 """What a family of models is: the kind of model that a study merges."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.models.stream import Stream
+from evomerge_optuna.models.stream import Stream, write_stream
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.spec.engines import Need
 
@@ -90,6 +90,8 @@ class Family(ABC):
         merged_part: what is merged of such models, for sentences.
         kept_part: what a host keeps, for sentences; empty where everything is merged.
         answers: what such models are asked for.
+        keeps_reader: a host reads as it did, whatever is merged.
+        engine: what runs such models unless a spec names another.
         needs: what an engine must give to run them, which not every engine does.
         pipeline_tag: what such a model does, as the hub calls it.
     """
@@ -99,28 +101,35 @@ class Family(ABC):
     merged_part: ClassVar[str]
     kept_part: ClassVar[str] = ""
     answers: ClassVar[Asked] = "texts"
+    keeps_reader: ClassVar[bool] = False
+    engine: ClassVar[str] = "transformers"
     needs: ClassVar[Need | None] = None
     pipeline_tag: ClassVar[str]
 
     # One model.
 
     @abstractmethod
-    def merged_folder(self, folder: Path) -> Path:
+    def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         """The folder with the part of a model that is merged; `folder` where that is all of it.
+
+        Args:
+            components: those of a pipeline that are merged beside its denoiser.
 
         Raises:
             SpecError: the part cannot be taken out.
         """
 
     @abstractmethod
-    def merged_headers(self, model: OpenedModel) -> Mapping[str, Header]:
+    def merged_headers(
+        self, model: OpenedModel, components: Sequence[str] = ()
+    ) -> Mapping[str, Header]:
         """Every tensor of a model that is merged, by name; no weight is read or downloaded.
 
         Raises:
             SpecError: a file cannot be read.
         """
 
-    def kept_size(self, model: OpenedModel) -> int:
+    def kept_size(self, model: OpenedModel, components: Sequence[str] = ()) -> int:
         """Bytes of a model's tensors that are not merged, which a host keeps.
 
         Raises:
@@ -129,7 +138,7 @@ class Family(ABC):
         return 0
 
     @abstractmethod
-    def check_complete(self, model: OpenedModel) -> None:
+    def check_complete(self, model: OpenedModel, components: Sequence[str] = ()) -> None:
         """Checks that the model's class finds every tensor, and knows every tensor there is.
 
         Raises:
@@ -158,6 +167,14 @@ class Family(ABC):
         """
 
     # A study.
+
+    def completed(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> StudySpec:
+        """The spec with what such models decide where it says nothing.
+
+        Raises:
+            SpecError: a model's configuration cannot be read.
+        """
+        return spec
 
     @abstractmethod
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
@@ -206,6 +223,15 @@ class Family(ABC):
             SpecError: the host cannot be had.
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
+
+    def write(self, host: str | None, merged: Stream, folder: Path) -> str:
+        """Writes a merge into an empty folder, in its host if it has one; returns its digest.
+
+        Raises:
+            CandidateError: it cannot be made, or a weight is NaN or infinite.
+            OSError: a file cannot be read or written.
+        """
+        return write_stream(merged if host is None else self.whole_stream(host, merged), folder)
 
     @abstractmethod
     def write_for_others(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Causal language models of text alone: all of their tensors are merged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -53,10 +53,12 @@ class CausalLM(Family):
         """
         return model.config
 
-    def merged_folder(self, folder: Path) -> Path:
+    def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         return folder
 
-    def merged_headers(self, model: OpenedModel) -> Mapping[str, Header]:
+    def merged_headers(
+        self, model: OpenedModel, components: Sequence[str] = ()
+    ) -> Mapping[str, Header]:
         if model.headers is not None:
             return model.headers
         config = self.merged_config(model)  # the hub does not list the tensors
@@ -64,7 +66,7 @@ class CausalLM(Family):
         shapes = parameter_shapes(config, model.key)
         return {name: Header(shape, dtype) for name, shape in shapes.items()}
 
-    def check_complete(self, model: OpenedModel) -> None:
+    def check_complete(self, model: OpenedModel, components: Sequence[str] = ()) -> None:
         from transformers import AutoModelForCausalLM
 
         complete_model(AutoModelForCausalLM, model.folder, device_map="meta")  # reads no weight

@@ -10,6 +10,7 @@ from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.headers import ANOTHER_COPY, OpenFile, opened
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.pipelines import checkpoint_folders
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.spec import StudySpec
 
@@ -24,16 +25,18 @@ def check_weights(spec: StudySpec, models: Mapping[str, OpenedModel]) -> None:
             first model, NaN or infinite values; or the file that cannot be read.
     """
     for key, model in models.items():
-        check_files(model.folder, f"{key} ({model.name})")  # of those from the hub
+        for place in checkpoint_folders(model.folder):
+            check_files(place, f"{key} ({model.name})")  # of those from the hub
     check_shape = _shape_check(rows_may_differ=spec.any_vocabulary)
     for key, model in models.items():
-        merged = family_of(model).merged_folder(model.folder)
+        merged = family_of(model).merged_folder(model.folder, spec.components)
         _check_tensors(f"{key} ({model.name})", merged, check_shape)
     for key, model in models.items():  # tensors that are not merged are run
-        _check_tensors(f"{key} ({model.name})", model.folder, _check_values)
+        for place in checkpoint_folders(model.folder):
+            _check_tensors(f"{key} ({model.name})", place, _check_values)
     for key, model in models.items():
         try:
-            family_of(model).check_complete(model)
+            family_of(model).check_complete(model, spec.components)
         except IncompleteError as error:
             raise SpecError(
                 f"{key} ({model.name}) {error.what}; a merge would have it at random or without "

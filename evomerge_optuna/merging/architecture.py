@@ -148,7 +148,7 @@ def _table(
         for index in range(definition.num_layers(config)):
             layers[index] += named(definition.layer_weights(index, config) or [])
         after += named(definition.post_weights(config))
-    place = _layer_of(layout, len(layers) or None)
+    place = layout.layers.get if layout.layers else _layer_of(layout, len(layers) or None)
     for name in missing:
         axis = 0 if name in layout.vocabulary else None
         weight = names.give(WeightInfo(name=name, vocabulary_axis=axis))

@@ -34,7 +34,7 @@ def check_merge(recipe: MergeRecipe, open_model: OpenModel = OpenedModel) -> lis
         SpecError: naming the model and the tensor.
     """
     models = {
-        family_of(model).merged_folder(model.folder): model
+        family_of(model).merged_folder(model.folder, recipe.components): model
         for model in map(open_model, recipe.models())
     }
     names = {str(folder): model.name for folder, model in models.items()}

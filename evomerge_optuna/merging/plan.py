@@ -38,6 +38,7 @@ from evomerge_optuna.merging.mergekit_internals import (
 from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
+from evomerge_optuna.models.pipeline_part import PART
 from evomerge_optuna.models.shards import NamedTensor, weight_files
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -79,7 +80,9 @@ class MergePlan:
         return tuple(names[id(task)] for task in scheduled(self.tasks) if id(task) in names)
 
     def left_out_by_mergekit(self) -> list[str]:
-        """Names of tensors that plain mergekit leaves out of this merge."""
+        """Names of tensors that plain mergekit leaves out of this merge of checkpoints."""
+        if self.config.model_type == PART:
+            return []
         files = _weight_files(_models(self.configuration))
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         return left_out_by_mergekit(self.config, files, tied)
@@ -191,12 +194,13 @@ def structure(recipe: MergeRecipe) -> str:
             return {k: without_parameters(v) for k, v in part.items() if k != "parameters"}
         return part
 
-    return json.dumps([without_parameters(recipe.configuration), recipe.seed], sort_keys=True)
+    parts = [without_parameters(recipe.configuration), recipe.seed, *recipe.components]
+    return json.dumps(parts, sort_keys=True)
 
 
 def located(recipe: MergeRecipe) -> MergeRecipe:
     """The recipe as mergekit reads it: a local folder for every text part and a union tokenizer."""
-    found = recipe.located(lambda model: str(merged_folder(model)))
+    found = recipe.located(lambda model: str(merged_folder(model, recipe.components)))
     if found.configuration.get("tokenizer_source") != "union":
         return found
     base = found.configuration.get("base_model")

@@ -10,7 +10,7 @@ from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.merger import MergeMerger
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.stack_sources import StackSources
-from evomerge_optuna.models.stream import NO_MEMORY, Memory, Stream, write_stream
+from evomerge_optuna.models.stream import NO_MEMORY, Memory, Stream
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
@@ -53,10 +53,11 @@ class RecipeMerger:
         """
         if recipe.host is not None:
             family = family_of_host(recipe.host)
-            return family.whole_stream(recipe.host, self._merged(recipe, NO_MEMORY))
-        return self._merged(recipe, into)
+            return family.whole_stream(recipe.host, self.part(recipe))
+        return self.part(recipe, into)
 
-    def _merged(self, recipe: Recipe, into: Memory) -> Stream:
+    def part(self, recipe: Recipe, into: Memory = NO_MEMORY) -> Stream:
+        """The merged part alone of a recipe with a host; see `stream`."""
         if isinstance(recipe, StackRecipe):
             return self._stacks.stream(recipe)
         return self._merges.stream(recipe, into)
@@ -76,4 +77,4 @@ def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     merger = RecipeMerger(device, lambda: MergekitMerger(device))
     with mergekit_errors(folder):
-        return write_stream(merger.stream(recipe), folder)
+        return family_of_host(recipe.host).write(recipe.host, merger.part(recipe), folder)

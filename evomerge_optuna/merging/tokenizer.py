@@ -32,6 +32,8 @@ def reader_of_recipe(recipe: Recipe, open_model: OpenModel = OpenedModel) -> Rea
         SpecError: a model's files cannot be read.
         CandidateError: mergekit refuses the recipe.
     """
+    if recipe.host is not None and family_of(host := open_model(recipe.host)).keeps_reader:
+        return family_of(host).reader(host)
     model = model_of_tokenizer(recipe)
     if model is None:
         tokenizer, config = _made(recipe)

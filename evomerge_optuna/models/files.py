@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.shards import INDEX, SINGLE, weight_files, weight_map
+from evomerge_optuna.models.shards import single_and_index, weight_files, weight_map
 
 # torch's names of safetensors' types, which more people know.
 _NAMES = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "U8": "uint8", "I8": "int8"}
@@ -33,17 +33,18 @@ def check_index(folder: Path, where: str) -> None:
         SpecError: beginning with `where`: an index beside a single file that it does not name, or
             one that names a file that is not there.
     """
-    if not (folder / INDEX).is_file():
+    single, index = single_and_index(folder)
+    if not (folder / index).is_file():
         return
     named = set(weight_map(folder).values())
-    if (folder / SINGLE).is_file() and named != {SINGLE}:
+    if (folder / single).is_file() and named != {single}:
         raise SpecError(
-            f"{where}: {SINGLE} and {INDEX} are two models in one folder: transformers reads the "
+            f"{where}: {single} and {index} are two models in one folder: transformers reads the "
             "first, mergekit the second; remove the one that is stale, with its files"
         )
     if missing := sorted(name for name in named if not (folder / name).is_file()):
         raise SpecError(
-            f"{where}: {INDEX} names {missing[0]}, which is not there; take another copy of the "
+            f"{where}: {index} names {missing[0]}, which is not there; take another copy of the "
             "model"
         )
 
@@ -57,7 +58,8 @@ def check_files(folder: Path, where: str) -> None:
     from safetensors import SafetensorError, safe_open
 
     check_index(folder, where)
-    indexed = weight_map(folder) if (folder / INDEX).is_file() else None
+    _, index = single_and_index(folder)
+    indexed = weight_map(folder) if (folder / index).is_file() else None
     found: dict[str, str] = {}
     for file in weight_files(folder):
         try:
@@ -74,7 +76,7 @@ def check_files(folder: Path, where: str) -> None:
     for name in sorted(indexed.keys() | found.keys()):
         if indexed.get(name) != found.get(name):
             raise SpecError(
-                f"{where}: tensor {name} is in {found.get(name, 'no file')}, but {INDEX} has it "
+                f"{where}: tensor {name} is in {found.get(name, 'no file')}, but {index} has it "
                 f"in {indexed.get(name, 'none')}; take another copy of the model"
             )
 

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.home import home
+from evomerge_optuna.models.pipelines import (
+    PIPELINE_INDEX,
+    checkpoint_folders,
+    component_folders,
+    is_pipeline,
+    tokenizer_folders,
+)
 from evomerge_optuna.models.shards import weight_files
 
 
@@ -52,6 +59,8 @@ def fingerprint(folder: Path, adapter: Path | None = None) -> Fingerprint:
     """
     read = (*TOKENIZER_FILES, *PROCESSOR_FILES)
     try:
+        if is_pipeline(folder):
+            return _fingerprint_of_pipeline(folder)
         own = Fingerprint(
             config=_sha256(folder / "config.json"),
             weights=_together(weight_files(folder)),
@@ -70,8 +79,22 @@ def fingerprint(folder: Path, adapter: Path | None = None) -> Fingerprint:
         raise EvomergeError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def _together(files: Sequence[Path]) -> str:
-    lines = [f"{file.name}:{_cached_sha256(file)}\n" for file in files]
+def _fingerprint_of_pipeline(folder: Path) -> Fingerprint:
+    """The scheduler counts with the tokenizers: both say what becomes of a prompt."""
+    configs = [place / "config.json" for place in component_folders(folder).values()]
+    beside = [f for place in tokenizer_folders(folder) for f in sorted(place.iterdir())]
+    weights = [file for place in checkpoint_folders(folder) for file in weight_files(place)]
+    return Fingerprint(
+        config=_together([folder / PIPELINE_INDEX, *(f for f in configs if f.is_file())], folder),
+        weights=_together(weights, folder),
+        tokenizer=_together([f for f in beside if f.is_file()], folder),
+    )
+
+
+def _together(files: Sequence[Path], folder: Path | None = None) -> str:
+    """One hash of the files with their names; with their paths from a folder, if that is given."""
+    names = [file.name if folder is None else str(file.relative_to(folder)) for file in files]
+    lines = [f"{name}:{_cached_sha256(file)}\n" for name, file in zip(names, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

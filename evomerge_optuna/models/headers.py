@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.layout import meta_model
-from evomerge_optuna.models.shards import weight_files
+from evomerge_optuna.models.shards import (
+    DIFFUSERS_STEM,
+    STEM,
+    single_and_index,
+    weight_files,
+    weight_map,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +88,42 @@ def headers_on_hub(repository: str, revision: str | None, model: str) -> dict[st
     }
     check_types({tensor: header.dtype for tensor, header in found.items()}, model)
     return found
+
+
+def component_headers_on_hub(
+    repository: str, revision: str | None, folder: Path, model: str
+) -> dict[str, Header] | None:
+    """Every tensor of a pipeline's component on the hub; None where the hub does not list them.
+
+    Args:
+        folder: with the component's small files, by whose name the hub has them.
+        model: as of `headers_on_hub`.
+
+    Raises:
+        SpecError: a tensor is quantized.
+    """
+    from huggingface_hub import parse_safetensors_file_metadata
+
+    found: dict[str, Header] = {}
+    try:
+        for file in _file_names(folder):
+            path = f"{folder.name}/{file}"
+            listed = parse_safetensors_file_metadata(repository, path, revision=revision)
+            for tensor, info in listed.tensors.items():
+                found[tensor] = Header(tuple(info.shape), info.dtype)
+    except Exception:  # as above
+        return None
+    check_types({tensor: header.dtype for tensor, header in found.items()}, model)
+    return found
+
+
+def _file_names(folder: Path) -> list[str]:
+    """The weight files of a component of which only the index may be here, if it has one."""
+    _, index = single_and_index(folder)
+    if (folder / index).is_file():
+        return sorted(set(weight_map(folder).values()))
+    stem = STEM if folder.name.startswith("text_encoder") else DIFFUSERS_STEM
+    return [f"{stem}.safetensors"]
 
 
 def headers_in(folder: Path, model: str) -> dict[str, Header]:

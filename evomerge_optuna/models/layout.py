@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import one_line
+from evomerge_optuna.models.pipeline_part import PART, layers_of, tensors_on_meta
 from evomerge_optuna.models.shards import weight_files
 from evomerge_optuna.models.transformers_internals import names_in_memory
 
@@ -25,11 +26,13 @@ class Layout:
         names: as in its state dict, without those that are tied to another.
         tied: by name the tensor that it is tied to.
         vocabulary: names of the tensors that have a row for each token.
+        layers: the layer of every tensor of one; None: their names tell it.
     """
 
     names: tuple[str, ...]
     tied: Mapping[str, str]
     vocabulary: frozenset[str]
+    layers: Mapping[str, int] | None = None
 
 
 def meta_model(config: "PretrainedConfig", key: str) -> Any:
@@ -81,6 +84,9 @@ class _Known:
 
 @lru_cache(maxsize=32)
 def _layout(known: _Known) -> Layout:
+    if known.config.model_type == PART:
+        names = tuple(tensors_on_meta(known.config))
+        return Layout(names, {}, frozenset(), layers_of(list(names)))
     model = meta_model(known.config, "config.json")
     tied = dict(model.all_tied_weights_keys)
     embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
@@ -98,6 +104,8 @@ def other_names(config: "PretrainedConfig", files: Iterable[Path]) -> dict[str, 
 
     Only those that it takes over as they are; experts that are joined have no such name.
     """
+    if config.model_type == PART:
+        return {}
     return _other_names(_Known(config), names_in(files))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import first_line
 from evomerge_optuna.models.fingerprint import Fingerprint
+from evomerge_optuna.models.pipelines import PIPELINE
 from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.models.sources.hub import not_on_hub
 
@@ -38,6 +39,18 @@ class OpenedModel:
     def is_on_hub(self) -> bool:
         """Are its weights on the hub, and perhaps not on this machine yet?"""
         return self.source.is_on_hub(self.name)
+
+    @cached_property
+    def kind(self) -> str:
+        """The `model_type` of its config.json; of a pipeline of diffusers, `PIPELINE`.
+
+        Raises:
+            SpecError: the model does not exist, or its configuration cannot be read.
+        """
+        self.source.check(self.name, self.key)
+        if self.source.has_pipeline(self.name):
+            return PIPELINE
+        return str(self.config.model_type)
 
     @cached_property
     def config(self) -> "PretrainedConfig":
@@ -118,6 +131,16 @@ class OpenedModel:
         if self.is_on_hub:
             return headers_on_hub(place, revision, f"{self.key} ({self.name})")
         return headers_in(Path(place), f"{self.key} ({self.name})")
+
+    @cached_property
+    def small_files(self) -> Path:
+        """A local folder with all of a pipeline's files but its weights.
+
+        Raises:
+            SpecError: the hub does not give them.
+        """
+        self.source.check(self.name, self.key)
+        return self.source.small_files(self.name)
 
     @cached_property
     def folder(self) -> Path:

@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 NamedTensor: TypeAlias = "tuple[str, torch.Tensor]"
 
 _SHARD = 5 * 10**9  # bytes
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_UNNAMED = "model-{:05}.safetensors"  # while it is not known how many there are
+STEM, DIFFUSERS_STEM = "model", "diffusion_pytorch_model"  # of the names of weight files
+SINGLE, INDEX = f"{STEM}.safetensors", f"{STEM}.safetensors.index.json"
+
+
+def single_and_index(folder: Path) -> tuple[str, str]:
+    """The names that the one weight file and the index of several have in this folder.
+
+    They are those of transformers and mergekit, unless only those of diffusers are there.
+    """
+    single = f"{DIFFUSERS_STEM}.safetensors"
+    index = f"{single}.index.json"
+    own = (folder / SINGLE).is_file() or (folder / INDEX).is_file()
+    theirs = (folder / single).is_file() or (folder / index).is_file()
+    return (single, index) if theirs and not own else (SINGLE, INDEX)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -26,9 +38,10 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         SpecError: the index cannot be read.
     """
-    if (folder / INDEX).is_file():
+    single, index = single_and_index(folder)
+    if (folder / index).is_file():
         return [folder / name for name in sorted(set(weight_map(folder).values()))]
-    return [one] if (one := folder / SINGLE).is_file() else []
+    return [one] if (one := folder / single).is_file() else []
 
 
 def weight_map(folder: Path) -> dict[str, str]:
@@ -37,7 +50,8 @@ def weight_map(folder: Path) -> dict[str, str]:
     Raises:
         SpecError: the index cannot be read.
     """
-    index = folder / INDEX
+    _, name = single_and_index(folder)
+    index = folder / name
     try:
         named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(tensor): str(file) for tensor, file in named.items()}
@@ -76,11 +90,14 @@ def read_tensors(
                     yield new, file.get_tensor(name)
 
 
-def write_tensors(folder: Path, tensors: "Iterable[NamedTensor]", most: int = _SHARD) -> None:
+def write_tensors(
+    folder: Path, tensors: "Iterable[NamedTensor]", most: int = _SHARD, stem: str = STEM
+) -> None:
     """Writes a checkpoint's weights into one file, or into several with an index.
 
     Args:
         most: bytes of a file, unless a single tensor has more.
+        stem: of the files' names.
 
     Raises:
         OSError: a file cannot be written.
@@ -90,18 +107,19 @@ def write_tensors(folder: Path, tensors: "Iterable[NamedTensor]", most: int = _S
     numbers: dict[str, int] = {}  # of each tensor's file
     size = count = 0
     for count, shard in enumerate(_in_shards(tensors, most), start=1):
-        save_file(shard, folder / _UNNAMED.format(count), metadata={"format": "pt"})
+        save_file(shard, folder / f"{stem}-{count:05}.safetensors", metadata={"format": "pt"})
         numbers |= dict.fromkeys(shard, count)
         size += sum(tensor.nbytes for tensor in shard.values())
-    names = {n: f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)}
+    names = {n: f"{stem}-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)}
     if count == 1:
-        names = {1: SINGLE}
+        names = {1: f"{stem}.safetensors"}
     for number, name in names.items():
-        (folder / _UNNAMED.format(number)).rename(folder / name)
+        (folder / f"{stem}-{number:05}.safetensors").rename(folder / name)
     if count > 1:
         places = {tensor: names[number] for tensor, number in numbers.items()}
         index = {"metadata": {"total_size": size}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+        file = folder / f"{stem}.safetensors.index.json"
+        file.write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def _in_shards(tensors: "Iterable[NamedTensor]", most: int) -> "Iterator[dict[str, torch.Tensor]]":

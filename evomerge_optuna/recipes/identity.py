@@ -23,7 +23,11 @@ class Identified(BaseModel):
     def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As recipes were before there were these parts, whose digests must stay the same."""
         content: dict[str, Any] = dump(self)
-        return {k: v for k, v in content.items() if v or k not in ("merges", "vision")}
+        return {
+            k: v
+            for k, v in content.items()
+            if v or k not in ("merges", "vision", "components", "after")
+        }
 
     def canonical(self) -> str:
         """JSON with sorted keys and exact floats: equal text means equal weights."""

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from evomerge_optuna.plain_yaml import to_yaml
-from evomerge_optuna.recipes.identity import Host, Identified
+from evomerge_optuna.recipes.identity import READ_ONLY, Host, Identified
 
 _DEEPEST = 50  # mergekit needs 8; pydantic writes some 250
 
@@ -30,6 +30,17 @@ def _depth(part: Any) -> int:
     return 1 + max((_depth(item) for item in parts), default=0)
 
 
+class Fused(BaseModel):
+    """A LoRA that is fused into a merge of pipelines once it is made."""
+
+    model_config = READ_ONLY
+
+    lora: Annotated[str, Field(min_length=1)]
+    """A file or a hub repository with LoRA weights, as diffusers loads them."""
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """How much of it is added."""
+
+
 class MergeRecipe(Identified):
     """A mergekit configuration plus the seed of its random masks.
 
@@ -37,6 +48,8 @@ class MergeRecipe(Identified):
     machine. The configuration is kept in mergekit's own JSON form; mergekit validates it when it
     merges. Two recipes are equal when their canonical JSON is. With a `host` the configuration is
     about one part of the models, and the merged part is put into the model of this name.
+    Of pipelines that part is the denoiser, with the other `components` that are named, and a LoRA
+    may be fused into it `after` the merge.
 
     Example:
         >>> recipe = MergeRecipe(
@@ -53,6 +66,8 @@ class MergeRecipe(Identified):
     configuration: Annotated[dict[str, Any], AfterValidator(_as_json)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     host: Host = None
+    components: tuple[str, ...] = ()
+    after: Fused | None = None
 
     def models(self) -> list[str]:
         """Every model the configuration names, in order of appearance."""

@@ -1,7 +1,7 @@
 """An exported checkpoint is asked what the scored candidate was asked, before it is there."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date
 from functools import partial
@@ -15,8 +15,10 @@ from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.errors import EvomergeError, ExportError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
+from evomerge_optuna.families import family_of_host
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report import asking_images
 from evomerge_optuna.spec import LMEvalTask, PythonTask
 from evomerge_optuna.study.result import as_scored
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -62,10 +64,16 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     Raises:
         ExportError: they differ, or the checkpoint cannot be loaded whole.
     """
-    spec, recipe = merge_study.spec, recipe_of(trial)
-    ask = partial(_ask, runners(spec.tasks), merge_study.day)
-    # Only an engine of transformers gives tensors and logits; the digest says that it is the model.
-    how = spec.evaluation.model_copy(update={"engine": "transformers", "engine_args": {}})
+    spec, recipe, tasks = merge_study.spec, recipe_of(trial), runners(merge_study.spec.tasks)
+    family = family_of_host(recipe.host)
+    ask: Callable[[Any], Any] = partial(_ask, tasks, merge_study.day)
+    compare: Callable[[Any, Any], str | None] = partial(_difference, recipe)
+    tell: Callable[[Any, Any], str] = partial(_what_was_compared, recipe)
+    if family.answers == "images":
+        ask = partial(asking_images.ask, tasks)
+        compare, tell = asking_images.difference, asking_images.what_was_compared
+    # Only a family's own engine gives tensors and logits; the digest says that it is the model.
+    how = spec.evaluation.model_copy(update={"engine": family.engine, "engine_args": {}})
     with as_scored(trial):
         scored = ask(candidate_builder(how).build(recipe).engine)
         try:
@@ -73,15 +81,15 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
         except EvomergeError as error:
             raise ExportError(f"trial {trial.number}: its export is not whole: {error}") from error
         found = ask(loaded)
-    if difference := _difference(scored, found, recipe):
+    if difference := compare(scored, found):
         raise ExportError(
             f"trial {trial.number}: its export is not the model that was scored: {difference}; "
             "nothing was exported, please report it"
         )
-    return _what_was_compared(scored, found, recipe)
+    return tell(scored, found)
 
 
-def _ask(tasks: Tasks, day: date | None, engine: Any) -> Replies:
+def _ask(tasks: Tasks, day: date | None, engine: TextEngine) -> Replies:
     """A model's replies to the first problems of the study's tasks.
 
     Args:
@@ -119,7 +127,7 @@ def _outcomes(tasks: Tasks, engine: TextEngine) -> Sequence[Outcome]:
     return found
 
 
-def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
+def _difference(recipe: Recipe, scored: Replies, found: Replies) -> str | None:
     if scored.vocabulary != found.vocabulary:
         return "its tokenizer has other tokens"
     if scored.template != found.template:
@@ -139,7 +147,7 @@ def _difference(scored: Replies, found: Replies, recipe: Recipe) -> str | None:
     return None if _same(scored.outcomes, found.outcomes) else "it answers otherwise"
 
 
-def _what_was_compared(scored: Replies, found: Replies, recipe: Recipe) -> str:
+def _what_was_compared(recipe: Recipe, scored: Replies, found: Replies) -> str:
     whole = "checked: plain transformers loads it, no tensor missing or left over"
     tokens = "tokens, chat template and end-of-text tokens equal those of the scored candidate"
     if isinstance(recipe, StackRecipe):

@@ -83,7 +83,7 @@ def front_matter(spec: StudySpec) -> dict[str, Any]:
         "base_model": list(dict.fromkeys(_parts(spec))),
         "base_model_relation": "merge",
         **({"language": sorted(filter(None, languages))} if any(languages) else {}),
-        "library_name": "transformers",
+        "library_name": family_of_host(spec.host).engine,
         "pipeline_tag": family_of_host(spec.host).pipeline_tag,
         "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
     }

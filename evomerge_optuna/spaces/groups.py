@@ -1,5 +1,6 @@
 """The groups of tensors that share their parameters."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,8 +35,19 @@ def layer_groups(merge: MergeSpec, layers: int) -> tuple[LayerGroup, ...]:
     return tuple(_groups(merge, layers))
 
 
+def _blocks(merge: MergeSpec) -> list[tuple[str, str]]:
+    """The name of each block's group, as down.0 for down_blocks.0, and its filter.
+
+    The first filter that a name contains counts, and single_transformer_blocks.0 contains
+    transformer_blocks.0.
+    """
+    blocks = merge.blocks if isinstance(merge.blocks, tuple) else ()
+    ordered = sorted(blocks, key=lambda block: -len(block.partition(".")[0]))
+    return [(re.sub(r"_blocks?\b", "", block), f"{block}.") for block in ordered]
+
+
 def _groups(merge: MergeSpec, layers: int) -> Iterator[LayerGroup]:
-    filters = [(text, text) for text in merge.layer_groups or ()]
+    filters = [(text, text) for text in merge.layer_groups or ()] + _blocks(merge)
     by_name: list[tuple[str, str | None]] = [*filters, ("other", None)] if filters else []
     size = merge.layer_group_size
     if size is None and (by_name or merge.interpolate is not None):

@@ -32,6 +32,13 @@ class JointSpace(SearchSpace):
         stack = self.stack.baseline()
         return {alias: values | stack for alias, values in self.merge.sources().items()}
 
+    def starts(self) -> dict[str, Values]:
+        """Those of the merge with the identity path, then those of the stack, uniformly merged."""
+        merge, stack = self.merge.baseline(), self.stack.baseline()
+        return {name: values | stack for name, values in self.merge.starts().items()} | {
+            name: merge | values for name, values in self.stack.starts().items()
+        }
+
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """A merge with the identity path; a stack with its first model in the merge's place."""
         if not isinstance(recipe, StackRecipe):
@@ -54,7 +61,7 @@ class JointSpace(SearchSpace):
         ranges = self.stack.ranges()
         if not ranges.keys() <= parameters.keys() or recipe.merges.keys() != {MERGED}:
             return None
-        stack = {name: found.clip(parameters[name]) for name, found in ranges.items()}
+        stack = self.stack.moved(parameters)
         merge = self.merge.values_of(parameters, recipe.merges[MERGED])
         if merge is None or self.recipe(merge | stack).steps != recipe.steps:
             return None

@@ -1,5 +1,7 @@
 """Which search space a spec has."""
 
+from functools import partial
+
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
@@ -28,12 +30,15 @@ def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
     depths = {MERGED: depth} | {alias: layers[f"models.{alias}"] for alias in spec.models}
     if isinstance(spec, ParameterStudySpec):
         return ParameterSpace.of(spec, depth)
+    sampler = spec.sampler
+    stack = partial(
+        StackSpace, dtype=spec.dtype, host=spec.host, binary=sampler.row.binary, seed=sampler.seed
+    )
     if isinstance(spec, StackStudySpec):
-        return StackSpace(spec.stack, spec.models, depths, spec.dtype, host=spec.host)
+        return stack(spec.stack, spec.models, depths)
     if isinstance(spec, JointStudySpec):
-        stack = StackSpace(spec.stack, spec.stacked, depths, spec.dtype, host=spec.host)
-        return JointSpace(ParameterSpace.of(spec, depth), stack)
+        return JointSpace(ParameterSpace.of(spec, depth), stack(spec.stack, spec.stacked, depths))
     if isinstance(spec, StagedStudySpec) and spec.merged is not None:
         merges = {MERGED: spec.merged.without_host()}
-        return StackSpace(spec.stack, spec.stacked, depths, spec.dtype, merges, spec.host)
+        return stack(spec.stack, spec.stacked, depths, merges=merges)
     raise UsageError(f"study '{spec.study}' of stage {spec.stage} has no search space")

@@ -154,6 +154,8 @@ class ParameterSpace(SearchSpace):
             configuration=configuration,
             seed=self.spec.sampler.seed,
             host=self.spec.host,
+            components=self.spec.components,
+            after=self.spec.merge.after,
         )
 
     def values(self, searched: Values) -> Values:

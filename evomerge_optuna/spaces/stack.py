@@ -1,6 +1,6 @@
 """Data-flow space: which layers a token passes through, and how they are scaled (section 3.2)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -9,23 +9,17 @@ import numpy as np
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spaces.neighbours import Slot, neighbours
 from evomerge_optuna.spaces.space import SearchSpace, Values
-from evomerge_optuna.spec import Dimension, Range, StackSpec
+from evomerge_optuna.spec import Choices, Dimension, Range, StackSpec
 
 _SPREAD = 1.0  # an indicator's range on either side of its mean
 _DEVIATION = 2 * _SPREAD / 6  # with which CMA-ES begins
 SCALE = Range(low=0.5, high=1.5)
 THETA = Range(low=-2.0, high=2.0)
+IN_OR_OUT = Choices((False, True))
 HIDDEN = 4  # units of pi_theta
 _THETAS = 5 * HIDDEN + 1
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in the path that its layer may fill: layer `layer` of the model `alias`."""
-
-    alias: str
-    layer: int
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,8 @@ class StackSpace(SearchSpace):
     """Turns an Optuna trial into a `StackRecipe`.
 
     The slots are the layers of all models in order, repeated r times (T = M r). A slot with an
-    indicator above 0 is in the path. Parameters are named `layer.NUMBER.ALIAS-LAYER`; scales are
+    indicator above 0 is in the path; or one that is true, where the sampler does better with
+    choices (`binary`). Parameters are named `layer.NUMBER.ALIAS-LAYER`; scales are
     `scale.NUMBER`, `scale.FROM.TO` or `theta.NUMBER`. Anchors, the first and the last layers of
     the first model, are always the path's first and last.
     """
@@ -44,6 +39,8 @@ class StackSpace(SearchSpace):
     dtype: str | None = None  # in which the models run, where not in their own
     merges: dict[str, MergeRecipe] = field(default_factory=dict)  # of models that are merges
     host: str | None = None  # the model that keeps everything but the stacked part
+    binary: bool = False  # are indicators true or false, not numbers?
+    seed: int = 0  # decides the order of the starts
     baseline_name = "identity path"
     fewer = "stack.scale: network has 21 for all scales"
 
@@ -62,6 +59,9 @@ class StackSpace(SearchSpace):
         CMA-ES begins in the middle of the ranges with a deviation of a sixth of them. The middle
         is the identity path, every indicator so far from 0 that of T candidates one flips it.
         """
+        scales = dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE)
+        if self.binary:
+            return {**dict.fromkeys(self._indicators(), IN_OR_OUT), **scales}
         away = -NormalDist().inv_cdf(1 / max(3, len(self.slots))) * _DEVIATION
         away = min(away, 0.9 * _SPREAD)  # every range has both signs
         return {
@@ -69,13 +69,14 @@ class StackSpace(SearchSpace):
                 name: Range(low=mean - _SPREAD, high=mean + _SPREAD)
                 for name, mean in self._identity(away).items()
             },
-            **dict.fromkeys(self._scales(), THETA if self._kind == "network" else SCALE),
+            **scales,
         }
 
     def baseline(self) -> Values:
         """The identity path: all of the first model, nothing of the others, unscaled."""
         unscaled = 0.0 if self._kind == "network" else 1.0
-        return {**self._identity(_SPREAD / 2), **dict.fromkeys(self._scales(), unscaled)}
+        identity = self._flags(self._own())
+        return {**identity, **dict.fromkeys(self._scales(), unscaled)}
 
     def sources(self) -> dict[str, Values]:
         """All layers of each model but the first, which the baseline is."""
@@ -117,6 +118,34 @@ class StackSpace(SearchSpace):
                 del wanted[0]
         if wanted:
             return None
+        return self._flags(taken)
+
+    def starts(self) -> dict[str, Values]:
+        """The identity path's neighbours of which one is in this space, unscaled, by name."""
+        depths = {alias: self.depths[alias] for alias in self.models}
+        own, found = self.baseline(), dict[str, Values]()
+        seen = {self.recipe(own).digest()}
+        for name, path in neighbours(depths, self.seed):
+            flags = self.indicators_of(path)
+            if flags is None or (digest := self.recipe(own | flags).digest()) in seen:
+                continue
+            seen.add(digest)
+            found[name] = own | flags
+        return found
+
+    def moved(self, parameters: Values) -> Values:
+        """Another study's parameters of the same names, each moved into its range."""
+        ranges, names = self.ranges(), self._indicators()
+        if self.binary or isinstance(parameters[names[0]], bool):
+            flags = self._flags(float(parameters[name]) > 0 for name in names)
+        else:
+            flags = {name: ranges[name].clip(parameters[name]) for name in names}
+        return flags | {name: ranges[name].clip(parameters[name]) for name in self._scales()}
+
+    def _flags(self, taken: Iterable[bool]) -> Values:
+        """Indicators of the slots that are in the path."""
+        if self.binary:
+            return dict(zip(self._indicators(), taken, strict=True))
         ranges, on = self.ranges(), _SPREAD / 2
         return {
             name: ranges[name].clip(on if is_in else -on)
@@ -146,7 +175,9 @@ class StackSpace(SearchSpace):
         k, depth = self.stack.anchors, self.depths[self._first]
         slots, most = self.slots, self.stack.max_layers
         limit = len(indicators) if most is None else most - 2 * k
-        ranked = sorted(range(len(indicators)), key=lambda t: -indicators[t])
+        # Of more choices than may be in the path, those of the identity path are.
+        own = self._own() if self.binary else [False] * len(indicators)
+        ranked = sorted(range(len(indicators)), key=lambda t: (-indicators[t], not own[t]))
         wanted = max(sum(value > 0 for value in indicators), 0 if k else 1)
         kept = sorted(ranked[: min(wanted, limit)])
         return [
@@ -212,11 +243,15 @@ class StackSpace(SearchSpace):
 
     def _identity(self, away: float) -> dict[str, float]:
         """Indicators of the identity path, all at this distance from 0."""
-        once = len(self._layers()) - 2 * self.stack.anchors
         return {
-            name: away if t < once and slot.alias == self._first else -away
-            for t, (name, slot) in enumerate(zip(self._indicators(), self.slots, strict=True))
+            name: away if own else -away
+            for name, own in zip(self._indicators(), self._own(), strict=True)
         }
+
+    def _own(self) -> list[bool]:
+        """Which slots the identity path has."""
+        once = len(self._layers()) - 2 * self.stack.anchors
+        return [t < once and slot.alias == self._first for t, slot in enumerate(self.slots)]
 
 
 def network_scale(theta: list[float], source: float, target: float, time: float) -> float:

@@ -30,7 +30,10 @@ class EngineRow:
 
 
 _ROWS = (
-    EngineRow("transformers"),
+    EngineRow(
+        "transformers",
+        lacks={"drawing": "draws images, and transformers writes texts alone"},
+    ),
     EngineRow(
         "vllm",
         package="vllm",
@@ -41,6 +44,15 @@ _ROWS = (
             "sampling": "has answers that are not the most likely ones, which alone vllm gives",
             "sight": "takes images, which vllm is not given yet",
             "drawing": "draws images, and vllm writes texts alone",
+        },
+    ),
+    EngineRow(
+        "diffusers",
+        package="diffusers",
+        lacks={
+            None: "writes texts, and diffusers draws images alone",
+            "a model": "runs code that is given a model of transformers, which diffusers has not",
+            "sight": "takes images, and diffusers draws images alone",
         },
     ),
 )

@@ -23,7 +23,8 @@ class EvaluationSpec(Strict):
 
     engine: EngineName = "transformers"
     """What runs the candidates. `vllm` keeps one vLLM engine in each worker, and puts one candidate
-    after the other into it. It may change the last digits of scores."""
+    after the other into it. It may change the last digits of scores. Pipelines are run by
+    `diffusers`, which need not be named."""
     engine_args: dict[str, JsonValue] = Field(default_factory=dict)
     """The arguments of vLLM's engine, for example `{gpu_memory_utilization: 0.6}`. Those that
     depend on the candidate or on another key of the spec cannot be given."""

@@ -16,11 +16,13 @@ from pydantic import (
 )
 
 from evomerge_optuna.methods import METHODS, Method, Parameter, Value
+from evomerge_optuna.recipes.merge import Fused
 from evomerge_optuna.spec.dimension import DIMENSIONS, Dimension, Range
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 _Part = TypeVar("_Part", bound=Strict)
 
+_OF_PIPELINES = ("blocks", "components", "after")  # keys
 # The spec that is stored with a study has these for every method.
 _ALWAYS_STORED = ("normalize", "int8_mask", "lambda")
 
@@ -92,6 +94,15 @@ class MergeSpec(Strict):
     include: Literal["search"] | None = None
     """Write `search` to have it searched which source models take part at all. By default all do.
     One always does."""
+    blocks: bool | tuple[Annotated[str, Field(min_length=1)], ...] = False
+    """Groups by the blocks of a pipeline's denoiser instead: `true` for all of them, or their
+    names, for example `[down_blocks.0, mid_block]`. All other tensors form one more group."""
+    components: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What is merged of pipelines, for example `[unet, text_encoder]`. By default the denoiser
+    alone."""
+    after: Fused | None = None
+    """A LoRA that is fused into a merge of pipelines once it is made, for example
+    `{lora: ./four_steps.safetensors, scale: 1}`."""
     dtype: DTypeName | None = None
     """The dtype in which the merge is made and kept. The default is the models' own."""
     tokenizer_source: Annotated[str, Field(min_length=1)] | None = None
@@ -153,6 +164,9 @@ class MergeSpec(Strict):
 
     @model_validator(mode="after")
     def _one_kind_of_groups(self) -> "MergeSpec":
+        others = {n: getattr(self, n) for n in ("layer_group_size", "interpolate", "layer_groups")}
+        if self.blocks and (given := [name for name, value in others.items() if value is not None]):
+            raise ValueError(f"give blocks or {given[0]}, not both")
         if self.layer_group_size is not None and self.interpolate is not None:
             raise ValueError("give layer_group_size or interpolate, not both")
         parameters = [p for method in self.methods for p in self.parameters_of(method)]
@@ -183,10 +197,10 @@ class MergeSpec(Strict):
         content = dump(self)
         foreign = set(_PARAMETERS) - {n for n in self._searched if getattr(self, n) is not None}
         unset = {o for o in _OPTIONS if getattr(self, o) is None} - set(_ALWAYS_STORED)
-        new = {n for n in ("interpolate", "include") if content.get(n) is None}
+        new = {n for n in ("interpolate", "include", *_OF_PIPELINES) if not content.get(n)}
         defaults = {n for n, d in _defaults(self.methods).items() if getattr(self, n) == d}
         left_out = foreign | unset | new | (defaults if info.exclude_defaults else set())
-        groups = ("layer_group_size", "interpolate", "layer_groups", "include")
+        groups = ("layer_group_size", "interpolate", "layer_groups", "include", *_OF_PIPELINES)
         order = dict.fromkeys(("method", *self._searched, *groups, *self._fixed, *content))
         return {n: content[n] for n in order if n in content and n not in left_out}
 

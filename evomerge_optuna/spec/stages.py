@@ -1,6 +1,6 @@
 """The spec of each stage: what a study of it searches."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -85,6 +85,20 @@ class MergeSearchSpec(StudySpec):
         """As in mergekit's configuration: `base`, `union`, or a model."""
         source = self.merge.tokenizer_source
         return self.models.get(source, source) if source else None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return self.merge.components
+
+    def with_blocks(self, blocks: bool | tuple[str, ...]) -> Self:
+        """The spec with the names of the blocks that its models have."""
+        return self.model_copy(update={"merge": self.merge.model_copy(update={"blocks": blocks})})
+
+    def decided_as(self, other: StudySpec) -> Self:
+        own = super().decided_as(other)
+        if own.merge.blocks is True and isinstance(other, MergeSearchSpec):
+            return own.with_blocks(other.merge.blocks)
+        return own
 
     @property
     def dtype(self) -> DTypeName | None:

@@ -22,6 +22,8 @@ _KEY_ORDER = (
     "evaluation",
 )
 
+_NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide
+
 
 def _asks_a_person(task: Task) -> bool:
     return isinstance(task, ImageTask) and bool(task.human)
@@ -238,9 +240,21 @@ class StudySpec(Strict):
         """The spec with the model of this key as its host."""
         return self.model_copy(update={HOST_KEY: key.removeprefix("models.")})
 
-    def with_host_of(self, other: "StudySpec") -> Self:
-        """The spec with the host that another spec names, unless it names one itself."""
-        return self if self.vision else self.model_copy(update={HOST_KEY: other.vision})
+    def with_engine(self, engine: str) -> Self:
+        """The spec with another engine."""
+        evaluation = self.evaluation.model_copy(update={"engine": engine})
+        return self.model_copy(update={"evaluation": evaluation})
+
+    def decided_as(self, other: "StudySpec") -> Self:
+        """The spec with what the models of another spec decided, where it says nothing itself."""
+        own = self if self.vision else self.model_copy(update={HOST_KEY: other.vision})
+        engine, is_given = other.evaluation.engine, "engine" in self.evaluation.model_fields_set
+        return own.with_engine(engine) if engine in _NEED_NOT_BE_NAMED and not is_given else own
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """What is merged of pipelines beside their denoisers."""
+        return ()
 
     @property
     def tokenizer_source(self) -> str | None:

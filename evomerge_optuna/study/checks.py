@@ -77,10 +77,11 @@ def description(
     spec: StudySpec, tasks: Tasks, architecture: Architecture, space: SearchSpace
 ) -> Iterator[str]:
     """What the models are and what is searched, and what the user should know of both."""
-    layers = " + ".join(map(str, sorted({*architecture.layers.values()})))
+    depths = sorted({*architecture.layers.values()})
+    layers = "" if depths == [1] else f"{' + '.join(map(str, depths))} layers, "
     searched = len(space.ranges())
     yield (
-        f"{architecture.name}, {layers} layers, {architecture.parameters / 1e6:,.1f}M parameters; "
+        f"{architecture.name}, {layers}{architecture.parameters / 1e6:,.1f}M parameters; "
         f"{searched} {'parameter' if searched == 1 else 'parameters'} to search"
     )
     yield from architecture.remarks
@@ -100,12 +101,15 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     from evomerge_optuna.merging.memory_check import check_memory
     from evomerge_optuna.merging.memory_plan import ModelFacts
 
-    headers = {key: family_of(model).merged_headers(model) for key, model in models.items()}
+    headers = {
+        key: family_of(model).merged_headers(model, spec.components)
+        for key, model in models.items()
+    }
     host = None if spec.host_key is None else models[spec.host_key]
     facts = ModelFacts(
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
-        kept=0 if host is None else family_of(host).kept_size(host),
+        kept=0 if host is None else family_of(host).kept_size(host, spec.components),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from evomerge_optuna.errors import StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.user_code import fingerprint_code
-from evomerge_optuna.families import check_models, with_host
+from evomerge_optuna.families import check_models, completed
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
@@ -61,7 +61,7 @@ def create_study(
         raise _exists_already(store, spec.study)
     spec = with_merged(store, spec)
     models = OpenedModels(spec.model_ids())
-    spec = with_host(spec, models)
+    spec = completed(spec, models)
     tasks = runnable_tasks(spec)
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)

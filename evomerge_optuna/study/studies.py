@@ -232,7 +232,7 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     Raises:
         StudyChangedError: naming every other key that differs.
     """
-    given = given.with_host_of(stored.spec)
+    given = given.decided_as(stored.spec)
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
     if "starts" not in given.model_fields_set:

@@ -123,7 +123,7 @@ def test_what_is_no_causal_language_model(
     assert str(error.value) == (
         f"models.b: {architecture or 'llama'} is no causal language model of text alone; "
         "only such models can be merged, and vision-language models of type "
-        f"{', '.join(VISION_MODELS)}"
+        f"{', '.join(VISION_MODELS)}, diffusion pipelines of type diffusers"
     )
 
 

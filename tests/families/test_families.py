@@ -1,6 +1,6 @@
 """The table of families: models and studies find their row, and a new family is a new row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ class Pipelines(CausalLM):
     name: ClassVar[str] = "pipeline"
     kinds: ClassVar[tuple[str, ...]] = ("llama",)
 
-    def merged_folder(self, folder: Path) -> Path:
+    def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         return folder / "unet"
 
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:

@@ -1,5 +1,9 @@
-"""The data-flow space: its slots, where it begins, and what its parameters mean."""
+"""The data-flow space: its slots, where it begins, and what its parameters mean.
 
+Covers spaces.neighbours, too.
+"""
+
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -8,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.spaces.neighbours import Slot, neighbours
 from evomerge_optuna.spaces.stack import StackSpace, network_scale
-from evomerge_optuna.spec import StackStudySpec
+from evomerge_optuna.spec import Choices, StackStudySpec
 
 DEPTHS = {"a": 4, "b": 3}
 KINDS = ["none", "step", "matrix", "network"]
@@ -133,3 +138,60 @@ def test_every_suggestion_is_a_recipe(scale: str, repeats: int) -> None:
         assert 2 <= len(recipe.steps) <= 6
         assert all(step.layer < DEPTHS[step.model[-1]] for step in recipe.steps)
         study.tell(trial, 0.0)
+
+
+@pytest.mark.parametrize("scale", KINDS)
+@pytest.mark.parametrize("anchors", [0, 1])
+def test_indicators_as_choices_give_the_same_paths(scale: str, anchors: int) -> None:
+    numbers = a_space(scale=scale, anchors=anchors)
+    choices = replace(numbers, binary=True)
+    assert choices.ranges().keys() == numbers.ranges().keys()
+    assert choices.baseline().keys() == choices.ranges().keys()
+    for name, found in choices.ranges().items():
+        assert isinstance(found, Choices) == name.startswith("layer.")
+    assert choices.recipe(choices.baseline()) == numbers.recipe(numbers.baseline())
+    for name, values in numbers.starts().items():
+        recipe = numbers.recipe(values)
+        there = choices.values_of(values, recipe)
+        assert there == choices.starts()[name] == choices.moved(values)
+        assert choices.recipe(there) == recipe
+        back = numbers.values_of(there, recipe)
+        assert back == numbers.moved(there) == values
+
+
+def test_of_too_many_choices_those_of_the_identity_path_are_in() -> None:
+    space = replace(a_space(repeats=2, scale="none", max_layers=5), binary=True)
+    every = dict.fromkeys(space.ranges(), True)
+    assert path(space.recipe(every)) == ["a0", "a1", "a2", "a3", "b0"]
+    assert path(space.recipe(dict.fromkeys(every, False))) == ["a0"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("anchors", [0, 1])
+def test_starts_are_neighbours_of_the_identity_path(binary: bool, anchors: int) -> None:
+    space = replace(a_space(scale="network", anchors=anchors), binary=binary)
+    starts, ranges = space.starts(), space.ranges()
+    recipes = [space.recipe(values) for values in (space.baseline(), *starts.values())]
+    assert len({recipe.digest() for recipe in recipes}) == len(recipes) > 6
+    for values in starts.values():
+        assert values.keys() == ranges.keys()
+        assert all(ranges[name].has(value) for name, value in values.items())
+    kinds = [name.split(" ", 2)[2] for name in starts]
+    assert set(kinds[:4]) <= {"without", "twice", "at the end", "added", "instead"}
+    assert len(set(kinds[:3])) == 3  # each kind in turn
+    assert starts == space.starts()
+    if not anchors:
+        assert list(starts) != list(replace(space, seed=1).starts())
+        by_name = {name: path(space.recipe(values)) for name, values in starts.items()}
+        assert by_name["a 1 without"] == ["a0", "a2", "a3"]
+        assert by_name["a 1 twice"] == ["a0", "a1", "a1", "a2", "a3"]
+        assert by_name["b 2 at the end"] == ["a0", "a1", "a2", "a3", "b2"]
+        assert by_name["b 1 added"] == ["a0", "a1", "b1", "a2", "a3"]
+        assert by_name["b 1 instead"] == ["a0", "b1", "a2", "a3"]
+
+
+def test_neighbours_of_deep_models_differ_by_blocks() -> None:
+    found = dict(neighbours({"a": 30, "b": 28}, seed=0))
+    assert len(found) == 5 * 6
+    assert [slot.layer for slot in found["a 5-9 without"]] == [*range(5), *range(10, 30)]
+    assert found["b 25-27 at the end"][30:] == [Slot("b", n) for n in (25, 26, 27)]

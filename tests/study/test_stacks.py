@@ -50,6 +50,27 @@ def test_the_first_trial_is_the_first_model_itself(dfs_study: MergeStudy, tiny: 
     assert trial.values == [scores["words.perplexity"].value]
 
 
+def test_indicators_are_choices_for_samplers_that_search_them_best(
+    dfs_spec: Callable[..., StudySpec], home: Path
+) -> None:
+    studies = [
+        create_study(open_store(), dfs_spec(study=name, sampler={"name": "tpe"}))
+        for name in ("whole", "resumed")
+    ]
+    for trials, study in zip((9, 5), studies, strict=True):
+        study.study.enqueue_trial(study.space.starts()["a 1 twice"])
+        run_trials(study, trials)
+    run_trials(open_study(open_store(), "resumed"), 9)
+    whole, resumed = (study.trials() for study in studies)
+    assert [t.params for t in whole] == [t.params for t in resumed]
+    assert [t.values for t in whole] == [t.values for t in resumed]
+    assert all(isinstance(whole[-1].params[n], bool) for n in whole[-1].params if "layer" in n)
+    recipes = [recipe_of(trial) for trial in whole]
+    assert len({recipe.digest() for recipe in recipes}) > 3
+    twice = [step.layer for step in recipes[2].steps if isinstance(recipes[2], StackRecipe)]
+    assert twice == [0, 1, 1, *range(2, LAYERS)]
+
+
 def test_a_stack_is_searched_resumed_scored_and_exported(
     dfs_study: MergeStudy, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """Vision-language models: their text part is merged, the rest is kept as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -51,20 +51,22 @@ class VisionLanguage(CausalLM):
             )
         return text_config(model.config, model.key)
 
-    def merged_folder(self, folder: Path) -> Path:
+    def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         return text_folder(folder)
 
-    def merged_headers(self, model: OpenedModel) -> Mapping[str, Header]:
+    def merged_headers(
+        self, model: OpenedModel, components: Sequence[str] = ()
+    ) -> Mapping[str, Header]:
         found = super().merged_headers(model)
         if not self._is_one(model) or model.headers is None:
             return found
         return {name: header for name, header in found.items() if is_text(name)}
 
-    def kept_size(self, model: OpenedModel) -> int:
+    def kept_size(self, model: OpenedModel, components: Sequence[str] = ()) -> int:
         found = model.headers or {}
         return sum(h.count * h.itemsize for name, h in found.items() if not is_text(name))
 
-    def check_complete(self, model: OpenedModel) -> None:
+    def check_complete(self, model: OpenedModel, components: Sequence[str] = ()) -> None:
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
         for folder, kind in (

@@ -50,6 +50,10 @@ class AdaptedSource(Source):
         base, _ = _split(name)
         return self._base(base).location(base)
 
+    def has_pipeline(self, name: str) -> bool:
+        base, _ = _split(name)
+        return self._base(base).has_pipeline(base)
+
     def tokenizer_location(self, name: str) -> Location:
         """The adapter's folder if a tokenizer lies there, else the base model's."""
         if has_tokenizer(folder := _adapter_folder(name)):

@@ -11,6 +11,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_files
 from evomerge_optuna.models.files import check_index
 from evomerge_optuna.models.fingerprint import TOKENIZER_FILES, Fingerprint, fingerprint
+from evomerge_optuna.models.pipelines import check_pipeline, checkpoint_folders, is_pipeline
 from evomerge_optuna.models.shards import weight_files
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ class Source(ABC):
     @abstractmethod
     def location(self, name: str) -> Location:
         """Where transformers finds the model's configuration; nothing is downloaded."""
+
+    def has_pipeline(self, name: str) -> bool:
+        """Is the model a pipeline of diffusers?"""
+        return is_pipeline(Path(self.location(name)[0]))
+
+    def small_files(self, name: str) -> Path:
+        """A local folder with a pipeline's files, at least those that are no weights.
+
+        Raises:
+            SpecError: they cannot be had.
+        """
+        return self.folder(name)
 
     def tokenizer_location(self, name: str) -> Location:
         """Where transformers finds the model's tokenizer."""
@@ -101,8 +114,16 @@ def is_path(name: str) -> bool:
 
 
 def _check_checkpoint(folder: Path, where: str) -> None:
+    if is_pipeline(folder):
+        check_pipeline(folder, where)
+        for place in checkpoint_folders(folder):
+            check_index(place, f"{where}: {place.name}")
+        return
     if not (folder / "config.json").is_file():
-        raise SpecError(f"{where} has no config.json, so it is no checkpoint")
+        raise SpecError(
+            f"{where} has neither a config.json nor a model_index.json, so it is neither a "
+            "checkpoint nor a pipeline"
+        )
     if not weight_files(folder):
         raise SpecError(
             f"{where} has no *.safetensors weights by transformers' names; pickled ones are "

@@ -1,0 +1,1 @@
+"""Pipelines of diffusers, which draw pictures: their denoisers are merged."""
