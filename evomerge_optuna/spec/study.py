@@ -11,7 +11,7 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
+from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
@@ -98,6 +98,8 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _sampler_for_the_objectives(self) -> "StudySpec":
+        if self.sampler.name == AUTO:
+            return self
         sampler = self.sampler.row
         if not sampler.several and len(self.objectives) > 1:
             raise ValueError(

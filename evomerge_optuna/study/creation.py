@@ -1,7 +1,7 @@
 """A study is created: models, data and memory are checked, then it is written to the database."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import date
 
 import optuna
@@ -14,10 +14,10 @@ from evomerge_optuna.families import check_models, completed
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
-from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
+from evomerge_optuna.study.auto_sampler import with_sampler
 from evomerge_optuna.study.checks import (
     check_all_weights,
     check_space,
@@ -66,11 +66,14 @@ def create_study(
     code = fingerprint_code(spec)
     architecture = check_models(spec, models)
     check_tasks(spec, tasks, models)
+    spec, why = with_sampler(spec, architecture.layers)
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
     check_space(space, spec.sampler.row)
     for line in description(spec, tasks, architecture, space):
         say(line)
+    if why:
+        say(why)
     say(memory_plan(spec, models, architecture))
     for line in check_all_weights(spec, models, space):
         say(line)
@@ -96,21 +99,13 @@ def create_study(
         for name, value in attributes.items():
             study.set_user_attr(name, value)
         sources = own_recipes(space, architecture, models)
-        for name, values in _each_once(baselines(spec, space), starts(spec, space), warm):
+        first = {**baselines(spec, space), **starts(spec, space), **warm}
+        for name, values in first.items():
             study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
     created = MergeStudy(store, study, spec, space, identity)
     created.tasks = tasks
     return created
-
-
-def _each_once(*groups: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
-    """Trials by name, without those whose parameters are an earlier one's."""
-    seen: list[Values] = []
-    for name, values in (item for group in groups for item in group.items()):
-        if values not in seen:
-            seen.append(values)
-            yield name, values
 
 
 def with_merged(store: Store, spec: StudySpec) -> StudySpec:

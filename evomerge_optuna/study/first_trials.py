@@ -30,7 +30,9 @@ def starts(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
     """The parameters that people try by hand, by name: a quarter of the study's trials at most."""
     if not spec.starts:
         return {}
-    return dict(itertools.islice(space.starts().items(), spec.trials // 4))
+    given = baselines(spec, space).values()
+    others = ((name, values) for name, values in space.starts().items() if values not in given)
+    return dict(itertools.islice(others, spec.trials // 4))
 
 
 def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, Values]:

@@ -22,6 +22,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec.search import AUTO
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
@@ -237,6 +238,9 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
         given = given.model_copy(update={"merged": stored.spec.merged})
     if "starts" not in given.model_fields_set:
         given = given.model_copy(update={"starts": stored.spec.starts})
+    if given.sampler.name == AUTO:
+        chosen = given.sampler.model_copy(update={"name": stored.spec.sampler.name})
+        given = given.model_copy(update={"sampler": chosen})
     own = stored.spec.evaluation
     same = {"dtype": own.dtype, "engine": own.engine}
     free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
