@@ -18,7 +18,7 @@ from evomerge_optuna.merging.kernel import (
     empty_like,
 )
 from evomerge_optuna.merging.task_vectors import TaskVectorKernel
-from evomerge_optuna.methods import METHODS, Method
+from evomerge_optuna.methods import BASELINES, METHODS, Method
 
 
 class LinearKernel:
@@ -67,7 +67,7 @@ class GeneralKernel:
     @staticmethod
     def memory(layout: Layout, drops: bool) -> KernelMemory:
         """Nothing beside the inputs; at work what the method's row says."""
-        each, source = METHODS.get(layout.method, _UNKNOWN).work
+        each, source = _ROWS.get(layout.method, _UNKNOWN).work
         widest = max((dtype.itemsize for dtype in layout.dtypes), default=0)
         work = widest * (len(layout.dtypes) + layout.sources) + each + source * layout.sources
         return KernelMemory(0, work * layout.count)
@@ -79,6 +79,7 @@ class GeneralKernel:
 
 _MOST_MODELS = 4
 _UNKNOWN = Method("", ())
+_ROWS = METHODS | BASELINES
 
 KERNELS: tuple[type[ListedKernel], ...] = (LinearKernel, TaskVectorKernel, GeneralKernel)
 

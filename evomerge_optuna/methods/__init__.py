@@ -1,6 +1,6 @@
 """Merge methods: one row of `table` each says all that this package knows of a method."""
 
 from evomerge_optuna.methods.method import Method, Option, Parameter, Value
-from evomerge_optuna.methods.table import METHODS
+from evomerge_optuna.methods.table import BASELINES, METHODS
 
-__all__ = ["METHODS", "Method", "Option", "Parameter", "Value"]
+__all__ = ["BASELINES", "METHODS", "Method", "Option", "Parameter", "Value"]

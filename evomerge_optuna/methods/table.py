@@ -183,4 +183,26 @@ _ROWS = (
     Method("nearswap", (NEAR,), sources=(1, 1), work=(16, 0)),
 )
 
+# These have nothing to search: what they make of the source models is compared with what is found.
+_WITHOUT_PARAMETERS = (
+    Method(
+        "model_stock",
+        (),
+        (Option("filter_wise", "Compare the task vectors row by row.", default=False),),
+        sources=(2, None),
+    ),
+    Method(
+        "karcher",
+        (),
+        (
+            Option("max_iter", "Steps towards the mean.", default=10),
+            Option("tol", "The mean is found when a step is below this.", default=1e-5),
+        ),
+        base="ignored",
+        sources=(2, None),
+    ),
+    Method("arcee_fusion", (), sources=(1, 1)),
+)
+
 METHODS = {row.name: row for row in _ROWS}
+BASELINES = {row.name: row for row in _WITHOUT_PARAMETERS}

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.engines import candidate_builder, load_engine
 from evomerge_optuna.engines.base import Engine
-from evomerge_optuna.errors import EvomergeError
+from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.merging.tokenizer import give_chat_template, reader_of_recipe
 from evomerge_optuna.models.catalog import local_folder
@@ -61,7 +61,13 @@ class FinalScorer:
         splits = [s for s in SPLITS if any(s in task.data.sources() for task in tasks)]
         table = []
         for entry in following(self._study, lambda: models_to_score(self._study, trial)):
-            scores = self._scores(entry, splits, trial)
+            try:
+                scores = self._scores(entry, splits, trial)
+            except CandidateError as error:
+                if not entry.is_extra:
+                    raise
+                self._say(f"{entry.name} is left out: {error}")
+                continue
             table.append(FinalScores(entry.name, {split: scores[split] for split in splits}))
         return table
 

@@ -5,10 +5,16 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.study.quarters import Part
 from evomerge_optuna.study.result import Scores, as_scores, result_of
-from evomerge_optuna.study.schema import FINAL_OUTCOMES, FINAL_SCORES, FINALIST, FINGERPRINTS
+from evomerge_optuna.study.schema import (
+    FINAL_OUTCOMES,
+    FINAL_SCORES,
+    FINALIST,
+    FINGERPRINTS,
+    UNSEARCHED,
+)
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 
@@ -17,7 +23,7 @@ class ModelToScore:
     """One row of the final table: a source model or a recipe.
 
     `confirmed` are the scores by split that its trial has from the search, `quarters` those on the
-    quarters of dev.
+    quarters of dev. What `is_extra` is left out where it cannot be built.
     """
 
     name: str
@@ -26,6 +32,7 @@ class ModelToScore:
     recipe: Recipe | None = None
     confirmed: dict[str, Scores] = field(default_factory=dict)
     quarters: Sequence[Part] = ()
+    is_extra: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class FinalScores:
 
 
 def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelToScore]:
-    """Each source model, the baseline of the search space, and the recipe of the trial."""
+    """Each source model, the baseline, merges that nothing was searched for, the trial's recipe."""
     fingerprints = merge_study.attributes()[FINGERPRINTS]
     sources = [
         ModelToScore(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
@@ -48,8 +55,16 @@ def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelTo
     return [
         *sources,
         ModelToScore(space.baseline_name, baseline.digest(), recipe=baseline),
+        *_unsearched(merge_study),
         model_of_trial(trial),
     ]
+
+
+def _unsearched(merge_study: MergeStudy) -> list[ModelToScore]:
+    """Merges by methods that have nothing to search; studies of earlier versions have none."""
+    stored = merge_study.attributes().get(UNSEARCHED, {})
+    recipes = {name: parse_recipe(content) for name, content in stored.items()}
+    return [ModelToScore(name, r.digest(), recipe=r, is_extra=True) for name, r in recipes.items()]
 
 
 def model_of_trial(trial: FrozenTrial) -> ModelToScore:

@@ -48,6 +48,34 @@ def merge_configuration(
     return configuration | {key: value for key, value in extras.items() if value}
 
 
+def baseline_configuration(spec: MergeSearchSpec, method: Method) -> dict[str, object] | None:
+    """The merge of all source models by a method that has nothing to search.
+
+    None where the method does not merge such models: too few or too many of them, a base model that
+    is missing or one of them, or a tokenizer that only a base model has which it does not take.
+    """
+    sources, (least, most) = list(spec.models.values()), method.sources
+    takes_base = method.base != "ignored"
+    if len(sources) < least or (most is not None and len(sources) > most):
+        return None
+    if takes_base and (spec.base_model is None or spec.base_model in sources):
+        return None
+    if not takes_base and spec.tokenizer_source == "base":
+        return None
+    base = [spec.base_model] if takes_base else []
+    given = {
+        "base_model": spec.base_model if takes_base else None,
+        "dtype": spec.merge.dtype,
+        "tokenizer_source": spec.tokenizer_source,
+        "chat_template": spec.merge.chat_template,
+    }
+    return {
+        "merge_method": method.name,
+        "models": [{"model": model} for model in (*base, *sources)],
+        **{key: value for key, value in given.items() if value},
+    }
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """The values chosen for some groups, in the form mergekit reads them."""

@@ -53,6 +53,10 @@ class JointSpace(SearchSpace):
         stack = self.stack.values_of(parameters, in_place)
         return None if merge is None or stack is None else merge | stack
 
+    def unsearched(self) -> dict[str, Recipe]:
+        """Those of the merge, all layers once."""
+        return self.merge.unsearched()
+
     def layers_of(self) -> tuple[str, ...]:
         """The models whose layers a recipe may have."""
         return self.stack.layers_of()

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from evomerge_optuna.methods import METHODS, Method, Parameter, Value
+from evomerge_optuna.methods import BASELINES, METHODS, Method, Parameter, Value
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spaces.by_hand import merges_by_hand
-from evomerge_optuna.spaces.configuration import merge_configuration
+from evomerge_optuna.spaces.configuration import baseline_configuration, merge_configuration
 from evomerge_optuna.spaces.groups import LayerGroup, layer_groups
 from evomerge_optuna.spaces.places import Place, Places
 from evomerge_optuna.spaces.space import SearchSpace, Values
@@ -123,6 +123,17 @@ class ParameterSpace(SearchSpace):
             **({"dtype": self.spec.merge.dtype} if self.spec.merge.dtype else {}),
         }
         return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
+
+    def unsearched(self) -> dict[str, Recipe]:
+        """All source models merged by each method that has nothing to search and takes them."""
+        found = {row.name: baseline_configuration(self.spec, row) for row in BASELINES.values()}
+        return {
+            f"{name} merge": MergeRecipe(
+                configuration=configuration, seed=self.spec.sampler.seed, host=self.spec.host
+            )
+            for name, configuration in found.items()
+            if configuration is not None
+        }
 
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """A merge of the same models by the same method, in groups of the same layers."""

@@ -57,6 +57,10 @@ class SearchSpace(ABC):
             in it.
         """
 
+    def unsearched(self) -> dict[str, Recipe]:
+        """Merges of the source models by methods that have nothing to search, by name."""
+        return {}
+
     def layers_of(self) -> tuple[str, ...]:
         """The models whose layers a recipe may have; none where every recipe has all models."""
         return ()

@@ -26,7 +26,13 @@ from evomerge_optuna.study.checks import (
     memory_plan,
     runnable_tasks,
 )
-from evomerge_optuna.study.first_trials import baselines, own_recipes, starts, warm_starts
+from evomerge_optuna.study.first_trials import (
+    baselines,
+    own_recipes,
+    starts,
+    unsearched,
+    warm_starts,
+)
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -39,6 +45,7 @@ from evomerge_optuna.study.schema import (
     PROMPTS,
     SPEC,
     START,
+    UNSEARCHED,
     VERSIONS,
 )
 from evomerge_optuna.study.studies import MergeStudy, exists, open_study, recipe_of, store_spec
@@ -86,6 +93,7 @@ def create_study(
         PROMPTS: prompts,
         DAY: day.isoformat(),
         LAYERS: architecture.layers,
+        UNSEARCHED: unsearched(spec, space, models),
         IDENTITY: identity,
         **({START: next(iter(warm.values()))} if warm and not spec.starts else {}),
     }

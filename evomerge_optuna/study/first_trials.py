@@ -7,6 +7,7 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
 from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StudySpec
@@ -54,6 +55,25 @@ def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, 
             )
         found[f"best of {name}"] = values
     return found
+
+
+def unsearched(
+    spec: StudySpec, space: SearchSpace, models: OpenedModels
+) -> dict[str, dict[str, object]]:
+    """Merges that `study test` scores beside the baseline; see `SearchSpace.unsearched`.
+
+    Where they have no chat template of their own they get the baseline's.
+    """
+    found = space.unsearched()
+    if spec.host is None:
+        merge = space.recipe(space.baseline())
+        found = {
+            name: with_chat_template(recipe, merge, models.named)
+            if isinstance(recipe, MergeRecipe) and isinstance(merge, MergeRecipe)
+            else recipe
+            for name, recipe in found.items()
+        }
+    return {name: recipe.model_dump(mode="json") for name, recipe in found.items()}
 
 
 def own_recipes(

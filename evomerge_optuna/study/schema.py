@@ -13,6 +13,7 @@ PROMPTS = "prompts"  # SHA-256 of what each model reads, by task and split
 DAY = "day"  # on which it was created, as 2026-11-28: what chat templates say today is
 IDENTITY = "identity"  # stays when the study is renamed; see `renamed`
 START = "start"  # where CMA-ES begins: parameters of the best trial that was given
+UNSEARCHED = "unsearched"  # recipes that `study test` scores beside the baseline, by their names
 FINAL_SCORES = "final:"  # + digest or hash of a model that `study test` scored: by split, metric
 FINAL_OUTCOMES = "outcomes:"  # + the same: by split, task a 1 or 0 for each problem, right or not
 FINALIST = "finalist:"  # + digest of a recipe: its scores on the first quarters of dev

@@ -12,14 +12,17 @@ from mergekit.merge_methods import merge_tensors
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 from mergekit.sparsify import della_magprune
 
-from evomerge_optuna.methods import METHODS, Method
+from evomerge_optuna.methods import BASELINES, METHODS, Method
 
 
 def declared(name: str) -> dict[str, ParameterSpec]:
     return {parameter.name: parameter for parameter in merge_methods.get(name).spec.parameters}
 
 
-@pytest.fixture(params=METHODS.values(), ids=METHODS)
+ROWS = METHODS | BASELINES
+
+
+@pytest.fixture(params=ROWS.values(), ids=ROWS)
 def row(request: pytest.FixtureRequest) -> Method:
     method: Method = request.param
     return method
@@ -53,6 +56,11 @@ def test_models_are_those_that_mergekit_takes(row: Method) -> None:
     assert least >= max(contract.min_inputs - base, contract.min_non_base or 0)
     theirs = [n - b for n, b in ((contract.max_inputs, base), (contract.max_non_base, 0)) if n]
     assert most == (theirs[0] if theirs else None)
+
+
+def test_every_method_that_merges_several_models_has_a_row() -> None:
+    every = {method.spec.name for method in merge_methods.registered_methods()}
+    assert every - {"passthrough"} == ROWS.keys()
 
 
 def test_values_lie_in_their_ranges(row: Method) -> None:

@@ -104,7 +104,7 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
     names = [row.name for row in comparison.tested]
     assert names[:3] == ["a", "b", "uniform merge"]
     assert [name.split()[0] for name in names[-2:]] == ["one", "two"]
-    assert len(names) == 5  # the sources once
+    assert len(names) == 7  # the sources once, and what is made of them without a search
     stored = studies[1].study.user_attrs  # as another version may have computed the intervals
     for name in [name for name in stored if name.startswith(FINAL_SCORES)]:
         moved = {
@@ -142,8 +142,9 @@ def test_models_that_are_called_alike(
         studies.append(study)
     comparison = compare(studies)
     names = [row.name for row in comparison.tested]
-    uniform = ["one (uniform merge)", "two (uniform merge)"]
-    assert names[:5] == ["one (a)", "b", uniform[0], "two (a)", uniform[1]]
+    merges = ["uniform merge", "model_stock merge", "karcher merge"]
+    one, two = ([f"{study} ({merge})" for merge in merges] for study in ("one", "two"))
+    assert names[:9] == ["one (a)", "b", *one, "two (a)", *two]
     assert len(comparison_json(comparison)["test"]) == len(names) == 7
 
 

@@ -192,7 +192,8 @@ def test_final_scores_are_computed_once(
     run_trials(merge_study, 4)
     best = find_trial(merge_study, "best")
     rows = FinalScorer(merge_study).final_scores(best)
-    assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
+    others = ["uniform merge", "model_stock merge", "karcher merge"]
+    assert [row.name for row in rows] == ["a", "b", *others, f"trial {best.number}"]
     assert list(rows[0].scores) == ["search", "dev", "test"]
     target = merge_study.spec.objective.target
     assert rows[-1].scores["search"][target].value == best.values[0]

@@ -55,7 +55,8 @@ def test_searched_scored_and_exported(
     run_trials(study, 2)
     best = find_trial(study, "best")
     rows = FinalScorer(study).final_scores(best)
-    assert [row.name for row in rows] == ["a", "b", "uniform merge", f"trial {best.number}"]
+    others = ["uniform merge", "model_stock merge", "karcher merge"]
+    assert [row.name for row in rows] == ["a", "b", *others, f"trial {best.number}"]
     export(study, best, tmp_path / "out")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == TEMPLATE
 

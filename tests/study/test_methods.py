@@ -10,14 +10,19 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.engines import candidate_builder
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.results.final_scorer import FinalScorer
+from evomerge_optuna.results.final_scores import models_to_score
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spec import ParameterStudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import UNSEARCHED
 from evomerge_optuna.study.studies import recipe_of
 
 
@@ -61,6 +66,57 @@ def test_whatever_is_searched_a_candidate_is_what_mergekit_makes(
         assert_as_mergekit_makes_it(trial, tmp_path / f"theirs{trial.number}")
 
 
+def test_merges_with_nothing_to_search_are_scored_beside_the_uniform_merge(
+    spec_content: Callable[..., dict[str, Any]], home: Path, tiny: Path, tmp_path: Path
+) -> None:
+    study = create_study(open_store(), parse_spec(spec_content()))
+    run_trials(study, 1)
+    rows = {m.name: m.recipe for m in models_to_score(study, study.trials()[0])}
+    merges = {name: recipe for name, recipe in rows.items() if name in study.space.unsearched()}
+    assert [*merges] == ["model_stock merge", "karcher merge"]
+    scored = {row.name: row.scores for row in FinalScorer(study).final_scores(study.trials()[0])}
+    assert all("words.perplexity" in scored[name]["test"] for name in merges)
+    builder = candidate_builder(study.spec.evaluation)
+    for name, recipe in merges.items():
+        assert isinstance(recipe, MergeRecipe)
+        assert builder.build(recipe).digest == made_by_mergekit(recipe, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [
+        ({}, ["model_stock", "karcher"]),
+        ({"models": {"a": "x"}}, ["arcee_fusion"]),
+        ({"base_model": None, "merge": {"method": "linear"}}, ["karcher"]),
+        ({"base_model": "x", "merge": {"method": "linear"}}, ["karcher"]),
+        ({"merge": {"method": "ties", "tokenizer_source": "base"}}, ["model_stock"]),
+        ({"merge": {"method": "ties", "tokenizer_source": "union"}}, ["model_stock", "karcher"]),
+    ],
+    ids=str,
+)
+def test_they_are_left_out_where_they_do_not_fit(
+    spec_content: Callable[..., dict[str, Any]], parts: dict[str, Any], names: list[str]
+) -> None:
+    spec = parse_spec(spec_content(**{"base_model": "m", "models": {"a": "x", "b": "y"}, **parts}))
+    assert isinstance(spec, ParameterStudySpec)
+    found = ParameterSpace.of(spec, 4).unsearched()
+    assert [*found] == [f"{name} merge" for name in names]
+
+
+def test_one_that_cannot_be_built_is_left_out(
+    spec_content: Callable[..., dict[str, Any]], home: Path, tiny: Path
+) -> None:
+    study = create_study(open_store(), parse_spec(spec_content()))
+    run_trials(study, 1)
+    broken = {"merge_method": "unknown", "models": [{"model": str(tiny / "a")}]}
+    recipe = MergeRecipe(configuration=broken, seed=0).model_dump(mode="json")
+    study.study.set_user_attr(UNSEARCHED, {"karcher merge": recipe})
+    said: list[str] = []
+    rows = FinalScorer(study, said.append).final_scores(study.trials()[0])
+    assert "karcher merge" not in [row.name for row in rows]
+    assert any(line.startswith("karcher merge is left out: ") for line in said)
+
+
 def merge_of(trial: FrozenTrial) -> MergeRecipe:
     recipe = recipe_of(trial)
     assert isinstance(recipe, MergeRecipe)
@@ -68,8 +124,11 @@ def merge_of(trial: FrozenTrial) -> MergeRecipe:
 
 
 def assert_as_mergekit_makes_it(trial: FrozenTrial, folder: Path) -> None:
-    recipe = merge_of(trial)
+    assert result_of(trial).sha256 == made_by_mergekit(merge_of(trial), folder)
+
+
+def made_by_mergekit(recipe: MergeRecipe, folder: Path) -> str:
     configuration = MergeConfiguration.model_validate(recipe.configuration)
     options = MergeOptions(random_seed=recipe.seed, write_model_card=False, quiet=True)
     run_merge(configuration, str(folder), options)
-    assert result_of(trial).sha256 == digest_files(folder)
+    return digest_files(folder)

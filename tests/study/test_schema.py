@@ -52,7 +52,7 @@ def test_names_are_those_of_earlier_versions() -> None:
         *("spec", "versions", "layers", "fingerprints", "data", "prompts", "day", "identity"),
         *("start", "final:", "outcomes:", "worker", "recipe", "result", "baseline", "same_as"),
         *("stopped_after", "error", "interrupted", "repeats", "died_at", "place", "given_up"),
-        *("cma:idle", "cma:generation", "cma:drawn", "score:", "finalist:"),
+        *("cma:idle", "cma:generation", "cma:drawn", "score:", "finalist:", "unsearched"),
     }
     assert schema.TRIAL_ANSWERS == {"search": "problems.jsonl", "dev": "problems-dev.jsonl"}
     assert schema.final_answers("test", "0123456789abcdef") == (
