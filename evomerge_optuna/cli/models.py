@@ -10,7 +10,7 @@ from evomerge_optuna.cli.output import print_result, say
 
 @click.command("build")
 def zoo_build() -> None:
-    """Write all models of the zoo to folders of checkpoints, and print where they are."""
+    """Write the zoo's models to folders, and print where."""
     from evomerge_optuna.models.catalog import local_folder
     from evomerge_optuna.models.sources.zoo import ZOO_MODELS
 

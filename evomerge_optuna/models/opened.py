@@ -11,6 +11,7 @@ from evomerge_optuna.models.fingerprint import Fingerprint
 from evomerge_optuna.models.pipelines import PIPELINE
 from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.models.sources.hub import not_on_hub
+from evomerge_optuna.zoo.pictures import require_pillow
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
@@ -103,10 +104,11 @@ class OpenedModel:
         """A vision-language model's processor, which makes inputs of text and images.
 
         Raises:
-            SpecError: it has none that can be read.
+            SpecError: it has none that can be read, or Pillow is not installed.
         """
         from transformers import AutoProcessor
 
+        require_pillow()
         place, revision = self.source.location(self.name)
         try:
             return AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
@@ -144,7 +146,7 @@ class OpenedModel:
 
     @cached_property
     def folder(self) -> Path:
-        """A local folder with its checkpoint: trained, downloaded or merged if need be.
+        """A local folder with its checkpoint: downloaded, merged or copied if need be.
 
         Raises:
             SpecError: the model cannot be had, has no safetensors weights, or its adapter does not

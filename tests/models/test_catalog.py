@@ -5,6 +5,7 @@ Covers models.opened, models.sources.base, models.sources.hub and models.sources
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,12 @@ def test_a_folder_that_mergekit_would_read_as_something_else(
 def test_the_zoo_model_of_an_adapter(home: Path) -> None:
     name = "zoo:vlm-base+./adapter"
     assert source_of(name).location(name) == (str(local_folder("zoo:vlm-base")), None)
+
+
+def test_a_processor_without_pillow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)  # as where it is not installed
+    with pytest.raises(SpecError, match=r"images need Pillow: pip install"):
+        _ = OpenedModel("zoo:vlm").processor
 
 
 def test_code_beside_a_model_is_not_run(tmp_path: Path) -> None:
