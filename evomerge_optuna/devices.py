@@ -3,7 +3,7 @@
 Whatever is asked of an accelerator beyond its tensors is asked here, and of no kind of it by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -160,6 +160,26 @@ class Lane:
         with self._stream:
             copies = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
             return Sent(self._device, copies, self._stream.record_event())
+
+    def fetch(self, tensor: "torch.Tensor") -> "Callable[[], torch.Tensor]":
+        """What copies a tensor to the machine, as it is after the calling thread's work so far.
+
+        Any thread may call it.
+        """
+        import torch
+
+        stream = self._stream
+        if stream is None or tensor.is_cpu:
+            return tensor.cpu
+        computed = torch.accelerator.current_stream(self._device).record_event()
+
+        def copy() -> torch.Tensor:
+            with stream:
+                stream.wait_event(computed)
+                tensor.record_stream(stream)
+                return tensor.cpu()  # waits for this stream alone
+
+        return copy
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -207,12 +208,20 @@ def no_raw_model(engine: str, who: str) -> SpecError:
 class Candidate:
     """A recipe's model, ready to be asked, and what its weights hash to.
 
-    `digest` is SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its
-    models.
+    Args:
+        take_digest: gives the digest, which may be taken while the engine is asked.
     """
 
     engine: Engine
-    digest: str
+    take_digest: Callable[[], str]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the merged tensors; of a stack, of its recipe with those of its models.
+
+        To be asked for as long as the candidate is valid.
+        """
+        return self.take_digest()
 
 
 class CandidateBuilder(Protocol):

@@ -53,14 +53,16 @@ class Builder:
         merged = self._merge(recipe)
         if recipe.host is None:
             reader = Reader(merged.tokenizer, positions(merged.model.config))
-            return self._candidate(merged.model, reader, merged.digest)
+            return self._candidate(merged.model, reader, lambda: merged.digest)
         host = self._completed(recipe.host, merged)
-        return self._candidate(host.model, host.reader, host.digest(merged.digest))
+        return self._candidate(host.model, host.reader, lambda: host.digest(merged.digest))
 
-    def _candidate(self, model: "PreTrainedModel", reader: Reader, digest: str) -> Candidate:
+    def _candidate(
+        self, model: "PreTrainedModel", reader: Reader, take_digest: Callable[[], str]
+    ) -> Candidate:
         if self._spec.dtype is not None:
             model = in_dtype(model, self._spec.dtype)
-        return Candidate(TransformersEngine(model, reader, self._spec.batch_size), digest)
+        return Candidate(TransformersEngine(model, reader, self._spec.batch_size), take_digest)
 
     def _merge(self, recipe: Recipe) -> Merged:
         if isinstance(recipe, StackRecipe):

@@ -152,7 +152,8 @@ class Builder:
             for name, tensor in stream:
                 if (own := held.tensors[name]) is not tensor:
                     own.copy_(tensor)
-        return Candidate(held.engine, stream.digest())
+        digest = stream.digest()
+        return Candidate(held.engine, lambda: digest)
 
     def _pipeline_for(self, recipe: MergeRecipe) -> "_Held":
         assert recipe.host is not None

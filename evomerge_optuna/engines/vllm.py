@@ -169,7 +169,8 @@ class Builder:
         frame = self._frame_of(stream)
         live = self._live_for(recipe, frame)
         live.put_in(self._filled_up(recipe, frame, stream))
-        return Candidate(VllmEngine(live, frame), stream.digest())
+        digest = stream.digest()
+        return Candidate(VllmEngine(live, frame), lambda: digest)
 
     def _live_for(self, recipe: Recipe, frame: Frame) -> LiveModel:
         """What a recipe's model is put into; of stacks one as deep as the deepest so far."""

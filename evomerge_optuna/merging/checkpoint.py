@@ -46,7 +46,7 @@ class ModelFromFiles:
                 digest = write_stream(self._merger.stream(recipe), folder)
             model, tokenizer = load_model(folder, self._merger.device)
             self._files.push(files.pop_all())
-        return Merged(model, tokenizer, digest)
+        return Merged(model, tokenizer, lambda: digest)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge_optuna.merging.merge_stream import MergeStream
 from evomerge_optuna.merging.merged import Merged
 from evomerge_optuna.merging.merger import MergeMerger
 from evomerge_optuna.merging.plan import mergekit_errors
@@ -27,6 +28,7 @@ class ModelInPlace:
         self._tensors: dict[str, torch.Tensor] = {}
         self._model: PreTrainedModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._stream: MergeStream | None = None  # the last one
         self._is_current = False  # Is the model made of these very tensors,
         self._shares_memory = False  # and does it change with them?
 
@@ -41,18 +43,20 @@ class ModelInPlace:
             CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
             OSError: a file cannot be read.
         """
-        stream = self._merger.stream(recipe, self._tensors)
+        if self._stream is not None:  # whose tensors may still be read where they are written to
+            self._stream.wait()
+        self._stream = stream = self._merger.stream(recipe, self._tensors)
         if stream.structure != self._structure:
             self._forget()  # before the next one needs its memory
             self._structure = stream.structure
         for name, tensor in stream:
             if self._tensors.get(name) is not tensor:
                 self._tensors[name], self._is_current = tensor, False
-        digest = stream.digest()
+        stream.complete()
         if not (self._shares_memory and self._is_current):
             with mergekit_errors():
                 self._make_model(stream)
-        return Merged(self._model, self._tokenizer, digest)
+        return Merged(self._model, self._tokenizer, stream.digest)
 
     def _make_model(self, stream: Stream) -> None:
         device = self._merger.device

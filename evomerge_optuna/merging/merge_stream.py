@@ -6,7 +6,12 @@ from typing import TypeVar
 
 import torch
 
-from evomerge_optuna.devices import random_states, set_random_states
+from evomerge_optuna.devices import (
+    Lane,
+    has_memory_of_its_own,
+    random_states,
+    set_random_states,
+)
 from evomerge_optuna.merging.plan import MergePlan, mergekit_errors
 from evomerge_optuna.models.digest import Digest
 from evomerge_optuna.models.shards import NamedTensor
@@ -40,7 +45,7 @@ class MergeStream:
         self._make = make
         self._device = device
         self._into = into
-        self._digest = Digest()
+        self._digest = Digest(Lane(device) if has_memory_of_its_own(device) else None)
 
     def __iter__(self) -> Iterator[NamedTensor]:
         for name, tensor in apart(self._make(), self._device):
@@ -49,6 +54,18 @@ class MergeStream:
             else:
                 self._digest.add(name, tensor)
             yield name, tensor
+
+    def complete(self) -> None:
+        """All tensors have passed. On an accelerator, threads may go on hashing them.
+
+        Raises:
+            NotFiniteError: a weight is NaN or infinite.
+        """
+        self._digest.complete()
+
+    def wait(self) -> None:
+        """Until no thread reads the tensors any more, which may then be changed."""
+        self._digest.wait()
 
     def digest(self) -> str:
         return self._digest.hexdigest()

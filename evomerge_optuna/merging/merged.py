@@ -1,6 +1,8 @@
 """A merged model in memory, and what makes such models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from evomerge_optuna.recipes.merge import MergeRecipe
@@ -13,13 +15,18 @@ if TYPE_CHECKING:
 class Merged:
     """A causal language model, ready to run, its tokenizer, and what its weights hash to.
 
-    `digest` is SHA-256 of the merged tensors; of a stack, of its recipe with the tensors of its
-    models.
+    Args:
+        take_digest: gives the digest, which may be taken meanwhile.
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
-    digest: str
+    take_digest: Callable[[], str]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the merged tensors; of a stack, of its recipe with those of its models."""
+        return self.take_digest()
 
 
 class ModelMaker(Protocol):

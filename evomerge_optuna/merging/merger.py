@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from evomerge_optuna.models.stream import NO_MEMORY, Memory, Stream
+from evomerge_optuna.merging.merge_stream import MergeStream
+from evomerge_optuna.models.stream import NO_MEMORY, Memory
 from evomerge_optuna.recipes.merge import MergeRecipe
 
 
@@ -22,7 +23,7 @@ class MergeMerger(Protocol):
             CandidateError, OSError: as the stream.
         """
 
-    def stream(self, recipe: MergeRecipe, into: Memory = NO_MEMORY) -> Stream:
+    def stream(self, recipe: MergeRecipe, into: Memory = NO_MEMORY) -> MergeStream:
         """The recipe's model; only configurations are read before its first tensor is asked for.
 
         Args:

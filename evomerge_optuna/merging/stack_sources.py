@@ -164,7 +164,7 @@ def load_source(name: str, dtype: str | None, device: str) -> Merged:
     model, tokenizer = load_model(merged_folder(name), device)
     digest = digest_tensors({n: p.detach() for n, p in model.named_parameters()})
     # Not model.to, by which rotary frequencies would be rounded, too.
-    return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, digest)
+    return Merged(in_dtype(model, dtype) if dtype else model, tokenizer, lambda: digest)
 
 
 def stack_digest(recipe: StackRecipe, sources: Mapping[str, Merged]) -> str:

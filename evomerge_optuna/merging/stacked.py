@@ -51,7 +51,7 @@ class StackedModels:
         stacked = on_device(stacked, self._sources.device, recipe.dtype)
         self._copies = [p for p in stacked.parameters() if id(p) not in own]
         tokenizer = sources[recipe.embeddings].tokenizer
-        return Merged(stacked, tokenizer, stack_digest(recipe, sources))
+        return Merged(stacked, tokenizer, lambda: stack_digest(recipe, sources))
 
 
 def stacked_model(

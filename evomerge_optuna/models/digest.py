@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
+from evomerge_optuna.devices import Lane
 from evomerge_optuna.errors import NotFiniteError
 from evomerge_optuna.models.shards import read_tensors
 
@@ -20,10 +22,16 @@ if TYPE_CHECKING:
 
 _BLOCK = 2**20  # bytes
 _PENDING = 256  # blocks, so that few tensors are held at a time
+_FOLLOWING = 2  # tensors that nobody else holds and that are not copied yet
 
 
 class Digest:
     """Takes the digest of tensors that come one by one, in any order.
+
+    Args:
+        lane: to the device where the tensors are. They are copied from there and hashed by threads
+            while the device does other work; None: they are in the machine's memory, where hashing
+            takes the cores from those who would work meanwhile.
 
     Example:
         >>> import torch
@@ -34,7 +42,11 @@ class Digest:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Lane | None = None) -> None:
+        self._lane = lane
+        self._follower: ThreadPoolExecutor | None = None  # copies tensors and has them hashed
+        self._followed: list[Future[None]] = []
+        self._free = BoundedSemaphore(_FOLLOWING)
         self._threads: ThreadPoolExecutor | None = None
         self._pending: deque[tuple[bytearray, Future[bytes]]] = deque()
         self._hashes: dict[str, bytearray] = {}  # by tensor, of its header and of each block
@@ -47,18 +59,26 @@ class Digest:
         Threads hash it at once, so that memory is needed for few of many tensors.
         """
         self._check(name, tensor)
-        self._hash(name, tensor)
+        if self._lane is None:
+            self._hash(name, tensor)
+            return
+        self._free.acquire()
+        self._follow(name, tensor).add_done_callback(lambda _: self._free.release())
 
     def add_held(self, name: str, tensor: "torch.Tensor") -> None:
         """Adds a tensor that is in memory anyway, and stays as it is until `hexdigest`.
 
-        Hashed only then, since merging and hashing by turns is slower: torch's idle threads would
-        take the cores from those that hash.
+        Without a lane it is hashed only in `complete`, since merging and hashing by turns is
+        slower: torch's idle threads would take the cores from those that hash.
         """
-        self._held[name] = tensor
+        if self._lane is None:
+            self._held[name] = tensor
+        else:
+            self._check(name, tensor)
+            self._follow(name, tensor)
 
-    def hexdigest(self) -> str:
-        """The digest of all tensors that were added.
+    def complete(self) -> None:
+        """All tensors were added. Threads may go on hashing those that are on a device.
 
         Raises:
             NotFiniteError: naming a tensor with a NaN or an infinite value.
@@ -70,11 +90,26 @@ class Digest:
             raise NotFiniteError(f"tensor {min(self._not_finite)} has NaN or infinite values")
         for name in sorted(held):
             self._hash(name, held[name])
-        while self._pending:
-            self._collect()
-        if self._threads is not None:
-            self._threads.shutdown()
-            self._threads = None
+        if self._lane is None:
+            self._collect_all()
+
+    def wait(self) -> None:
+        """Until no thread reads the tensors any more, which may then be changed."""
+        if self._follower is not None:
+            self._follower.shutdown()
+            self._follower = None
+
+    def hexdigest(self) -> str:
+        """The digest of all tensors that were added.
+
+        Raises:
+            NotFiniteError: see `complete`.
+        """
+        self.complete()
+        self.wait()
+        for followed in self._followed:
+            followed.result()
+        self._collect_all()
         whole = hashlib.sha256()
         for name in sorted(self._hashes):
             whole.update(self._hashes[name])
@@ -83,6 +118,15 @@ class Digest:
     def _check(self, name: str, tensor: "torch.Tensor") -> None:
         if not is_finite(tensor.detach()):
             self._not_finite.append(name)
+
+    def _follow(self, name: str, tensor: "torch.Tensor") -> Future[None]:
+        """Has a thread hash a tensor as it is once the device has done what it was told so far."""
+        assert self._lane is not None
+        if self._follower is None:
+            self._follower = ThreadPoolExecutor(1)
+        fetch = self._lane.fetch(tensor.detach())
+        self._followed.append(self._follower.submit(lambda: self._hash(name, fetch())))
+        return self._followed[-1]
 
     def _hash(self, name: str, tensor: "torch.Tensor") -> None:
         import torch
@@ -94,6 +138,13 @@ class Digest:
             self._pending.append((own, self._threads.submit(_sha256, block)))
             if len(self._pending) > _PENDING:
                 self._collect()
+
+    def _collect_all(self) -> None:
+        while self._pending:
+            self._collect()
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
 
     def _collect(self) -> None:
         own, future = self._pending.popleft()

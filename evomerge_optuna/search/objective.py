@@ -182,10 +182,11 @@ def build_and_score(
     built = time.perf_counter()
     evaluation = score(candidate.engine)
     evaluation.require_finite()
+    digest = candidate.digest  # taken meanwhile
     scored = time.perf_counter()
     result = Result(
         recipe.digest(),
-        candidate.digest,
+        digest,
         torch.get_num_threads(),
         evaluation.scores,
         candidate.engine.costs(),

@@ -107,7 +107,7 @@ class DictionaryBuilder:
     def build(self, recipe: Recipe) -> Candidate:
         knows = int(recipe.digest(), 16) % 2
         self._engine.texts = self._answers if knows else {}
-        return Candidate(self._engine, recipe.digest())
+        return Candidate(self._engine, recipe.digest)
 
 
 def engine_kind(texts: Mapping[str, str], folder: Path) -> EngineKind:

@@ -1,6 +1,6 @@
 """A recipe's stream is one model, whoever takes it: in memory, in place, on disk.
 
-Covers merging.in_place, merging.merge_stream, merging.merged, merging.merger, merging.stack_sources
+Covers merging.merge_stream, merging.merged, merging.merger, merging.stack_sources
 and models.stream, too.
 """
 

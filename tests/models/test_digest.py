@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evomerge_optuna.devices import Lane
 from evomerge_optuna.errors import CandidateError
 from evomerge_optuna.models.digest import Digest, digest_files, digest_tensors
 from evomerge_optuna.models.shards import write_tensors
@@ -96,4 +97,32 @@ def test_the_first_by_name_of_those_that_are_not_finite_is_named() -> None:
     digest.add_held("b", torch.tensor(float("inf")))
     digest.add("a", torch.tensor(1.0))
     with pytest.raises(CandidateError, match="tensor b has NaN or infinite values"):
+        digest.hexdigest()
+
+
+def test_threads_that_follow_give_the_same() -> None:
+    digest = Digest(Lane("cpu"))
+    for name in "abcd":
+        (digest.add if name in "ab" else digest.add_held)(name, TENSORS[name])
+    digest.complete()
+    assert digest.hexdigest() == digest.hexdigest() == as_defined(TENSORS)
+
+
+def test_they_report_what_is_not_finite_before_anything_is_hashed() -> None:
+    digest = Digest(Lane("cpu"))
+    digest.add_held("a", torch.tensor([float("nan")]))
+    with pytest.raises(CandidateError, match="tensor a has NaN or infinite values"):
+        digest.complete()
+    digest.wait()
+
+
+def test_what_goes_wrong_in_their_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(Lane, "fetch", lambda *_: fail)
+    digest = Digest(Lane("cpu"))
+    for name in "abc":  # more than are followed at a time
+        digest.add(name, TENSORS[name])
+    with pytest.raises(MemoryError):
         digest.hexdigest()
