@@ -10,6 +10,7 @@ from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
+from evomerge_optuna.spec.merge import OF_PIPELINES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -107,6 +108,15 @@ def check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: 
             raise SpecError(
                 f"{key}: tensor {name} has shape {y}, but {first} has {x}; "
                 "only models of one shape can be merged"
+            )
+
+
+def check_not_of_pipelines(spec: MergeSearchSpec) -> None:
+    for name in OF_PIPELINES:
+        if getattr(spec.merge, name):
+            raise SpecError(
+                f"merge.{name}: is for pipelines of diffusers, and these are language models; "
+                "leave it out"
             )
 
 
