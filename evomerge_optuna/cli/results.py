@@ -163,12 +163,14 @@ def study_compare(
 ) -> None:
     """Compare studies by progress, test scores and paired tests."""
     from evomerge_optuna.report.comparison import write_report
+    from evomerge_optuna.report.sheets import best_sheets
     from evomerge_optuna.report.tables import comparison_json, comparison_tables
     from evomerge_optuna.results.compare import compare
     from evomerge_optuna.study.studies import open_study
 
     store = open_to_read(storage)
-    comparison = compare([open_study(store, name) for name in dict.fromkeys(names)])
+    studies = [open_study(store, name).as_read() for name in dict.fromkeys(names)]
+    comparison = compare(studies)
     if as_json:
         print_result(comparison_json(comparison))
     else:
@@ -176,7 +178,7 @@ def study_compare(
             print_result(table)
     if html is not None:
         try:
-            write_report(comparison, html)
+            write_report(comparison, html, [s for study in studies for s in best_sheets(study)])
         except OSError as error:
             raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
         click.echo(f"The report is in {html}", err=True)

@@ -23,8 +23,12 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 from evomerge_optuna.study.trials import Trials
 
 
-def study_note(merge_study: MergeStudy) -> str:
-    """What is searched, from which models, how it stands, how to keep the result, the spec."""
+def study_note(merge_study: MergeStudy, pictures: Sequence[str] = ()) -> str:
+    """What is searched, from which models, how it stands, how to keep the result, the spec.
+
+    Args:
+        pictures: contact sheets, in Markdown.
+    """
     spec, best, front = merge_study.spec, chosen_trial(merge_study), merge_study.front()
     name = merge_study.quoted_name
     parts = [
@@ -42,7 +46,7 @@ def study_note(merge_study: MergeStudy) -> str:
             ]
             if gap := gap_text(spec.objective, spec.metric(spec.objective.target), final[-1]):
                 parts.append(gap)
-        parts += _answers(merge_study, best, of_search_alone=False)
+        parts += pictures or _answers(merge_study, best, of_search_alone=False)
     parts.append(f"Export the best: `evomerge-optuna study export {name} OUT`")
     if len(front) > 1:
         parts.append(

@@ -80,7 +80,8 @@ class Worker:
         waiting = trials.of(TrialState.WAITING)
         position = trials.position(waiting[0]) if waiting else trials.next_position
         alone = len(self._study.space.ranges()) == 1
-        study.sampler = make_sampler(spec.sampler, position, self._study.start, alone=alone)
+        start = None if waiting or spec.sampler.row.learns_from_others else self._study.start
+        study.sampler = make_sampler(spec.sampler, position, start, alone=alone)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)
         trial = start_waiting_trial(self._study, trials)

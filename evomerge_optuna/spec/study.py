@@ -11,14 +11,14 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
+from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
 HOST_KEY = "vision"  # under which users name the host
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
-    *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
+    *("sampler", "trials", "starts", "warm_start", "tasks", "objectives", "constraints", "racing"),
     "evaluation",
 )
 
@@ -45,6 +45,11 @@ class StudySpec(Strict):
     """The sampler, which draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000
     """The number of candidates in all."""
+    starts: bool = True
+    """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
+    pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
+    quarter of `trials`, and shown as baselines. CMA-ES goes on from the best of them, and the
+    other samplers learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]
@@ -93,6 +98,8 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _sampler_for_the_objectives(self) -> "StudySpec":
+        if self.sampler.name == AUTO:
+            return self
         sampler = self.sampler.row
         if not sampler.several and len(self.objectives) > 1:
             raise ValueError(
