@@ -1,187 +1,141 @@
-"""Which sampler finds the best layer stack: ours, cmaes itself, margins, categories.
+"""Which sampler finds a good recipe in few trials: the quickstart's searches, seed by seed.
 
-    python benchmarks/samplers.py [--trials 120] [--seeds 5] [--population 24] [--json PATH]
+    python benchmarks/samplers.py FOLDER [--study quickstart_dfs] [--sampler gp] [--seed 0]
 
-The search of studies/quickstart_dfs.yaml, the same population, start and budget for each; best
-search score of each seed. All of them begin at the identity path and score it first.
+Each search is a study in a database of its own below FOLDER, and a process of its own. What is
+there is not searched again: run it in pieces, as many at once as there are processors, and stop it
+where you like; the table shows what is there. The score is that of `study test`, on the test split,
+of the recipe that it would choose after so many trials.
 """
 
 import json
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import cmaes
-import numpy as np
-import optuna
 from rich.console import Console
 from rich.table import Table
 
-from evomerge_optuna.engines import candidate_builder
-from evomerge_optuna.evaluation.evaluator import Evaluator
-from evomerge_optuna.search.samplers import make_sampler
-from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import SamplerSpec, StackStudySpec, load_spec
+from evomerge_optuna.results.chosen_trial import find_trial
+from evomerge_optuna.results.final_scorer import FinalScorer
+from evomerge_optuna.search.loop import run_trials
+from evomerge_optuna.spec import load_spec
+from evomerge_optuna.spec.search import SamplerSpec
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.studies import exists, open_study
 
-QUICKSTART = Path(__file__).parent.parent / "studies" / "quickstart_dfs.yaml"
-Score = Callable[[dict[str, float]], float]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What each sampler is given; one search is one seed."""
-
-    trials: int
-    population: int
-    seed: int
-
-
-def ours(space: StackSpace, score: Score, given: Budget) -> float:
-    """Thresholded floats, Optuna's CmaEsSampler as `study run` makes it."""
-    study = optuna.create_study(direction="maximize")
-    study.enqueue_trial(space.baseline())
-    spec = SamplerSpec(seed=given.seed, population=given.population)
-    for position in range(given.trials):
-        trial = study.ask()
-        study.sampler = make_sampler(spec, position)
-        values = {n: trial.suggest_float(n, r.low, r.high) for n, r in space.ranges().items()}
-        study.tell(trial, score(values))
-    return study.best_value
-
-
-def told(
-    optimizer: Any,
-    values_of: Callable[[Any], dict[str, float]],
-    space: StackSpace,
-    score: Score,
-    trials: int,
-) -> float:
-    """One of cmaes' optimizers, asked and told generation by generation."""
-    found = [score(space.baseline())]
-    while len(found) < trials:
-        generation = []
-        for _ in range(optimizer.population_size):
-            chosen = optimizer.ask()
-            found.append(score(values_of(chosen)))
-            generation.append((chosen, -found[-1]))
-        optimizer.tell(generation)
-    return max(found[:trials])
-
-
-def directly(kind: type, space: StackSpace, score: Score, given: Budget) -> float:
-    """cmaes itself on the ranges scaled to 0..1, with the same start, deviation and bounds."""
-    ranges = space.ranges()
-    optimizer = kind(
-        mean=np.full(len(ranges), 0.5),
-        sigma=1 / 6,
-        bounds=np.array([[0.0, 1.0]] * len(ranges)),
-        seed=given.seed,
-        population_size=given.population,
-    )
-
-    def values_of(x: np.ndarray) -> dict[str, float]:
-        return {
-            n: r.low + u * (r.high - r.low) for u, (n, r) in zip(x, ranges.items(), strict=True)
-        }
-
-    return told(optimizer, values_of, space, score, given.trials)
-
-
-def split_parameters(space: StackSpace) -> tuple[list[str], list[str], list[bool]]:
-    """Indicators, the others, and which indicators the identity path has."""
-    names = list(space.ranges())
-    indicators = [name for name in names if name.startswith("layer.")]
-    identity = space.baseline()
-    others = [name for name in names if name not in indicators]
-    return indicators, others, [identity[name] > 0 for name in indicators]
-
-
-def with_margin(space: StackSpace, score: Score, given: Budget) -> float:
-    """CMA-ES with margin on integer indicators, as Optuna has it; 1 is a change of the identity."""
-    indicators, others, identity = split_parameters(space)
-    ranges = space.ranges()
-    sampler = optuna.samplers.CmaEsSampler(
-        with_margin=True, seed=given.seed, popsize=given.population
-    )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.enqueue_trial(dict.fromkeys(indicators, 0) | dict.fromkeys(others, 0.0))
-    for _ in range(given.trials):
-        trial = study.ask()
-        changed = [trial.suggest_int(name, 0, 1) for name in indicators]
-        values = {
-            name: 0.4 if on != bool(flip) else -0.4
-            for name, on, flip in zip(indicators, identity, changed, strict=True)
-        }
-        values |= {n: trial.suggest_float(n, ranges[n].low, ranges[n].high) for n in others}
-        study.tell(trial, score(values))
-    return study.best_value
-
-
-def cat_cma(space: StackSpace, score: Score, given: Budget) -> float:
-    """CatCMA: a Bernoulli distribution for each indicator, CMA-ES for the others."""
-    indicators, others, identity = split_parameters(space)
-    ranges = space.ranges()
-    flip = 1 / len(indicators)
-    optimizer = cmaes.CatCMA(
-        mean=np.zeros(len(others)),
-        sigma=(ranges[others[0]].high - ranges[others[0]].low) / 6,
-        cat_num=np.full(len(indicators), 2),
-        cat_param=np.array([[flip, 1 - flip] if on else [1 - flip, flip] for on in identity]),
-        bounds=np.array([[ranges[n].low, ranges[n].high] for n in others]),
-        seed=given.seed,
-        population_size=given.population,
-    )
-
-    def values_of(chosen: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-        x, categories = chosen
-        on = {n: 0.4 if c[1] else -0.4 for n, c in zip(indicators, categories, strict=True)}
-        return on | dict(zip(others, x.tolist(), strict=True))
-
-    return told(optimizer, values_of, space, score, given.trials)
-
-
-SAMPLERS: dict[str, Callable[[StackSpace, Score, Budget], float]] = {
-    "ours: Optuna's CmaEsSampler, thresholded floats": ours,
-    "cmaes.CMA": lambda *given: directly(cmaes.CMA, *given),
-    "cmaes.SepCMA": lambda *given: directly(cmaes.SepCMA, *given),
-    "CmaEsSampler with margin, integers": with_margin,
-    "cmaes.CatCMA": cat_cma,
+STUDIES = Path(__file__).parent.parent / "studies"
+SAMPLERS: Mapping[str, tuple[str, bool]] = {  # a name and whether it begins with starts, by name
+    "cmaes-alone": ("cmaes", False),
+    "cmaes": ("cmaes", True),
+    "catcma": ("catcma", True),
+    "gp-alone": ("gp", False),
+    "gp": ("gp", True),
+    "tpe": ("tpe", True),
+    "nsga2": ("nsga2", True),
+    "random": ("random", False),
+    "auto": ("auto", True),
 }
 
 
-@click.command()
-@click.option("--trials", default=120, show_default=True, type=click.IntRange(2))
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--population", default=24, show_default=True, type=click.IntRange(4))
-@click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(trials: int, seeds: int, population: int, json_file: Path | None) -> None:
-    """Print the best score of each sampler and seed."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    spec = load_spec(QUICKSTART)
-    assert isinstance(spec, StackStudySpec)
-    builder, evaluator = candidate_builder(spec.evaluation), Evaluator(spec)
-    space = StackSpace(spec.stack, spec.models, dict.fromkeys(spec.models, 6))
+def figures_of(folder: Path, study: str, name: str, seed: int) -> Path:
+    """The file of what a search has found."""
+    return folder / study / f"{name}-{seed}.json"
 
-    def score(values: dict[str, float]) -> float:
-        engine = builder.build(space.recipe(values)).engine
-        scores = evaluator.evaluate(engine, "search").scores
-        return scores[spec.objective.target].value
 
-    table = Table(title=f"Best search score of {trials} candidates")
-    for column in ("sampler", *(f"seed {seed}" for seed in range(seeds)), "median"):
+def search(folder: Path, study: str, name: str, seed: int, budgets: Sequence[int]) -> None:
+    """Runs one search, or goes on with it, and stores the scores after each budget."""
+    file = figures_of(folder, study, name, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    store = open_store(f"sqlite:///{file.with_suffix('.db')}")
+    sampler, starts = SAMPLERS[name]
+    given = load_spec(STUDIES / f"{study}.yaml")
+    spec = given.model_copy(
+        update={
+            "study": study,
+            "sampler": SamplerSpec(name=sampler, seed=seed),
+            "starts": starts,
+            "trials": max(budgets),
+        }
+    )
+    merge_study = open_study(store, study) if exists(store, study) else create_study(store, spec)
+    for budget in sorted(budgets):
+        if str(budget) in found:
+            continue
+        run_trials(merge_study, budget)
+        scorer = FinalScorer(merge_study)
+        scorer.score_finalists()
+        chosen = find_trial(merge_study, "best")
+        target = spec.objective.target
+        scores = scorer.final_scores(chosen)[-1].scores
+        found[str(budget)] = {split: scores[split][target].value for split in scores}
+        found[str(budget)]["best on search"] = merge_study.ranked()[0].values[0]
+        found["sampler"] = merge_study.spec.sampler.name
+        file.write_text(json.dumps(found))
+
+
+def table_of(folder: Path, study: str, budgets: Sequence[int]) -> Table:
+    """Test scores of each sampler, by seed."""
+    files = sorted(folder.glob(f"{study}/*.json"))
+    seeds = sorted({int(file.stem.rpartition("-")[2]) for file in files})
+    table = Table(title=f"{study}: test score of the recipe that is chosen")
+    for column in ("sampler", "trials", *map(str, seeds), "least", "median"):
         table.add_column(column)
-    results = {}
-    for name, search in SAMPLERS.items():
-        found = [search(space, score, Budget(trials, population, seed)) for seed in range(seeds)]
-        results[name] = found
-        table.add_row(name, *(f"{x:.3f}" for x in found), f"{statistics.median(found):.3f}")
-        print(name, found, flush=True)
-    Console(width=120).print(table)
+    for name in SAMPLERS:
+        kept = {
+            seed: json.loads(file.read_text())
+            for seed in seeds
+            if (file := figures_of(folder, study, name, seed)).exists()
+        }
+        for budget in map(str, sorted(budgets)):
+            tests = {seed: found[budget]["test"] for seed, found in kept.items() if budget in found}
+            if tests:
+                cells = [f"{tests[seed]:.1%}" if seed in tests else "" for seed in seeds]
+                least, median = min(tests.values()), statistics.median(tests.values())
+                table.add_row(name, budget, *cells, f"{least:.1%}", f"{median:.1%}")
+    return table
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--study", default="quickstart", show_default=True)
+@click.option("--sampler", "names", multiple=True, type=click.Choice(list(SAMPLERS)))
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), default=range(10))
+@click.option("--trials", "budgets", multiple=True, type=click.IntRange(1), default=(40, 160))
+@click.option("--here", is_flag=True, help="Search in this process, and print nothing.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(
+    folder: Path,
+    study: str,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    budgets: Sequence[int],
+    here: bool,
+    json_file: Path | None,
+) -> None:
+    """Search with each sampler and seed, and print the table of all that FOLDER has."""
+    for seed in seeds:
+        for name in names:
+            if here:
+                search(folder, study, name, seed, budgets)
+                continue
+            options = ["--study", study, "--sampler", name, "--seed", str(seed), "--here"]
+            options += [option for budget in budgets for option in ("--trials", str(budget))]
+            subprocess.run([sys.executable, __file__, str(folder), *options], check=True)
+    if here:
+        return
+    Console(width=160).print(table_of(folder, study, budgets))
     if json_file:
-        json_file.write_text(json.dumps({"trials": trials, "scores": results}, indent=1))
+        files = sorted(folder.glob(f"{study}/*.json"))
+        json_file.write_text(
+            json.dumps({file.stem: json.loads(file.read_text()) for file in files})
+        )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "merge": "--size zoo --repeats 1 --merges 5",
     "stack": "--repeats 1 --layers 2",
-    "samplers": "--trials 2 --seeds 1 --population 4",
+    "samplers": "searches --sampler auto --seed 0 --trials 2",
     "trial": "--trials 2",
     "storage": "--parameters 24 --existing 2 --workers 1 --trials 2",
     "search": "--seeds 1 --trials 2",
     "generation": "--repeats 1 --problems 8",
+    "gpu": "--shape tiny --device cpu --repeats 1",
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model,
 # and one runs vLLM (tests/vllm).
@@ -33,5 +34,6 @@ def test_it_runs(name: str, home: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, BENCHMARKS / f"{name}.py", *SMALL[name].split(), "--json", figures],
         check=True,
+        cwd=tmp_path,
     )
     assert json.loads(figures.read_text())

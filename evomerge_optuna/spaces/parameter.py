@@ -6,6 +6,7 @@ from functools import cached_property
 from evomerge_optuna.methods import BASELINES, METHODS, Method, Parameter, Value
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.spaces.by_hand import merges_by_hand
 from evomerge_optuna.spaces.configuration import baseline_configuration, merge_configuration
 from evomerge_optuna.spaces.groups import LayerGroup, layer_groups
 from evomerge_optuna.spaces.places import Place, Places
@@ -78,9 +79,22 @@ class ParameterSpace(SearchSpace):
             for alias in self.spec.models
         }
 
-    def _discrete(self, method: Method, alone: str | None = None) -> Values:
-        """The method, and which source models take part: all, or one alone."""
-        flags = {flag: alone in (None, alias) for flag, alias in self._flags().items()}
+    def starts(self) -> dict[str, Values]:
+        """Merges by hand, each once; see `by_hand`. Of several methods by the first."""
+        seen, found = {_key(self.baseline())}, dict[str, Values]()
+        for merge in merges_by_hand(tuple(self.spec.models)):
+            values = self._discrete(self.spec.merge.methods[0], *merge.aliases) | {
+                place.name: merge.value_at(place, self._uniform(place.parameter))
+                for place in self._searched
+            }
+            if _key(values) not in seen:
+                seen.add(_key(values))
+                found[merge.name] = values
+        return found
+
+    def _discrete(self, method: Method, *alone: str) -> Values:
+        """The method, and which source models take part: all, or these alone."""
+        flags = {flag: not alone or alias in alone for flag, alias in self._flags().items()}
         return {METHOD: method.name, **flags} if len(self.spec.merge.methods) > 1 else {**flags}
 
     def _flags(self) -> dict[str, str]:
@@ -114,9 +128,7 @@ class ParameterSpace(SearchSpace):
         """All source models merged by each method that has nothing to search and takes them."""
         found = {row.name: baseline_configuration(self.spec, row) for row in BASELINES.values()}
         return {
-            f"{name} merge": MergeRecipe(
-                configuration=configuration, seed=self.spec.sampler.seed, host=self.spec.host
-            )
+            f"{name} merge": self._recipe(configuration)
             for name, configuration in found.items()
             if configuration is not None
         }
@@ -147,6 +159,9 @@ class ParameterSpace(SearchSpace):
         configuration = merge_configuration(
             self.spec, self._places, method, aliases, self.values(values)
         )
+        return self._recipe(configuration)
+
+    def _recipe(self, configuration: dict[str, object]) -> MergeRecipe:
         return MergeRecipe(
             configuration=configuration,
             seed=self.spec.sampler.seed,
@@ -179,6 +194,10 @@ class ParameterSpace(SearchSpace):
     @cached_property
     def _places(self) -> Places:
         return Places(self.spec.merge, tuple(self.spec.models), self.groups)
+
+
+def _key(values: Values) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(values.items()))
 
 
 def _merge_alike(a: MergeRecipe, b: MergeRecipe, shared: tuple[str, ...]) -> bool:

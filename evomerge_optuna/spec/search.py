@@ -1,12 +1,14 @@
 """How a study searches: the sampler, and when a candidate is stopped early."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from evomerge_optuna.spec.part import Integer, Number, Strict
 from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
+
+AUTO = "auto"
 
 
 class SamplerSpec(Strict):
@@ -21,8 +23,9 @@ class SamplerSpec(Strict):
     several objectives, and constraints.
     """
 
-    name: SamplerName = "cmaes"
-    """The name of the sampler."""
+    name: SamplerName | Literal["auto"] = "cmaes"
+    """The name of the sampler. `auto` chooses one by the number of trials and of parameters when
+    the study is created, and says which."""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
     """The seed of the sampler, and of the masks of DARE."""
     population: Annotated[Integer, Field(ge=2)] | None = None
@@ -36,14 +39,24 @@ class SamplerSpec(Strict):
 
     @model_validator(mode="after")
     def _population_of_generations(self) -> "SamplerSpec":
+        if self.population is not None and self.name == AUTO:
+            raise ValueError("population: auto may choose a sampler without generations; remove it")
         if self.population is not None and not self.row.generations:
             raise ValueError(f"population: {self.row.title} has no generations; remove it")
         return self
 
     @property
     def row(self) -> Sampler:
-        """The sampler's row of the table."""
+        """The sampler's row of the table, which `auto` has none of."""
         return SAMPLERS[self.name]
+
+
+class StopSpec(Strict):
+    """When `study run` stops before all candidates are scored."""
+
+    no_better_in: Annotated[Integer, Field(ge=1)]
+    """Stop once this many candidates in a row were no better than the best before them; of several
+    objectives, once none of them came onto the Pareto front."""
 
 
 class RacingSpec(Strict):

@@ -11,15 +11,15 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
+from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec, StopSpec
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
 HOST_KEY = "vision"  # under which users name the host
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
-    *("sampler", "trials", "warm_start", "tasks", "objectives", "constraints", "racing"),
-    "evaluation",
+    *("sampler", "trials", "starts", "warm_start", "tasks", "objectives", "constraints", "racing"),
+    *("stop", "evaluation"),
 )
 
 _NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide
@@ -45,6 +45,11 @@ class StudySpec(Strict):
     """The sampler, which draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000
     """The number of candidates in all."""
+    starts: bool = True
+    """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
+    pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
+    quarter of `trials`, and shown as baselines. CMA-ES goes on from the best of them, and the
+    other samplers learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]
@@ -56,6 +61,8 @@ class StudySpec(Strict):
     # Beside `evaluation`, which may change in a study: it decides what the sampler is told.
     racing: RacingSpec | None = None
     """Stop hopeless candidates early. It works with a single objective. It is off by default."""
+    stop: StopSpec | None = None
+    """Stop a search that finds nothing better any more. It is off by default."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How candidates are built and run."""
 
@@ -93,6 +100,8 @@ class StudySpec(Strict):
 
     @model_validator(mode="after")
     def _sampler_for_the_objectives(self) -> "StudySpec":
+        if self.sampler.name == AUTO:
+            return self
         sampler = self.sampler.row
         if not sampler.several and len(self.objectives) > 1:
             raise ValueError(

@@ -11,12 +11,14 @@ from evomerge_optuna.errors import StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.families import check_models, completed
+from evomerge_optuna.families.diffusion.lora import fingerprint_lora
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
+from evomerge_optuna.study.auto_sampler import with_sampler
 from evomerge_optuna.study.checks import (
     check_all_weights,
     check_space,
@@ -25,7 +27,13 @@ from evomerge_optuna.study.checks import (
     memory_plan,
     runnable_tasks,
 )
-from evomerge_optuna.study.first_trials import baselines, own_recipes, unsearched, warm_starts
+from evomerge_optuna.study.first_trials import (
+    baselines,
+    own_recipes,
+    starts,
+    unsearched,
+    warm_starts,
+)
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.renamed import new_identity
 from evomerge_optuna.study.schema import (
@@ -50,8 +58,8 @@ def create_study(
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
-    The baseline of the search space is its first trial; to the first population of NSGA-II and
-    NSGA-III the sources belong, too; after them come the best recipes of `warm_start`.
+    The baseline of the search space is its first trial; the sources follow where the sampler learns
+    from them; then the points that people try by hand, and the best recipes of `warm_start`.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
@@ -63,14 +71,17 @@ def create_study(
     models = OpenedModels(spec.model_ids())
     spec = completed(spec, models)
     tasks = runnable_tasks(spec)
-    code = fingerprint_code(spec)
+    code = fingerprint_code(spec) | fingerprint_lora(spec)
     architecture = check_models(spec, models)
     check_tasks(spec, tasks, models)
+    spec, why = with_sampler(spec, architecture.layers)
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
     check_space(space, spec.sampler.row)
     for line in description(spec, tasks, architecture, space):
         say(line)
+    if why:
+        say(why)
     say(memory_plan(spec, models, architecture))
     for line in check_all_weights(spec, models, space):
         say(line)
@@ -85,7 +96,7 @@ def create_study(
         LAYERS: architecture.layers,
         UNSEARCHED: unsearched(spec, space, models),
         IDENTITY: identity,
-        **({START: next(iter(warm.values()))} if warm else {}),
+        **({START: next(iter(warm.values()))} if warm and not spec.starts else {}),
     }
     with hold(store.locks, spec.study):
         _remove_unfinished_creation(store, spec.study)
@@ -97,7 +108,8 @@ def create_study(
         for name, value in attributes.items():
             study.set_user_attr(name, value)
         sources = own_recipes(space, architecture, models)
-        for name, values in {**baselines(spec, space), **warm}.items():
+        first = {**baselines(spec, space), **starts(spec, space), **warm}
+        for name, values in first.items():
             study.enqueue_trial(values, user_attrs={BASELINE: name, **sources.get(name, {})})
         store_spec(study, spec)
     created = MergeStudy(store, study, spec, space, identity)

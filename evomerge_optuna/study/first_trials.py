@@ -1,4 +1,7 @@
-"""The trials that a study begins with: its baseline, its sources, the best of other studies."""
+"""The trials that a study begins with: its baseline, its sources, those that people try by hand,
+and the best of other studies."""
+
+import itertools
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.families.base import Architecture
@@ -22,6 +25,15 @@ def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
     if not spec.sampler.row.learns_from_others:
         return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
+
+
+def starts(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
+    """The parameters that people try by hand, by name: a quarter of the study's trials at most."""
+    if not spec.starts:
+        return {}
+    given = baselines(spec, space).values()
+    others = ((name, values) for name, values in space.starts().items() if values not in given)
+    return dict(itertools.islice(others, spec.trials // 4))
 
 
 def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, Values]:

@@ -22,11 +22,13 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec.search import AUTO
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.foreign import is_foreign
 from evomerge_optuna.study.schema import (
+    BASELINE,
     DAY,
     IDENTITY,
     LAYERS,
@@ -135,8 +137,16 @@ class MergeStudy:
 
     @cached_property
     def start(self) -> Values | None:
-        """Where CMA-ES begins: the recipe of the first study that warms this one."""
+        """Where CMA-ES begins; None: in the middle. Ask once there is a candidate to draw.
+
+        It is stored then, since of trials that were given one may still be running.
+        """
         given: Values | None = self.attributes().get(START)
+        if given is None and self.spec.starts:
+            best = next((t for t in self.read().ranked if BASELINE in t.user_attrs), None)
+            if best is not None:
+                given = best.params
+                self.study.set_user_attr(START, given)
         return given
 
 
@@ -187,6 +197,7 @@ def open_study(store: Store, name: str) -> MergeStudy:
             f"study '{name}' has no spec: its creation was cut short, or another program made it; "
             "run its spec file, or delete it"
         )
+    stored = {"starts": False} | stored  # of an earlier version, which knew none
     # It may have been renamed since.
     spec = parse_spec(stored, origin=f"study {name}").model_copy(update={"study": name})
     return MergeStudy(store, study, spec, make_space(spec, layers), attributes.get(IDENTITY))
@@ -214,7 +225,7 @@ def exists(store: Store, name: str) -> bool:
 
 
 def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
-    """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
+    """The study with a spec that is given anew: `trials`, `stop`, `evaluation` may have changed.
 
     They decide how long and how fast a study runs, not what it searches; the new values are stored.
     What decides the scores, `evaluation.dtype` and `evaluation.engine`, stays.
@@ -225,9 +236,18 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
     given = given.decided_as(stored.spec)
     if isinstance(stored.spec, StagedStudySpec) and isinstance(given, StagedStudySpec):
         given = given.model_copy(update={"merged": stored.spec.merged})
+    if "starts" not in given.model_fields_set:
+        given = given.model_copy(update={"starts": stored.spec.starts})
+    if given.sampler.name == AUTO:
+        chosen = given.sampler.model_copy(update={"name": stored.spec.sampler.name})
+        given = given.model_copy(update={"sampler": chosen})
     own = stored.spec.evaluation
     same = {"dtype": own.dtype, "engine": own.engine}
-    free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
+    free = {
+        "trials": given.trials,
+        "stop": given.stop,
+        "evaluation": given.evaluation.model_copy(update=same),
+    }
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.errors import SpecError, StudyChangedError
 from evomerge_optuna.search.worker import working
 from evomerge_optuna.spec import SamplerSpec, parse_spec
 from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
-from evomerge_optuna.study.schema import RECIPE, REPEATS, RESULT
-from evomerge_optuna.study.studies import MergeStudy, open_study
+from evomerge_optuna.study.schema import BASELINE, RECIPE, REPEATS, RESULT, SPEC, START
+from evomerge_optuna.study.studies import MergeStudy, continue_with, open_study
 
 TRIALS = 13  # more than GP and TPE draw at random
 Make = Callable[..., MergeStudy]
@@ -134,3 +134,53 @@ def test_a_sampler_of_one_objective_refuses_several(name: str, make: Make, tiny:
 def test_a_population_is_for_samplers_with_generations() -> None:
     with pytest.raises(ValueError, match="GP has no generations; remove it"):
         SamplerSpec(name="gp", population=4)
+
+
+@pytest.mark.parametrize("row", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_search_goes_on_from_its_starts(row: Sampler, make: Make, tiny: Path) -> None:
+    """Stopped between them and after them; samplers that do not learn from them begin at the best.
+
+    Of a quarter of the trials here three are starts, and the baseline is a trial, too.
+    """
+    parts = spec_of(row, tiny) | {"starts": True, "trials": 12}
+    whole, stopped = make("whole", **parts), make("stopped", **parts)
+    take(whole, 9)
+    for until in (2, 5, 7):
+        take(stopped, until)
+        leave(stopped)
+        stopped = open_study(stopped.store, "stopped")
+    take(stopped, 9)
+    assert drawn(stopped) == drawn(whole)
+    given = [t for t in whole.trials() if BASELINE in t.user_attrs]
+    names = [trial.user_attrs[BASELINE] for trial in given]
+    alone = ["source a", "source b", "all at 1"]  # where a source model at 1 is itself
+    tried = alone if row.learns_from_others else ["all at 1", "a at 1", "b at 1"]
+    assert names == ["uniform merge", *tried]
+    if not row.learns_from_others:
+        best = min(given, key=lambda trial: trial.values)
+        assert whole.start == best.params
+        assert open_study(whole.store, "whole").attributes()[START] == best.params
+
+
+def test_cmaes_draws_around_the_best_start(make: Make) -> None:
+    merge = {"method": "ties", "weight": [0, 2], "density": 0.5}
+    study = make("near", merge=merge, starts=True, trials=16, sampler={"seed": 1, "population": 40})
+    take(study, 45)
+    start = study.start
+    assert start == {"a.weight.g0": 0.5, "b.weight.g0": 0.5}
+    for name in start:
+        found = [t.params[name] for t in study.trials() if BASELINE not in t.user_attrs]
+        assert sum(found) / len(found) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_study_of_an_earlier_version_has_no_starts(make: Make, home: Path) -> None:
+    study = make("earlier")
+    spec = dict(study.attributes()[SPEC])
+    del spec["starts"]
+    study.study.set_user_attr(SPEC, spec)
+    stored = open_study(study.store, "earlier")
+    assert not stored.spec.starts and stored.start is None
+    given = parse_spec(dict(spec))
+    assert given.starts and not continue_with(stored, given).spec.starts
+    with pytest.raises(StudyChangedError, match="starts"):
+        continue_with(stored, parse_spec({**spec, "starts": True}))
