@@ -129,6 +129,12 @@ def check_layer_groups(
             f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
             "leave it out for one group"
         )
+    points = spec.merge.interpolate
+    if points is not None and points > layers:
+        raise SpecError(
+            f"merge.interpolate: {points} points are more than the models' {layers} "
+            f"{'layers' if layers > 1 else 'layer'}; leave it out, or write fewer"
+        )
     taken: set[str] = set()
     for text in spec.merge.layer_groups or ():
         matching = {name for name in shapes if text in name}
