@@ -13,7 +13,6 @@ from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import SPLITS, StudySpec
 
 
@@ -34,14 +33,15 @@ def score_checkpoint(
         raise UsageError(f"no task has a {split} split; write --split {' or '.join(known)}")
     torch_device(spec.evaluation.device)  # before anything is read
     opened = OpenedModel(model, "MODEL")
+    if "engine" not in spec.evaluation.model_fields_set:
+        spec = spec.with_engine(family_of(opened).engine)
     tasks = runners(spec.tasks)
     check_asked(tasks, family_of(opened), spec.evaluation.row)
     check_engine(spec.evaluation)
     evaluator, named = Evaluator(spec, day, tasks), reader_of(opened)
     evaluator.check(named, split)
     folder = opened.folder
-    rows = OpenedModel(str(folder), "MODEL").config.get_text_config().vocab_size
-    check_ids(named.reader.tokenizer, rows, model, "MODEL")
+    family_of(opened).check_reader(named.reader, folder, model, "MODEL")
     try:
         engine = load_engine(folder, spec.evaluation)
     except Exception as error:  # what is wrong with weights, many libraries say in their own way

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from mergekit.config import MergeConfiguration
 
 from evomerge_optuna.models.digest import digest_files
+from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spec.part import Strict
 from evomerge_optuna.study.result import result_of
+from tests.conftest import SpecMaker
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -24,6 +28,20 @@ def test_every_key_of_the_spec_is_described() -> None:
     fields = [(part, name, field) for part in parts() for name, field in part.model_fields.items()]
     assert len(fields) > 50
     assert [f"{part.__name__}.{name}" for part, name, f in fields if not f.description] == []
+
+
+def merges() -> list[str]:
+    """The examples of what a merge may search."""
+    found = re.findall(r"```yaml\n(merge:.*?)```", (DOCS / "stages.md").read_text(), re.DOTALL)
+    assert len(found) == 5
+    return found
+
+
+@pytest.mark.parametrize("example", merges())
+def test_an_example_of_a_search_space(make_spec: SpecMaker, example: str) -> None:
+    space = ParameterSpace.of(make_spec(**yaml.safe_load(example)), layers=32)
+    recipe = space.recipe(space.baseline())
+    assert space.ranges() and MergeConfiguration.model_validate(recipe.configuration)
 
 
 def test_the_python_example(

@@ -20,10 +20,12 @@ from evomerge_optuna.methods import METHODS
 from evomerge_optuna.methods.method import Parameter
 from evomerge_optuna.spec import (
     GenerateTask,
+    ParameterStudySpec,
     differences,
     load_spec,
     parse_spec,
 )
+from tests.pipelines import sdxl_unet
 
 STUDIES = Path(__file__).parent.parent / "studies"
 Content = Callable[..., dict[str, Any]]
@@ -180,7 +182,7 @@ def generated(**parts: Any) -> dict[str, Any]:
         (
             {"tasks": {"words": {"type": "preplexity", "data": "x"}}},
             "spec: tasks.words.type: should be 'generate', 'choice', 'perplexity', 'python', "
-            "'lm_eval' or 'vqa'",
+            "'lm_eval', 'vqa' or 'image'",
         ),
         ({"tasks": {"words": {"data": "x"}}}, "spec: tasks.words.type: missing"),
         (
@@ -499,3 +501,14 @@ def test_whatever_is_in_a_spec_the_error_is_ours(key: str, value: Any) -> None:
         parse_spec(content)
     except SpecError as error:
         assert str(error)
+
+
+def test_the_groups_of_evosdxl_are_those_of_the_release() -> None:
+    spec = load_spec(STUDIES / "evosdxl.yaml")
+    assert isinstance(spec, ParameterStudySpec)
+    assert (spec.method, len(spec.models), spec.sampler.name) == ("linear", 4, "cmaes")
+    assert spec.merge.layer_groups is not None
+    (group,) = spec.merge.layer_groups
+    attention = ("to_q", "to_k", "to_v", "to_out.0")
+    names = list(sdxl_unet().state_dict())
+    assert {n for n in names if group in n} == {n for n in names if any(a in n for a in attention)}

@@ -119,7 +119,9 @@ def _type(kind: Any, metadata: Sequence[Any] = ()) -> str:
         return f"list of {_type(parts[0])}"
     if get_origin(kind) is dict:
         return f"name: {_type(parts[1])}"
-    words = dict.fromkeys(_type(part) for part in parts if part is not NoneType)
+    words = list(dict.fromkeys(_type(part) for part in parts if part is not NoneType))
+    if words[1:] == [f"list of {words[0]}"]:
+        return f"{words[0]}, or a list of these"
     return " or ".join(words)
 
 

@@ -44,6 +44,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_table,
     )
     from evomerge_optuna.results.chosen_trial import chosen_trial
+    from evomerge_optuna.results.convergence import convergence_remark
     from evomerge_optuna.results.final_scores import stored_final_scores
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
@@ -57,6 +58,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, clearly worse than the best so far")
     print_line(named(shown.read().foreign))
+    print_line(convergence_remark(shown, shown.read()))
     best = chosen_trial(shown)
     if best is not None:
         print_result(study_table(shown))
@@ -163,12 +165,14 @@ def study_compare(
 ) -> None:
     """Compare studies by progress, test scores and paired tests."""
     from evomerge_optuna.report.comparison import write_report
+    from evomerge_optuna.report.sheets import best_sheets
     from evomerge_optuna.report.tables import comparison_json, comparison_tables
     from evomerge_optuna.results.compare import compare
     from evomerge_optuna.study.studies import open_study
 
     store = open_to_read(storage)
-    comparison = compare([open_study(store, name) for name in dict.fromkeys(names)])
+    studies = [open_study(store, name).as_read() for name in dict.fromkeys(names)]
+    comparison = compare(studies)
     if as_json:
         print_result(comparison_json(comparison))
     else:
@@ -176,7 +180,7 @@ def study_compare(
             print_result(table)
     if html is not None:
         try:
-            write_report(comparison, html)
+            write_report(comparison, html, [s for study in studies for s in best_sheets(study)])
         except OSError as error:
             raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
         click.echo(f"The report is in {html}", err=True)

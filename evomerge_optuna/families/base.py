@@ -10,6 +10,7 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream, write_stream
+from evomerge_optuna.recipes.merge import Fused
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.spec.engines import Need
 
@@ -154,6 +155,19 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def check_reader(self, reader: Reader, folder: Path, name: str, key: str) -> None:
+        """Checks that a model has a place for all that its reader gives it.
+
+        Args:
+            folder: of its checkpoint.
+            name: of the model.
+            key: its place, named in errors.
+
+        Raises:
+            SpecError: it has none for a token.
+        """
+
+    @abstractmethod
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         """A checkpoint's model, ready to run, and what it reads with.
 
@@ -223,6 +237,17 @@ class Family(ABC):
             SpecError: the host cannot be had.
         """
         raise NotImplementedError(f"a {self.name} is merged whole")
+
+    def fused(self, merged: Stream, host: str, after: Fused) -> Stream:
+        """A merged part into which a LoRA is fused.
+
+        Args:
+            host: the host's name.
+
+        Raises:
+            CandidateError: once a tensor is asked for: the LoRA does not fit.
+        """
+        raise NotImplementedError(f"nothing is fused into a {self.name}")
 
     def write(self, host: str | None, merged: Stream, folder: Path) -> str:
         """Writes a merge into an empty folder, in its host if it has one; returns its digest.

@@ -12,6 +12,7 @@ from evomerge_optuna.families.fit import (
     check_architecture,
     check_dtype,
     check_layer_groups,
+    check_not_of_pipelines,
     check_shapes,
     check_stack,
     check_tokenizer,
@@ -74,6 +75,10 @@ class CausalLM(Family):
     def reader(self, model: OpenedModel) -> Reader:
         return Reader(model.tokenizer, positions(model.config))
 
+    def check_reader(self, reader: Reader, folder: Path, name: str, key: str) -> None:
+        rows = OpenedModel(str(folder), key).config.get_text_config().vocab_size
+        check_ids(reader.tokenizer, rows, name, key)
+
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         model, tokenizer = load_model(folder, device, dtype)
         return model, Reader(tokenizer, positions(model.config))
@@ -107,6 +112,7 @@ class CausalLM(Family):
         self.check_host(spec, models, tokenizer)
         shapes = parameter_shapes(config, first)
         if isinstance(spec, MergeSearchSpec):
+            check_not_of_pipelines(spec)
             check_layer_groups(spec, config.num_hidden_layers, shapes)
         if spec.stacking is not None:
             check_stack(spec.stacking, configs)

@@ -10,6 +10,7 @@ from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
+from evomerge_optuna.spec.merge import OF_PIPELINES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -110,6 +111,15 @@ def check_shapes(a: "PretrainedConfig", b: "PretrainedConfig", first: str, key: 
             )
 
 
+def check_not_of_pipelines(spec: MergeSearchSpec) -> None:
+    for name in OF_PIPELINES:
+        if getattr(spec.merge, name):
+            raise SpecError(
+                f"merge.{name}: is for pipelines of diffusers, and these are language models; "
+                "leave it out"
+            )
+
+
 def check_layer_groups(
     spec: MergeSearchSpec, layers: int, shapes: dict[str, tuple[int, ...]]
 ) -> None:
@@ -118,6 +128,12 @@ def check_layer_groups(
         raise SpecError(
             f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
             "leave it out for one group"
+        )
+    points = spec.merge.interpolate
+    if points is not None and points > layers:
+        raise SpecError(
+            f"merge.interpolate: {points} points are more than the models' {layers} "
+            f"{'layers' if layers > 1 else 'layer'}; leave it out, or write fewer"
         )
     taken: set[str] = set()
     for text in spec.merge.layer_groups or ():

@@ -60,7 +60,10 @@ class RecipeMerger:
         """The merged part alone of a recipe with a host; see `stream`."""
         if isinstance(recipe, StackRecipe):
             return self._stacks.stream(recipe)
-        return self._merges.stream(recipe, into)
+        merged = self._merges.stream(recipe, into)
+        if recipe.after is None or recipe.host is None:
+            return merged
+        return family_of_host(recipe.host).fused(merged, recipe.host, recipe.after)
 
 
 def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:

@@ -85,6 +85,8 @@ class Method:
         work: bytes that mergekit's kernel takes for an element of a float32 tensor beside the
             inputs and as many task vectors as there are source models: in any case, and for each
             source model. What is most among mergekit's methods unless given.
+        divides: the option by which mergekit divides by the sum of the weights, 0 or not. Weights
+            that are all 0 are then merged as equal ones, so that no drawn candidate is NaN.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Method:
     base: Literal["required", "optional", "ignored"] = "required"
     sources: tuple[int, int | None] = (1, None)
     work: tuple[int, int] = (40, 17)
+    divides: str | None = None
 
     @property
     def searched(self) -> tuple[str, ...]:

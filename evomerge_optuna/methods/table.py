@@ -111,7 +111,15 @@ RESCALE = replace(RESCALED, default=False)
 LAMBDA = Option("lambda", "A factor for the merged task vector.", default=1.0)
 
 _ROWS = (
-    Method("linear", (WEIGHT,), (NORMALIZED,), base="ignored", sources=(2, None), work=(2, 0)),
+    Method(
+        "linear",
+        (WEIGHT,),
+        (NORMALIZED,),
+        base="ignored",
+        sources=(2, None),
+        work=(2, 0),
+        divides="normalize",
+    ),
     Method(
         "task_arithmetic",
         (WEIGHT,),
@@ -176,6 +184,7 @@ _ROWS = (
         base="optional",
         sources=(2, None),
         work=(16, 10),
+        divides="normalize_weights",
     ),
     Method("sce", (SELECT_TOPK,), (INT8_MASK,), work=(12, 9)),
     Method("ram", (UNCHANGED,), work=(18, 17)),

@@ -13,6 +13,7 @@ from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
+from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, Generated, StudySpec
 from evomerge_optuna.study.result import result_of
@@ -22,13 +23,23 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 RECIPE_FILE = "mergekit_config.yml"
 
 
+def card_picture(sheet: Sheet) -> str:
+    """The file of a contact sheet beside the card."""
+    return f"pictures-{sheet.task}.png"
+
+
 def model_card(
-    merge_study: MergeStudy, trial: FrozenTrial, digest: str, remarks: Sequence[str] = ()
+    merge_study: MergeStudy,
+    trial: FrozenTrial,
+    digest: str,
+    remarks: Sequence[str] = (),
+    sheets: Sequence[Sheet] = (),
 ) -> str:
     """The README.md of an exported checkpoint.
 
     Args:
         remarks: why plain mergekit does not make the same model of the recipe.
+        sheets: contact sheets, whose files lie beside it.
     """
     spec, recipe = merge_study.spec, recipe_of(trial)
     front = to_yaml(front_matter(spec))
@@ -47,7 +58,7 @@ of the study `{merge_study.name}` ({objectives(spec)}).
 With 95% intervals. The search saw the search split, so its score there flatters the model.
 {_day(merge_study)}
 {_score_table(merge_study, trial)}
-
+{_pictures(sheets)}
 ## Lineage
 
 {_lineage(merge_study)}
@@ -58,6 +69,13 @@ SHA-256, as scored: `{digest}`
 
 {_how_to_repeat(recipe, versions, remarks)}
 """
+
+
+def _pictures(sheets: Sequence[Sheet]) -> str:
+    if not sheets:
+        return ""
+    shown = [f"![{sheet.task}]({card_picture(sheet)})\n\n{sheet.caption()}\n" for sheet in sheets]
+    return "\n".join(["", "## Pictures", "", *shown])
 
 
 def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[str]) -> str:

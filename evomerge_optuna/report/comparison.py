@@ -1,5 +1,6 @@
 """The report of `study compare`: one HTML file that needs nothing else."""
 
+from collections.abc import Sequence
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evomerge_optuna.report.figures import progress_figure, scores_figure
+from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.report.tables import comparison_tables
 from evomerge_optuna.results.compare import Comparison
 
@@ -17,8 +19,11 @@ _PAGE = """<!doctype html>
 """
 
 
-def write_report(comparison: Comparison, file: Path) -> None:
+def write_report(comparison: Comparison, file: Path, sheets: Sequence[Sheet] = ()) -> None:
     """Writes tables and figures of a comparison.
+
+    Args:
+        sheets: contact sheets of the studies.
 
     Raises:
         OSError: the file cannot be written.
@@ -37,7 +42,8 @@ def write_report(comparison: Comparison, file: Path) -> None:
         for number, figure in enumerate(figures)
     ]
     title = f"Comparison of {', '.join(comparison.progress)}"
-    body = _tables(comparison) + "".join(shown)
+    pictures = [sheet.html() for sheet in sheets]
+    body = _tables(comparison) + "".join([*pictures, *shown])
     file.write_text(_PAGE.format(title=escape(title), body=body), encoding="utf-8")
 
 

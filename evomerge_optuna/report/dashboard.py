@@ -25,6 +25,7 @@ from evomerge_optuna.report.figures import (
     weights_figure,
 )
 from evomerge_optuna.report.notes import study_note, trial_note
+from evomerge_optuna.report.sheets import attach_sheets
 from evomerge_optuna.results.chosen_trial import chosen_trial
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
@@ -48,7 +49,7 @@ def describe_study(merge_study: MergeStudy) -> None:
 
             for name, figure in figures.items():
                 save_plotly_graph_object(study, figure, graph_object_id=name)
-    save_study_note(study, study_note(merge_study))
+    save_study_note(study, study_note(merge_study, attach_sheets(merge_study)))
 
 
 def describe_trial(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> None:

@@ -12,7 +12,8 @@ from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.report.card import RECIPE_FILE, model_card
+from evomerge_optuna.report.card import RECIPE_FILE, card_picture, model_card
+from evomerge_optuna.report.sheets import contact_sheets
 from evomerge_optuna.study.result import as_scored, result_of
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
@@ -66,7 +67,10 @@ def export(
             remarks = why_mergekit_differs(recipe)
             yaml = mergekit_yaml(recipe, remarks)
             (temporary / RECIPE_FILE).write_text(yaml, encoding="utf-8")
-        card = model_card(merge_study, trial, digest, remarks)
+        sheets = contact_sheets(merge_study, trial)
+        for sheet in sheets:
+            (temporary / card_picture(sheet)).write_bytes(sheet.png)
+        card = model_card(merge_study, trial, digest, remarks, sheets)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
 

@@ -1,11 +1,12 @@
 """mergekit's configuration of a merge: slices for groups of layers, filters for groups of names."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evomerge_optuna.methods import Method, Parameter, Value
 from evomerge_optuna.spaces.groups import LayerGroup
-from evomerge_optuna.spaces.places import Places
+from evomerge_optuna.spaces.places import Place, Places
 from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import MergeSearchSpec
 
@@ -19,6 +20,8 @@ def merge_configuration(
         values: of all the places that such a merge has, by their names.
     """
     merge, groups = spec.merge, places.groups
+    if method.divides is not None and merge.options_of(method).get(method.divides) is not False:
+        values = _with_a_sum(places.of(method, aliases), values)
     models = {alias: spec.models[alias] for alias in aliases}
     parameters: dict[str, object] = {**merge.options_of(method)}
     configuration: dict[str, object] = {"merge_method": method.name}
@@ -46,6 +49,16 @@ def merge_configuration(
         "chat_template": merge.chat_template,
     }
     return configuration | {key: value for key, value in extras.items() if value}
+
+
+def _with_a_sum(places: Iterable[Place], values: Values) -> Values:
+    """The values, with equal weights where all of a group are 0."""
+    groups = defaultdict(list)
+    for place in places:
+        if place.parameter.name == "weight":
+            groups[place.group, place.point].append(place.name)
+    empty = [names for names in groups.values() if all(values[name] == 0 for name in names)]
+    return values | {name: 1.0 for names in empty for name in names}
 
 
 def baseline_configuration(spec: MergeSearchSpec, method: Method) -> dict[str, object] | None:

@@ -128,9 +128,7 @@ class ParameterSpace(SearchSpace):
         """All source models merged by each method that has nothing to search and takes them."""
         found = {row.name: baseline_configuration(self.spec, row) for row in BASELINES.values()}
         return {
-            f"{name} merge": MergeRecipe(
-                configuration=configuration, seed=self.spec.sampler.seed, host=self.spec.host
-            )
+            f"{name} merge": self._recipe(configuration)
             for name, configuration in found.items()
             if configuration is not None
         }
@@ -161,6 +159,9 @@ class ParameterSpace(SearchSpace):
         configuration = merge_configuration(
             self.spec, self._places, method, aliases, self.values(values)
         )
+        return self._recipe(configuration)
+
+    def _recipe(self, configuration: dict[str, object]) -> MergeRecipe:
         return MergeRecipe(
             configuration=configuration,
             seed=self.spec.sampler.seed,

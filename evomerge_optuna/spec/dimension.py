@@ -220,6 +220,6 @@ _SERIALIZED = PlainSerializer(_written)
 DIMENSIONS: dict[type, Any] = {
     float: Annotated[Range | Choices, PlainValidator(_dimension(float)), _SERIALIZED],
     int: Annotated[Range | Choices, PlainValidator(_dimension(int)), _SERIALIZED],
-    bool: Annotated[Choices, PlainValidator(_dimension(bool)), _SERIALIZED],
+    bool: Annotated[bool | Choices, PlainValidator(_dimension(bool)), _SERIALIZED],
 }
 """The type of a spec's key, by the type of the parameter's values."""

@@ -22,7 +22,7 @@ from evomerge_optuna.spec.part import DTypeName, Integer, Strict
 
 _Part = TypeVar("_Part", bound=Strict)
 
-_OF_PIPELINES = ("blocks", "components", "after")  # keys
+OF_PIPELINES = ("blocks", "components", "after")  # are for them alone
 # The spec that is stored with a study has these for every method.
 _ALWAYS_STORED = ("normalize", "int8_mask", "lambda")
 
@@ -197,10 +197,10 @@ class MergeSpec(Strict):
         content = dump(self)
         foreign = set(_PARAMETERS) - {n for n in self._searched if getattr(self, n) is not None}
         unset = {o for o in _OPTIONS if getattr(self, o) is None} - set(_ALWAYS_STORED)
-        new = {n for n in ("interpolate", "include", *_OF_PIPELINES) if not content.get(n)}
+        new = {n for n in ("interpolate", "include", *OF_PIPELINES) if not content.get(n)}
         defaults = {n for n, d in _defaults(self.methods).items() if getattr(self, n) == d}
         left_out = foreign | unset | new | (defaults if info.exclude_defaults else set())
-        groups = ("layer_group_size", "interpolate", "layer_groups", "include", *_OF_PIPELINES)
+        groups = ("layer_group_size", "interpolate", "layer_groups", "include", *OF_PIPELINES)
         order = dict.fromkeys(("method", *self._searched, *groups, *self._fixed, *content))
         return {n: content[n] for n in order if n in content and n not in left_out}
 

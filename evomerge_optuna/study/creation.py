@@ -11,6 +11,7 @@ from evomerge_optuna.errors import StudyExistsError, UsageError
 from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.families import check_models, completed
+from evomerge_optuna.families.diffusion.lora import fingerprint_lora
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
@@ -71,7 +72,7 @@ def create_study(
     models = OpenedModels(spec.model_ids())
     spec = completed(spec, models)
     tasks = runnable_tasks(spec)
-    code = fingerprint_code(spec)
+    code = fingerprint_code(spec) | fingerprint_lora(spec)
     architecture = check_models(spec, models)
     check_tasks(spec, tasks, models)
     spec, why = with_sampler(spec, architecture.layers)

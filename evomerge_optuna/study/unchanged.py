@@ -7,6 +7,7 @@ from evomerge_optuna.errors import StudyChangedError
 from evomerge_optuna.evaluation.data import fingerprint_data
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.user_code import fingerprint_code
+from evomerge_optuna.families.diffusion.lora import fingerprint_lora
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.models.sources.base import Source
 from evomerge_optuna.spec import LMEvalTask, StudySpec
@@ -57,7 +58,8 @@ def _check_files(stored: MergeStudy, models: OpenedModels) -> None:
     ]
     cures = {models[key].source.cure for key in other}
     data_before = stored.attributes()[DATA]
-    data_now = fingerprint_code(stored.spec) | fingerprint_data(stored.tasks)
+    code = fingerprint_code(stored.spec) | fingerprint_lora(stored.spec)
+    data_now = code | fingerprint_data(stored.tasks)
     if data := [split for split in data_before if data_before[split] != data_now[split]]:
         changed += [
             f"{split}: sha256 {data_before[split][:12]} -> {data_now[split][:12]}" for split in data

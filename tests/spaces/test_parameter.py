@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergekit.config import ConfigReader, MergeConfiguration
 from mergekit.merge_methods import get as merge_method
+from mergekit.merge_methods import merge_tensors
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from evomerge_optuna.methods import METHODS, Parameter
@@ -287,3 +289,32 @@ def test_choices_do_not_change_with_the_depth(make_spec: SpecMaker) -> None:
     assert {*space.ranges()} == {*names, "a.density.g0", "b.density.g0", "merge.normalize.g0"}
     configuration = space.recipe(space.baseline() | {"a.weight.p1": 0.25}).configuration
     assert configuration["models"][1]["parameters"] == {"weight": [0.5, 0.25], "density": 1.0}
+
+
+@pytest.mark.parametrize("method", [row.name for row in METHODS.values() if row.divides])
+def test_weights_that_are_all_zero_are_merged_as_equal_ones(
+    make_spec: SpecMaker, method: str
+) -> None:
+    """mergekit would divide by their sum, which makes every weight of the model NaN."""
+    space = ParameterSpace.of(make_spec(merge={"method": method, "layer_group_size": 2}), LAYERS)
+    zero = dict.fromkeys(space.ranges(), 0.0)
+    recipes = [space.recipe(zero | {"a.weight.g1": value}) for value in (0.0, 0.25)]
+    found = [
+        [source["parameters"]["weight"] for source in part["sources"][-2:]]
+        for recipe in recipes
+        for part in recipe.configuration["slices"]
+    ]
+    assert found == [[1, 1], [1, 1], [1, 1], [0.25, 0]]
+
+
+def test_every_method_that_divides_by_no_sum_is_known() -> None:
+    torch.manual_seed(0)
+    tensors = [torch.randn(4, 4) for _ in range(3)]
+    for method in METHODS.values():
+        if "weight" not in method.searched:
+            continue
+        values = {"weight": 0.0, "density": 0.5, "epsilon": 0.1, "gamma": 0.01}
+        given = {name: value for name, value in values.items() if name in method.searched}
+        base = {} if method.base == "ignored" else {"base_index": 0}
+        merged = merge_tensors(tensors, method.name, parameters=given, **base)
+        assert bool(merged.isnan().any()) == (method.divides is not None), method.name

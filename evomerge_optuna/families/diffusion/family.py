@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from evomerge_optuna.devices import torch_device
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.errors import CandidateError, SpecError
 from evomerge_optuna.explain import one_line
 from evomerge_optuna.families.base import Architecture, Asked, Family, Loaded
 from evomerge_optuna.families.diffusion.fit import (
@@ -15,6 +15,7 @@ from evomerge_optuna.families.diffusion.fit import (
     check_headers,
     check_search,
 )
+from evomerge_optuna.families.diffusion.lora import FusedStream, lora_layers
 from evomerge_optuna.families.diffusion.part import (
     kept_headers,
     part_config_of,
@@ -30,6 +31,7 @@ from evomerge_optuna.models.pipeline_part import blocks_of, check_whole, tensors
 from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
+from evomerge_optuna.recipes.merge import Fused
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 from evomerge_optuna.spec.engines import Need
 
@@ -80,6 +82,9 @@ class Diffusion(Family):
             ) from error
         return Reader(tokenizer)
 
+    def check_reader(self, reader: Reader, folder: Path, name: str, key: str) -> None:
+        """Nothing: a text encoder is never given a token that its tokenizer does not have."""
+
     def load(self, folder: Path, device: str, dtype: str | None = None) -> Loaded:
         raise NotImplementedError("a pipeline is loaded by the engine diffusers")
 
@@ -110,7 +115,13 @@ class Diffusion(Family):
             )
         check_layer_groups(search, layers, shapes)
         check_blocks(search, blocks_of(shapes))
-        _ = self.reader(models[spec.host_key or first])
+        host = models[spec.host_key or first]
+        _ = self.reader(host)
+        if search.merge.after is not None:
+            try:
+                lora_layers(host.small_files, search.merge.after)
+            except CandidateError as error:
+                raise SpecError(str(error)) from error
         return Architecture(
             name=configs[first].architectures[0],
             layers=dict.fromkeys(models, layers),
@@ -120,6 +131,9 @@ class Diffusion(Family):
             dtypes=dtypes,
             tokens=None,
         )
+
+    def fused(self, merged: Stream, host: str, after: Fused) -> Stream:
+        return FusedStream(merged, host, after)
 
     def write(self, host: str | None, merged: Stream, folder: Path) -> str:
         assert host is not None
