@@ -52,6 +52,7 @@ def run_study(
     timeout: float | None = None,
     workers: int = 1,
     grace: float = 0.0,
+    no_better_in: int | None = None,
     allow_code: bool = False,
     say: Callable[[str], None] = say_nothing,
 ) -> MergeStudy:
@@ -67,6 +68,8 @@ def run_study(
         workers: processes on this machine. If there are several, each imports the script again, so
             call this under `if __name__ == "__main__":`.
         grace: seconds that the running trials have to finish after SIGTERM.
+        no_better_in: stop after this many trials without a better one; 0: do not stop; what the
+            spec says (`stop`) unless given.
         allow_code: run the code that the python tasks of a stored study name. That of a spec is
             allowed.
         say: called with each line about what happens, as `print` is.
@@ -82,7 +85,7 @@ def run_study(
         EvomergeError: the database or the machine failed, every candidate fails alike, or none
             of all wanted trials has a score.
     """
-    limits = Limits(trials, workers, timeout, grace)
+    limits = Limits(trials, workers, timeout, grace, no_better_in)
     is_name = isinstance(study, str) and not is_spec_file(study)
     name_or_spec = str(study) if is_name else _parsed(study)
     store = open_store(storage)

@@ -15,6 +15,7 @@ from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.ready import ready_study
 from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
 from evomerge_optuna.report.outcome import outcome_line, run_command
+from evomerge_optuna.results.convergence import convergence_remark
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.search.processes import run_processes
 from evomerge_optuna.spec import StudySpec
@@ -61,6 +62,8 @@ class Limits:
 
     Attributes:
         trials: the total wanted, with those already run; the spec's unless given.
+        no_better_in: trials without a better one after which it stops; 0: it goes on; the spec's
+            unless given.
         workers: processes on this machine.
         timeout: seconds, after which no further trial begins.
         grace: seconds that the running trials have to finish after SIGTERM.
@@ -73,12 +76,19 @@ class Limits:
     workers: int = 1
     timeout: float | None = None
     grace: float = 0.0
+    no_better_in: int | None = None
 
     def __post_init__(self) -> None:
-        least = {"trials": 1, "workers": 1, "timeout": 0, "grace": 0}
+        least = {"trials": 1, "workers": 1, "timeout": 0, "grace": 0, "no_better_in": 0}
         for name, given in vars(self).items():
             if given is not None and not given >= least[name]:  # NaN is not, either
                 raise UsageError(f"{name}: should be {least[name]} or more, not {given}")
+
+    def patience(self, spec: StudySpec) -> int | None:
+        """Trials without a better one after which the study's run stops; None: it goes on."""
+        if self.no_better_in is not None:
+            return self.no_better_in or None
+        return None if spec.stop is None else spec.stop.no_better_in
 
 
 def run_study(
@@ -89,7 +99,7 @@ def run_study(
     allow_code: bool = False,
     face: Face = Face(),
 ) -> MergeStudy:
-    """Runs a study until it has as many finished trials as wanted.
+    """Runs a study until it has as many finished trials as wanted, or has converged.
 
     Args:
         study: a spec, whose study is created unless it exists, or the name of a stored study.
@@ -119,7 +129,10 @@ def run_study(
     following(opened, partial(describe_study, opened))
     ended = following(opened, opened.read)
     _require_a_score(opened.name, ended, wanted)
-    face.say(outcome_line(opened.name, ended, wanted, face.command(opened)))
+    converged = ended.have_converged(limits.patience(opened.spec))
+    face.say(outcome_line(opened.name, ended, wanted, face.command(opened), converged=converged))
+    if remark := convergence_remark(opened, ended):
+        face.say(remark)
     return opened
 
 
@@ -155,6 +168,7 @@ def _run_here(
     run_trials(
         merge_study,
         trials,
+        no_better_in=limits.patience(merge_study.spec),
         timeout=limits.timeout,
         grace=limits.grace,
         on_trial=finished,
@@ -189,6 +203,7 @@ def _run_with_workers(
         identity=identify(merge_study),
         workers=limits.workers,
         trials=trials,
+        no_better_in=limits.patience(merge_study.spec),
         deadline=None if timeout is None else time.monotonic() + timeout,
         grace=limits.grace,
         functions=allowed(),
@@ -217,6 +232,7 @@ def _work(
     identity: str,
     workers: int,
     trials: int,
+    no_better_in: int | None,
     deadline: float | None,
     grace: float,
     functions: tuple[str, ...],
@@ -233,6 +249,7 @@ def _work(
     run_trials(
         merge_study,
         trials,
+        no_better_in=no_better_in,
         timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
         grace=grace,
         on_trial=partial(describe_trial, merge_study),

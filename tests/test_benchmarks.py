@@ -16,6 +16,7 @@ SMALL = {
     "storage": "--parameters 24 --existing 2 --workers 1 --trials 2",
     "search": "--seeds 1 --trials 2",
     "generation": "--repeats 1 --problems 8",
+    "gpu": "--shape tiny --device cpu --repeats 1",
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model,
 # and one runs vLLM (tests/vllm).

@@ -44,6 +44,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
         study_table,
     )
     from evomerge_optuna.results.chosen_trial import chosen_trial
+    from evomerge_optuna.results.convergence import convergence_remark
     from evomerge_optuna.results.final_scores import stored_final_scores
     from evomerge_optuna.study.foreign import named
     from evomerge_optuna.study.studies import open_study
@@ -57,6 +58,7 @@ def study_show(name: str, storage: str | None, as_json: bool) -> None:
     if (stopped := len(shown.read().stopped)) > 0:
         click.echo(f"{stopped} trials were stopped early, clearly worse than the best so far")
     print_line(named(shown.read().foreign))
+    print_line(convergence_remark(shown, shown.read()))
     best = chosen_trial(shown)
     if best is not None:
         print_result(study_table(shown))

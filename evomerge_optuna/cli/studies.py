@@ -46,6 +46,12 @@ def study_create(spec_file: Path, storage: str | None) -> None:
 @click.option("--workers", type=int, metavar="N", default=1, help="Run this many processes.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Begin no trial after this time.")
 @click.option(
+    "--no-better-in",
+    type=int,
+    metavar="N",
+    help="Stop after N trials without a better one; 0 goes on where the spec would stop.",
+)
+@click.option(
     "--grace",
     type=float,
     metavar="SECONDS",

@@ -50,6 +50,21 @@ def bootstrapped(items: Sequence[T], statistic: Callable[[Sequence[T]], float]) 
     return Score(value, min(value, found[4]), max(value, found[-5]), len(items))
 
 
+def drop(kind: str, before: Score, after: Score) -> float:
+    """How likely noise alone makes a score fall as far, or farther; of shares, perplexities, means.
+
+    Args:
+        kind: of the metric.
+    """
+    if kind == "share":
+        return drop_of_proportion(before, after)
+    return drop_of_mean(before, after, _log if kind == "perplexity" else float)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
 def drop_of_proportion(before: Score, after: Score) -> float:
     """How likely noise alone makes a share fall as far from one sample to another, or farther.
 

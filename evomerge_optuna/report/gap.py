@@ -1,9 +1,8 @@
 """The gap between the search split and those it never saw: how far a search has overfitted."""
 
-import math
 from dataclasses import dataclass
 
-from evomerge_optuna.evaluation.scores import Score, drop_of_mean, drop_of_proportion
+from evomerge_optuna.evaluation.scores import drop
 from evomerge_optuna.report.numbers import show_number
 from evomerge_optuna.results.final_scores import FinalScores
 from evomerge_optuna.spec import Metric, Objective
@@ -33,7 +32,7 @@ def gaps(objective: Objective, metric: Metric, row: FinalScores) -> list[Gap]:
         if search is None or score is None:
             continue
         before, after = (search, score) if objective.sign > 0 else (score, search)
-        found.append(Gap(split, score.value - search.value, _drop(metric, before, after)))
+        found.append(Gap(split, score.value - search.value, drop(metric.kind, before, after)))
     return found
 
 
@@ -58,14 +57,3 @@ def gap_text(objective: Objective, metric: Metric, row: FinalScores) -> str:
         if gap.p < _UNLIKELY
     ]
     return " ".join(lines)
-
-
-def _drop(metric: Metric, before: Score, after: Score) -> float:
-    """How likely noise alone makes a score fall so far."""
-    if metric.kind == "share":
-        return drop_of_proportion(before, after)
-    return drop_of_mean(before, after, _log if metric.kind == "perplexity" else float)
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf

@@ -14,6 +14,7 @@ from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score_and_n
 from evomerge_optuna.report.tables import show_value
 from evomerge_optuna.results.chosen_trial import chosen_trial, is_chosen_on_dev, knee
+from evomerge_optuna.results.convergence import convergence_remark
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spec import SPLITS, StudySpec
 from evomerge_optuna.study.answers import answers_of_trial, latest_answers
@@ -46,6 +47,8 @@ def study_note(merge_study: MergeStudy, pictures: Sequence[str] = ()) -> str:
             ]
             if gap := gap_text(spec.objective, spec.metric(spec.objective.target), final[-1]):
                 parts.append(gap)
+        if remark := convergence_remark(merge_study, merge_study.read()):
+            parts.append(remark)
         parts += pictures or _answers(merge_study, best, of_search_alone=False)
     parts.append(f"Export the best: `evomerge-optuna study export {name} OUT`")
     if len(front) > 1:

@@ -8,6 +8,8 @@ from evomerge_optuna.study.schema import ERROR
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials
 
+_FEW = 10  # trials without a better one, which are nothing to speak of
+
 
 def run_command(merge_study: MergeStudy, *options: str) -> str:
     """The command that runs a stored study; it has to allow the code that the spec names."""
@@ -20,23 +22,29 @@ def best_so_far(trials: Trials) -> str:
     best = trials.best
     if best is None:
         return "no score yet"
-    return f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
+    said = f"best {trials.objectives[0].target} {best.values[0]:.4g} (trial {best.number})"
+    return said if trials.since_better < _FEW else f"{said}, no better in {trials.since_better}"
 
 
-def outcome_line(study: str, trials: Trials, wanted: int, command: str) -> str:
+def outcome_line(
+    study: str, trials: Trials, wanted: int, command: str, *, converged: bool = False
+) -> str:
     """Says in one line what came of a run.
 
     Args:
         study: its name.
         wanted: trials in all.
         command: the one that continues the study.
+        converged: did the run stop since nothing was better in so many trials as it was to wait?
     """
     failed = sum(ERROR in trial.user_attrs for trial in trials.counted)
     parts = [f"{study}: {trials.finished} trials", best_so_far(trials)]
     if failed:
         name = shlex.quote(study)
         parts.append(f"{failed} failed (evomerge-optuna study show {name} --json)")
-    if trials.finished < wanted:
+    if trials.finished < wanted and converged:
+        parts.append(f"it stops here (stop.no_better_in); go on with: {command} --no-better-in 0")
+    elif trials.finished < wanted:
         parts.append(f"the time is up; continue with: {command}")
     return "; ".join(parts)
 

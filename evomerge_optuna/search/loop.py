@@ -46,18 +46,21 @@ def run_trials(
     merge_study: MergeStudy,
     trials: int,
     *,
+    no_better_in: int | None = None,
     timeout: float | None = None,
     grace: float = 0.0,
     on_trial: OnTrial = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Runs trials until the study has `trials` finished ones in all, or `timeout` seconds passed.
+    """Runs trials until the study has `trials` finished ones in all, or has converged, or `timeout`
+    seconds passed.
 
     Any number of processes may do so at once. Ctrl-C stops this one at once: its running trial is
     marked failed and queued again, as is that of a worker that died.
 
     Args:
         trials: how many finished trials the study is to have, whoever ran them.
+        no_better_in: trials without a better one by which it has converged; None: it never has.
         grace: seconds that the running trial has to finish after SIGTERM.
         on_trial: called with each finished trial, and all trials as they were when it was taken.
         say: called with a line on what the run keeps in memory, and what it waits for.
@@ -81,7 +84,7 @@ def run_trials(
                     return told_to_stop() or time.monotonic() >= deadline
 
                 load = partial(_load, objective)
-                take = partial(worker.next_trial, trials, load, is_over, say)
+                take = partial(worker.next_trial, trials, load, no_better_in, is_over, say)
                 take = partial(following, merge_study, take)
                 lost = 0  # trials in a row
                 while (taken := persistently(rdb, take, say)) is not None:

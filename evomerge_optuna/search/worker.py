@@ -39,15 +39,18 @@ class Worker:
         self,
         wanted: int,
         load: Callable[[], None],
+        no_better_in: int | None = None,
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Taken | None:
         """A trial to run, for which it sets the study's sampler.
 
-        None once `wanted` trials are finished, or it is over. As long as others run the
-        last ones it waits, for one of them might die.
+        None once `wanted` trials are finished, or the search has converged, or it is over. As long
+        as others run the last ones it waits, for one of them might die, or be better.
 
         Args:
+            wanted: finished trials in all.
+            no_better_in: trials without a better one by which it has converged; None: it never has.
             load: called once, as soon as there is a trial to take, and before it is taken: who
                 dies while loading dies of no trial.
         """
@@ -59,9 +62,11 @@ class Worker:
                     requeue_dead(self._study, self._is_dead)
                     self._requeue_own("its worker lost it")
                     trials = self._study.read()
-                if trials.finished >= wanted:
+                running = len(trials.of(TrialState.RUNNING))
+                has_converged = trials.have_converged(no_better_in)
+                if trials.finished >= wanted or (has_converged and not running):
                     return None
-                is_there_one = trials.finished + len(trials.of(TrialState.RUNNING)) < wanted
+                is_there_one = trials.finished + running < wanted and not has_converged
                 if is_there_one and self._has_loaded:
                     return Taken(self._take(trials), trials)
             if is_there_one:

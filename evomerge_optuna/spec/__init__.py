@@ -15,7 +15,7 @@ from evomerge_optuna.spec.merge import MergeSpec
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName
-from evomerge_optuna.spec.search import RacingSpec, SamplerSpec
+from evomerge_optuna.spec.search import RacingSpec, SamplerSpec, StopSpec
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.stages import (
     JointStudySpec,
@@ -84,6 +84,7 @@ __all__ = [
     "StackSpec",
     "StackStudySpec",
     "StagedStudySpec",
+    "StopSpec",
     "StudySpec",
     "Task",
     "TaskData",

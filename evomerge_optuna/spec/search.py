@@ -51,6 +51,14 @@ class SamplerSpec(Strict):
         return SAMPLERS[self.name]
 
 
+class StopSpec(Strict):
+    """When `study run` stops before all candidates are scored."""
+
+    no_better_in: Annotated[Integer, Field(ge=1)]
+    """Stop once this many candidates in a row were no better than the best before them; of several
+    objectives, once none of them came onto the Pareto front."""
+
+
 class RacingSpec(Strict):
     """Score a candidate block by block, and stop it when it is surely worse than the best one.
 

@@ -11,7 +11,7 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec
+from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec, StopSpec
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
@@ -19,7 +19,7 @@ HOST_KEY = "vision"  # under which users name the host
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
     *("sampler", "trials", "starts", "warm_start", "tasks", "objectives", "constraints", "racing"),
-    "evaluation",
+    *("stop", "evaluation"),
 )
 
 _NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide
@@ -61,6 +61,8 @@ class StudySpec(Strict):
     # Beside `evaluation`, which may change in a study: it decides what the sampler is told.
     racing: RacingSpec | None = None
     """Stop hopeless candidates early. It works with a single objective. It is off by default."""
+    stop: StopSpec | None = None
+    """Stop a search that finds nothing better any more. It is off by default."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How candidates are built and run."""
 

@@ -225,7 +225,7 @@ def exists(store: Store, name: str) -> bool:
 
 
 def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
-    """The study with a spec that is given anew: only `trials` and `evaluation` may have changed.
+    """The study with a spec that is given anew: `trials`, `stop`, `evaluation` may have changed.
 
     They decide how long and how fast a study runs, not what it searches; the new values are stored.
     What decides the scores, `evaluation.dtype` and `evaluation.engine`, stays.
@@ -243,7 +243,11 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
         given = given.model_copy(update={"sampler": chosen})
     own = stored.spec.evaluation
     same = {"dtype": own.dtype, "engine": own.engine}
-    free = {"trials": given.trials, "evaluation": given.evaluation.model_copy(update=same)}
+    free = {
+        "trials": given.trials,
+        "stop": given.stop,
+        "evaluation": given.evaluation.model_copy(update=same),
+    }
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(

@@ -84,6 +84,24 @@ class Trials:
                 front.append(trial)
         return front
 
+    @cached_property
+    def since_better(self) -> int:
+        """Finished trials since the last that was better than all before it.
+
+        Of several objectives: since the last that came onto the Pareto front, and so made the
+        hypervolume larger. Before any trial is scored: 0.
+        """
+        if not self.front:
+            return 0
+        last = max(trial.number for trial in self.front)
+        return sum(trial.number > last and trial.state.is_finished() for trial in self.counted)
+
+    def have_converged(self, no_better_in: int | None) -> bool:
+        """Was nothing better in so many trials, and is none queued? Never for None."""
+        if no_better_in is None or self.of(TrialState.WAITING):
+            return False
+        return self.since_better >= no_better_in
+
     def have_reached(self, values: Sequence[float]) -> bool:
         """Is a rankable trial at least as good as these values in every objective?"""
         latest_first = reversed(self._scored)  # which are good: soon found
