@@ -1,7 +1,7 @@
 """The user's own code: run only where the user has allowed it.
 
-Python tasks name a function, lm_eval tasks may name a folder (whose templates can run code, too) or
-a backend.
+Python tasks name a function, samplers a class, lm_eval tasks may name a folder (whose templates can
+run code, too) or a backend.
 
 The function of a task is called once for each model and split:
 
@@ -38,7 +38,7 @@ _allowed: set[str] = set()
 
 def code_of(spec: StudySpec) -> tuple[str, ...]:
     """What a spec has run: functions as `module:function`, folders, backends."""
-    found: list[str | None] = []
+    found: list[str | None] = [spec.sampler.class_]
     for task in spec.tasks.values():
         found += [function for _, function in _functions(task)]
         if isinstance(task, LMEvalTask):
@@ -90,6 +90,12 @@ def _functions(task: Task) -> Iterator[tuple[str, str]]:
         for name, scorer in task.scorers.items():
             if isinstance(scorer, FunctionScorer):
                 yield f"scorers.{name}.function", scorer.function
+
+
+def _digest_module(function: str, key: str) -> str:
+    load_function(function, key)
+    file = sys.modules[function.partition(":")[0]].__file__
+    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
 
 
 def require_allowed(name: str, key: str) -> None:

@@ -31,12 +31,17 @@ def add_drawn_trial(merge_study: MergeStudy, trials: Trials, lease: Lease) -> op
     study, sampler = merge_study.study, merge_study.study.sampler
     ranges = distributions(merge_study.space)
     written: dict[str, object] = {}
-    recorded = with_trials(study, trials.in_order, written)
+    recorded = with_trials(study, trials.uninterrupted, written)
     draft = create_trial(state=TrialState.RUNNING)
-    draft.number = len(trials.everything)
-    # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one. Not by
-    # infer_relative_search_space, which compares all distributions of all trials: each has ours.
-    known = {name: ranges[name] for name in sorted(ranges) if not ranges[name].single()}
+    draft.number = trials.next_position
+    draft.system_attrs = written  # type: ignore[assignment]
+    # As optuna.Trial.suggest_float does it: what is not drawn together is drawn one by one.
+    if merge_study.spec.sampler.class_ is None:
+        # Not by infer_relative_search_space, which compares all trials: each has our distributions.
+        known = {name: ranges[name] for name in sorted(ranges) if not ranges[name].single()}
+    else:
+        sampler.before_trial(recorded, draft)
+        known = sampler.infer_relative_search_space(recorded, draft)
     together = sampler.sample_relative(recorded, draft, known)
     params = {
         name: together[name]

@@ -36,6 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.search.optimizer_state import restore
 from evomerge_optuna.search.unit import from_unit
+from evomerge_optuna.search.user_sampler import make_user_sampler, takes_seed
 from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import SamplerSpec
 from evomerge_optuna.store.optuna_internals import OpenCmaEsSampler, set_sampler_attribute
@@ -217,14 +218,36 @@ def make_sampler(
         alone: is there one parameter only?
     """
     settings = Settings(spec.seed, position, spec.population, start, alone)
-    module, _, name = spec.row.kind.partition(":")
-    kind = getattr(import_module(module), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of x0, which Optuna 6 will not have
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if spec.class_ is not None:
+            return make_user_sampler(spec, settings.stream)
+        module, _, name = spec.row.kind.partition(":")
+        kind = getattr(import_module(module), name)
         made: BaseSampler = (
             kind(settings)
             if issubclass(kind, Positioned)
             else kind(seed=settings.stream, **spec.row.options)
         )
     return made
+
+
+def check_sampler(spec: SamplerSpec) -> str | None:
+    """Makes the sampler of a class once, before a study is created.
+
+    Returns:
+        What the user should know of it.
+
+    Raises:
+        SpecError: see `make_user_sampler`.
+    """
+    if spec.class_ is None:
+        return None
+    make_sampler(spec, 0)
+    if takes_seed(spec):
+        return None
+    return (
+        f"Warning: {spec.class_} takes no seed, so a study that is stopped does not go on with the "
+        "candidates that it would have had"
+    )

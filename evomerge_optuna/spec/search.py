@@ -3,9 +3,15 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from evomerge_optuna.spec.part import Integer, Number, Strict
+from evomerge_optuna.spec.part import FunctionName, Integer, Number, Strict
 from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
 
 AUTO = "auto"
@@ -26,6 +32,11 @@ class SamplerSpec(Strict):
     name: SamplerName | Literal["auto"] = "cmaes"
     """The name of the sampler. `auto` chooses one by the number of trials and of parameters when
     the study is created, and says which."""
+    class_: FunctionName | None = Field(default=None, alias="class")
+    """In the place of `name`, a class of Optuna's samplers as `module:class`, or of your own in the
+    current folder. From a database it is run only with `--allow-code`."""
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """Arguments of that class. It gets a `seed` of each trial's own, where it takes one."""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
     """The seed of the sampler, and of the masks of DARE."""
     population: Annotated[Integer, Field(ge=2)] | None = None
@@ -38,6 +49,21 @@ class SamplerSpec(Strict):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _a_name_or_a_class(self) -> "SamplerSpec":
+        if self.class_ is None and self.arguments:
+            raise ValueError("arguments: are those of a class; write class: MODULE:CLASS")
+        if self.class_ is not None and "name" in self.model_fields_set:
+            raise ValueError("write name or class, not both")
+        if "seed" in self.arguments:
+            raise ValueError("arguments.seed: every trial has its own; write sampler.seed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _name_or_class(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        other = {"class", "class_", "arguments"} if self.class_ is None else {"name"}
+        return {key: value for key, value in dump(self).items() if key not in other}
+
+    @model_validator(mode="after")
     def _population_of_generations(self) -> "SamplerSpec":
         if self.population is not None and self.name == AUTO:
             raise ValueError("population: auto may choose a sampler without generations; remove it")
@@ -48,6 +74,8 @@ class SamplerSpec(Strict):
     @property
     def row(self) -> Sampler:
         """The sampler's row of the table, which `auto` has none of."""
+        if self.class_ is not None:
+            return Sampler(self.class_, self.class_, self.class_, learns_from_others=True)
         return SAMPLERS[self.name]
 
 

@@ -58,8 +58,9 @@ def create_study(
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
-    The baseline of the search space is its first trial; the sources follow where the sampler learns
-    from them; then the points that people try by hand, and the best recipes of `warm_start`.
+    The baseline of the search space is its first trial; of a genetic algorithm's population the
+    sources are, too. Then come the points that people try by hand, and the best recipes of
+    `warm_start`.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.

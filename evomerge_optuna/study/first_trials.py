@@ -17,12 +17,12 @@ from evomerge_optuna.study.studies import open_study, recipe_of
 
 
 def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
-    """The parameters of the baseline and, where the sampler learns from them, of the sources.
+    """The parameters of the baseline and, for a population that learns from them, of the sources.
 
     By their names, which their trials have as an attribute.
     """
     first = {space.baseline_name: space.baseline()}
-    if not spec.sampler.row.learns_from_others:
+    if not (spec.sampler.row.learns_from_others and spec.sampler.row.generations):
         return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 

@@ -55,6 +55,7 @@ class MergeStudy:
     space: SearchSpace
     identity: str | None = None  # None: of an older version, which has never been run since
     _foreign: dict[int, bool] = field(default_factory=dict)  # of finished trials, by their ids
+    _start: Values | None = None  # where CMA-ES begins, once it is known
 
     @property
     def name(self) -> str:
@@ -135,19 +136,29 @@ class MergeStudy:
         given: str | None = self.attributes().get(DAY)
         return None if given is None else date.fromisoformat(given)
 
-    @cached_property
+    @property
     def start(self) -> Values | None:
         """Where CMA-ES begins; None: in the middle. Ask once there is a candidate to draw.
 
         It is stored then, since of trials that were given one may still be running.
         """
+        if not self.spec.starts:
+            return self._stored_start
+        if self._start is None:
+            self._start = self.attributes().get(START) or self._best_given()
+        return self._start
+
+    @cached_property
+    def _stored_start(self) -> Values | None:
         given: Values | None = self.attributes().get(START)
-        if given is None and self.spec.starts:
-            best = next((t for t in self.read().ranked if BASELINE in t.user_attrs), None)
-            if best is not None:
-                given = best.params
-                self.study.set_user_attr(START, given)
         return given
+
+    def _best_given(self) -> Values | None:
+        best = next((trial for trial in self.ranked() if BASELINE in trial.user_attrs), None)
+        if best is None:
+            return None
+        self.study.set_user_attr(START, best.params)
+        return best.params
 
 
 @dataclass(eq=False)

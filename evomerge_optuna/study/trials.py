@@ -1,5 +1,6 @@
 """A study's trials as they were when they were read: many questions, one look at the database."""
 
+import copy
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,9 +114,10 @@ class Trials:
         return all(o.sign * own >= o.sign * value for o, own, value in both)
 
     @property
-    def in_order(self) -> Sequence[FrozenTrial]:
-        """Its own trials by position: as they would be had none been cut short."""
-        return sorted(self.own, key=self._original) if self._repeats else self.own
+    def uninterrupted(self) -> list[FrozenTrial]:
+        """Its own trials as they would be had none been cut short: numbered by their positions."""
+        found = sorted(self.counted, key=self._original)
+        return [_numbered(trial, position) for position, trial in enumerate(found)]
 
     def position(self, trial: FrozenTrial) -> int:
         """A trial's place in the study (0 for the first): a trial and its repeats have the same."""
@@ -162,6 +164,14 @@ class Trials:
     def _rank(self, trial: FrozenTrial) -> tuple[float, ...]:
         losses = (-o.sign * v for o, v in zip(self.objectives, trial.values, strict=True))
         return (*losses, trial.number)
+
+
+def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:
+    if trial.number == number:
+        return trial
+    found = copy.copy(trial)
+    found.number = number
+    return found
 
 
 def _is_rankable(trial: FrozenTrial) -> bool:
