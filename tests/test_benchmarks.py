@@ -10,6 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {
     "merge": "--size zoo --repeats 1 --merges 5",
+    "images": "--size tiny --method ties --repeats 1",
     "stack": "--repeats 1 --layers 2",
     "samplers": "searches --sampler auto --seed 0 --trials 2",
     "trial": "--trials 2",

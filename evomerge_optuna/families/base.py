@@ -1,7 +1,7 @@
 """What a family of models is: the kind of model that a study merges."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
@@ -10,7 +10,7 @@ from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream, write_stream
-from evomerge_optuna.recipes.merge import Fused
+from evomerge_optuna.recipes.merge import Fused, MergeRecipe
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.spec.engines import Need
 
@@ -95,6 +95,7 @@ class Family(ABC):
         engine: what runs such models unless a spec names another.
         needs: what an engine must give to run them, which not every engine does.
         pipeline_tag: what such a model does, as the hub calls it.
+        mergekit_program: the command of mergekit that merges such models.
     """
 
     name: ClassVar[str]
@@ -106,6 +107,7 @@ class Family(ABC):
     engine: ClassVar[str] = "transformers"
     needs: ClassVar[Need | None] = None
     pipeline_tag: ClassVar[str]
+    mergekit_program: ClassVar[str] = "mergekit-yaml"
 
     # One model.
 
@@ -257,6 +259,18 @@ class Family(ABC):
             OSError: a file cannot be read or written.
         """
         return write_stream(merged if host is None else self.whole_stream(host, merged), folder)
+
+    def for_mergekit(self, recipe: MergeRecipe, locate: Callable[[str], str]) -> MergeRecipe:
+        """The recipe as mergekit's own program for such models reads it.
+
+        Args:
+            locate: gives the merged part of a model as mergekit finds it.
+        """
+        return recipe.located(locate)
+
+    def why_mergekit_differs(self, recipe: MergeRecipe) -> list[str]:
+        """Why that program does not make the same of a recipe, beside what plans tell."""
+        return []
 
     @abstractmethod
     def write_for_others(self, folder: Path) -> None:

@@ -74,6 +74,15 @@ def denoiser_of(index: Mapping[str, Any], where: str) -> str:
     )
 
 
+def denoiser_files(folder: Path) -> list[Path]:
+    """The weight files of a pipeline's denoiser.
+
+    Raises:
+        SpecError: it has none.
+    """
+    return weight_files(folder / denoiser_of(pipeline_index(folder), str(folder)))
+
+
 def without_unused(index: Mapping[str, Any]) -> dict[str, Any]:
     """The components that a pipeline has not, or draws without, each as None, for diffusers."""
     absent = [name for name, what in index.items() if what == [None, None]]

@@ -94,14 +94,14 @@ class MergeRecipe(Identified):
         """The configuration as a mergekit YAML file; see `how_to_repeat`."""
         return to_yaml(self.configuration)
 
-    def how_to_repeat(self, file: str) -> list[str]:
+    def how_to_repeat(self, file: str, program: str = "mergekit-yaml") -> list[str]:
         """How mergekit writes the merged model from the configuration in this file.
 
         A command, and a remark each where there are adapters and where vocabularies are united.
         """
         adapted = any("+" in model for model in self.models())
         cache = "--lora-merge-cache CACHE " if adapted else ""
-        lines = [f"mergekit-yaml --random-seed {self.seed} {cache}{file} OUT"]
+        lines = [f"{program} --random-seed {self.seed} {cache}{file} OUT"]
         if adapted:
             lines.append(
                 "The first run merges the adapters into CACHE, which moves DARE's masks; "

@@ -86,8 +86,9 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
-    command, *others = recipe.how_to_repeat(RECIPE_FILE)
-    what = f"writes the {family_of_host(recipe.host).merged_part}"
+    family = family_of_host(recipe.host)
+    command, *others = recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program)
+    what = f"writes the {family.merged_part}"
     if remarks:
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])

@@ -80,7 +80,7 @@ def why_mergekit_differs(recipe: MergeRecipe) -> list[str]:
     from evomerge_optuna.merging.plan import plan_merge
     from evomerge_optuna.models.adapted import is_changed_at_the_ends
 
-    found, plan = [], plan_merge(recipe)
+    found, plan = family_of_host(recipe.host).why_mergekit_differs(recipe), plan_merge(recipe)
     if left_out := plan.left_out_by_mergekit():
         found.append(
             f"mergekit leaves out {len(left_out)} tensors that models of this kind have, as "
@@ -106,10 +106,12 @@ def mergekit_yaml(recipe: MergeRecipe, remarks: Sequence[str] = ()) -> str:
     Args:
         remarks: see `why_mergekit_differs`.
     """
-    what = f"The {family_of_host(recipe.host).merged_part} again:"
-    lines = ["The same recipe:" if remarks else what, *recipe.how_to_repeat(RECIPE_FILE), *remarks]
+    family = family_of_host(recipe.host)
+    what = "The same recipe:" if remarks else f"The {family.merged_part} again:"
+    lines = [what, *recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program), *remarks]
     locate = mergekit_name if recipe.host is None else _merged_part
-    return "".join(f"# {line}\n" for line in lines) + recipe.located(locate).to_yaml()
+    located = family.for_mergekit(recipe, locate)
+    return "".join(f"# {line}\n" for line in lines) + located.to_yaml()
 
 
 def _base_folder(model: str) -> Path:

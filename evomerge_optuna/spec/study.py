@@ -39,8 +39,9 @@ class StudySpec(Strict):
     models: dict[str, str]
     """The source models, under names that you choose: hub ids, local folders, or `zoo:NAME`."""
     vision: str | None = None
-    """The model whose vision tower and projector the merge keeps: a name of `models`, or
-    `base_model`. The default is the first model that has vision."""
+    """The model of which the merge keeps what is not merged, such as a vision tower, or the
+    autoencoder and tokenizer of a pipeline: a name of `models`, or `base_model`. The default is the
+    first model that has such parts."""
     sampler: SamplerSpec = SamplerSpec()
     """The sampler, which draws the candidates."""
     trials: Annotated[Integer, Field(ge=1)] = 1000

@@ -1,6 +1,6 @@
 """Pipelines of diffusers: their denoisers are merged, all else is that of one of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -22,16 +22,18 @@ from evomerge_optuna.families.diffusion.part import (
     part_folder,
     part_headers,
 )
+from evomerge_optuna.families.diffusion.repeat import why_it_differs, without_layers
 from evomerge_optuna.families.diffusion.whole import write_whole
 from evomerge_optuna.families.fit import check_layer_groups
+from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.pipeline_part import blocks_of, check_whole, tensors_on_meta
-from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders
+from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders, denoiser_files
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.stream import Stream
-from evomerge_optuna.recipes.merge import Fused
+from evomerge_optuna.recipes.merge import Fused, MergeRecipe
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
 from evomerge_optuna.spec.engines import Need
 
@@ -48,6 +50,7 @@ class Diffusion(Family):
     engine: ClassVar[str] = "diffusers"
     needs: ClassVar[Need | None] = "drawing"
     pipeline_tag: ClassVar[str] = "text-to-image"
+    mergekit_program: ClassVar[str] = "mergekit-pytorch"
 
     def merged_folder(self, folder: Path, components: Sequence[str] = ()) -> Path:
         return part_folder(folder, components)
@@ -138,6 +141,17 @@ class Diffusion(Family):
     def write(self, host: str | None, merged: Stream, folder: Path) -> str:
         assert host is not None
         return write_whole(host, merged, folder)
+
+    def for_mergekit(self, recipe: MergeRecipe, locate: Callable[[str], str]) -> MergeRecipe:
+        def file(model: str) -> str:
+            files = denoiser_files(local_folder(model))
+            return str(files[0] if len(files) == 1 else files[0].parent)
+
+        return without_layers(recipe).located(file)
+
+    def why_mergekit_differs(self, recipe: MergeRecipe) -> list[str]:
+        files = max(len(denoiser_files(local_folder(model))) for model in recipe.models())
+        return why_it_differs(recipe, files)
 
     def write_for_others(self, folder: Path) -> None:
         """Nothing: it has the files that diffusers writes."""

@@ -108,9 +108,10 @@ class Content:
 
 
 def is_path(name: str) -> bool:
-    """Is it the path of a folder, and no hub id?"""
+    """Is it the path of a folder, or of a file of weights, and no hub id?"""
     # os.path, since pathlib raises for a name that is too long.
-    return name.startswith(("/", "./", "../", "~")) or os.path.isdir(name)
+    begins_as_one = name.startswith(("/", "./", "../", "~")) or name.endswith(".safetensors")
+    return begins_as_one or os.path.isdir(name)
 
 
 def _check_checkpoint(folder: Path, where: str) -> None:

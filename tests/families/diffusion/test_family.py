@@ -1,7 +1,7 @@
 """Pipelines: what is merged of them, what must fit, and that it is what mergekit's kernels give.
 
-Covers families.diffusion.fit, families.diffusion.part, families.diffusion.whole, models.pipelines
-and models.pipeline_part.
+Covers families.diffusion.fit, families.diffusion.part, families.diffusion.repeat,
+families.diffusion.whole, models.pipelines and models.pipeline_part.
 """
 
 import json
@@ -14,17 +14,20 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, UNet2DConditionModel
 from mergekit.merge_methods.api import merge_state_dicts
+from mergekit.scripts.merge_raw_pytorch import main as mergekit_pytorch
 from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.families import completed, family_in, family_of, merged_folder
+from evomerge_optuna.families.diffusion.repeat import why_it_differs
 from evomerge_optuna.families.weights import check_weights
 from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.plan import plan_merge
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.opened import OpenedModel, OpenedModels
-from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.merge import Fused, MergeRecipe
+from evomerge_optuna.report.export import mergekit_yaml, why_mergekit_differs
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec, parse_spec
 from evomerge_optuna.study.checks import runnable_tasks
@@ -143,6 +146,36 @@ def test_a_merge_is_what_mergekits_kernels_give(pipelines: Path, method: str) ->
         found = {name: tensor.clone() for name, tensor in merger.stream(made)}
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_mergekit_repeats_an_exported_recipe(
+    study: Callable[..., StudySpec], pipelines: Path, tmp_path: Path
+) -> None:
+    spec = study()
+    made = make_space(spec, checked(spec).layers).recipe({"a.weight.g0": 0.5, "b.weight.g0": 0.4})
+    assert isinstance(made, MergeRecipe)
+    assert why_mergekit_differs(made) == []
+    (tmp_path / "recipe.yml").write_text(mergekit_yaml(made))
+    command = (tmp_path / "recipe.yml").read_text().splitlines()[1].removeprefix("# ").split()
+    assert command[0] == "mergekit-pytorch"
+    arguments = [*command[1:-2], str(tmp_path / "recipe.yml"), str(tmp_path / "out"), "--quiet"]
+    mergekit_pytorch(arguments, standalone_mode=False)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    wanted = {name: tensor.clone() for name, tensor in ResidentMerger("cpu").stream(made)}
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_why_mergekit_differs_is_told(pipelines: Path) -> None:
+    masked = recipe(pipelines, "dare_ties", weight=0.5, density=0.5)
+    assert why_mergekit_differs(masked) == [
+        "mergekit-pytorch takes the tensors in any order, which moves random masks."
+    ]
+    fused = masked.model_copy(update={"after": Fused(lora="x/y"), "components": ("text_encoder",)})
+    assert why_it_differs(fused, files=2)[::3] == [
+        "mergekit-pytorch reads one file of each model, and here are several.",
+        "Into the merge x/y is fused at 1.",
+    ]
 
 
 def test_the_released_recipe_is_a_plain_weighted_sum(tmp_path: Path, home: Path) -> None:
@@ -324,6 +357,14 @@ def test_pipelines_of_two_classes_are_not_merged(
     models = {"a": str(pipelines / "a"), "b": str(pipelines / "dit")}
     with pytest.raises(SpecError, match=r"models\.b: its .* SD3Transformer2DModel, that"):
         checked(study(models=models))
+
+
+def test_a_single_file_is_refused_with_the_cure(
+    study: Callable[..., StudySpec], pipelines: Path
+) -> None:
+    file = pipelines / "a" / "unet" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(SpecError, match=r"models\.a: .* is a single file; .*from_single_file"):
+        study(models={"a": str(file), "b": str(pipelines / "b")})
 
 
 def test_pipelines_are_not_stacked(spec_content: Any, pipelines: Path) -> None:
