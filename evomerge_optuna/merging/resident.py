@@ -74,6 +74,7 @@ class ResidentMerger:
         self._memory_limit = memory_limit
         self._say = say
         self._resident: _Resident | None = None
+        self._is_announced = False
 
     def load(self, recipe: MergeRecipe) -> None:
         with mergekit_errors():
@@ -99,8 +100,8 @@ class ResidentMerger:
                 yield from resident.tensors(plan, into)
         finally:
             close_model_files()
-        if not resident.is_announced:
-            resident.is_announced = True
+        if not self._is_announced:
+            self._is_announced = True
             self._say(resident.summary())
 
     def _resident_for(self, kind: str, plan: MergePlan) -> "_Resident":
@@ -117,7 +118,6 @@ class _Resident:
 
     def __init__(self, structure: str, plan: MergePlan, device: str, room: Room) -> None:
         self.structure = structure
-        self.is_announced = False
         self._order = plan.order()
         self._device = device
         self._lane = Lane(device)

@@ -7,7 +7,9 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.families import family_of_host
+from evomerge_optuna.methods import METHODS
 from evomerge_optuna.plain_yaml import to_yaml
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.gap import gap_text
@@ -15,7 +17,7 @@ from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS, Generated, StudySpec
+from evomerge_optuna.spec import SPLITS, Generated, MergeSearchSpec, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -41,7 +43,8 @@ def model_card(
         remarks: why plain mergekit does not make the same model of the recipe.
         sheets: contact sheets, whose files lie beside it.
     """
-    spec, recipe = merge_study.spec, recipe_of(trial)
+    recipe = recipe_of(trial)
+    spec = of_recipe(merge_study.spec, recipe)
     front = to_yaml(front_matter(spec))
     versions = merge_study.attributes()[VERSIONS]
     return f"""---
@@ -61,7 +64,7 @@ With 95% intervals. The search saw the search split, so its score there flatters
 {_pictures(sheets)}
 ## Lineage
 
-{_lineage(merge_study)}
+{_lineage(merge_study, spec)}
 
 SHA-256, as scored: `{digest}`
 
@@ -93,6 +96,17 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
     return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+
+
+def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
+    """The spec with the method and the source models of this recipe, where they are searched."""
+    if not isinstance(spec, MergeSearchSpec):
+        return spec
+    merge = recipe if isinstance(recipe, MergeRecipe) else next(iter(recipe.merges.values()))
+    method, used = merge.configuration["merge_method"], {*recipe.models(), *merge.models()}
+    models = {alias: m for alias, m in spec.models.items() if m in used or m == spec.host}
+    row = spec.merge.model_copy(update={"method": method}) if method in METHODS else spec.merge
+    return spec.model_copy(update={"merge": row, "models": models or spec.models})
 
 
 def front_matter(spec: StudySpec) -> dict[str, Any]:
@@ -128,13 +142,13 @@ def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     return f"{shown}\n\nNot scored on test; `{command}` does."
 
 
-def _lineage(merge_study: MergeStudy) -> str:
+def _lineage(merge_study: MergeStudy, spec: StudySpec) -> str:
     fingerprints = merge_study.attributes()[FINGERPRINTS]
     return table(
         ["role", "model", "weights (sha256)"],
         (
             [key, _shown(model), f"`{fingerprints[key]['weights'][:16]}`"]
-            for key, model in merge_study.spec.model_ids().items()
+            for key, model in spec.model_ids().items()
         ),
     )
 

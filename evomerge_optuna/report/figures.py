@@ -1,6 +1,6 @@
 """Figures of a study: path, weights and densities, scores, progress, time. Plotly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial
@@ -60,9 +60,9 @@ def weights_figure(values: Mapping[str, float]) -> "go.Figure":
     """
     from plotly.subplots import make_subplots
 
-    aliases, kinds, groups = _parts(values)
-    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=kinds)
-    for column, kind in enumerate(kinds, start=1):
+    kinds = _kinds(values)
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=list(kinds))
+    for column, (kind, (aliases, groups)) in enumerate(kinds.items(), start=1):
         figure.add_heatmap(
             z=[[values.get(f"{a}.{kind}.{g}") for g in groups] for a in aliases],
             x=groups,
@@ -85,9 +85,9 @@ def spread_figure(recipes: Sequence[Mapping[str, float]]) -> "go.Figure":
     """
     from plotly.subplots import make_subplots
 
-    aliases, kinds, groups = _parts(recipes[0])
-    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=kinds)
-    for column, kind in enumerate(kinds, start=1):
+    kinds = _kinds([name for recipe in recipes for name in recipe])
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=list(kinds))
+    for column, (kind, (aliases, groups)) in enumerate(kinds.items(), start=1):
         for alias in aliases:
             names = [f"{alias}.{kind}.{group}" for group in groups]
             spread = [recipe[name] for recipe in recipes for name in names if name in recipe]
@@ -96,11 +96,16 @@ def spread_figure(recipes: Sequence[Mapping[str, float]]) -> "go.Figure":
     return figure
 
 
-def _parts(values: Mapping[str, float]) -> tuple[list[str], list[str], list[str]]:
-    """Aliases, kinds and groups of parameters, in order of appearance."""
-    split = [name.split(".", 2) for name in values]
-    aliases, kinds, groups = (list(dict.fromkeys(parts)) for parts in zip(*split, strict=True))
-    return aliases, kinds, groups
+def _kinds(names: Iterable[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Of each kind of parameter the aliases and the groups that have it, in order of appearance."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in dict.fromkeys(names):
+        alias, kind, group = name.split(".", 2)
+        found.setdefault(kind, []).append((alias, group))
+    return {
+        kind: (list(dict.fromkeys(a for a, _ in of)), list(dict.fromkeys(g for _, g in of)))
+        for kind, of in found.items()
+    }
 
 
 def scores_figure(scores: Mapping[str, Score], title: str) -> "go.Figure":

@@ -1,7 +1,7 @@
 """The places of a merge's parameters: of which model, in which group of layers, at which depth.
 
 Where the merge method itself is searched, every method's parameters have their places; those of
-the methods that were not drawn are idle. Samplers then see one space whatever is drawn, as CMA-ES
+the methods that were not drawn are idle. Samplers then see one space whatever is drawn, as CatCMA
 and a Gaussian process need it.
 """
 

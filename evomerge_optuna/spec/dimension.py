@@ -142,12 +142,16 @@ def _number(value: object, kind: type) -> float:
         raise ValueError("is too large a number") from error
 
 
+def _finite(value: object, kind: type) -> float:
+    number = _number(value, kind)
+    if not math.isfinite(number):
+        raise ValueError("must be finite")
+    return number
+
+
 def _value(value: object, kind: type) -> Value:
     if kind is not bool:
-        number = _number(value, kind)
-        if not math.isfinite(number):
-            raise ValueError("must be finite")
-        return number
+        return _finite(value, kind)
     if not isinstance(value, bool):
         raise ValueError(_WANTED[bool])
     return value
@@ -185,7 +189,7 @@ def _dimension(kind: type) -> Callable[[Any], Dimension]:
                 raise ValueError(_WANTED[kind])
         if kind is bool:
             return Choices((_value(value, kind),))
-        number = _number(value, kind)
+        number = _finite(value, kind)
         return Range(number, number, integer=kind is int)
 
     return read

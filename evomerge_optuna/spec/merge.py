@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     SerializationInfo,
@@ -27,9 +28,15 @@ OF_PIPELINES = ("blocks", "components", "after")  # are for them alone
 _ALWAYS_STORED = ("normalize", "int8_mask", "lambda")
 
 
+def _check_several(methods: tuple[str, ...]) -> tuple[str, ...]:
+    if len(methods) < 2:
+        raise ValueError("write two or more methods, or one without a list")
+    return methods
+
+
 def _one_or_several(name: Any) -> Any:
     """Discriminated, so that an error is about what was written, not about both."""
-    several = Annotated[tuple[name, ...], Field(min_length=2)]
+    several = Annotated[tuple[name, ...], AfterValidator(_check_several)]
     return Annotated[
         Annotated[name, Tag("(one)")] | Annotated[several, Tag("(list)")],
         Discriminator(lambda value: "(list)" if isinstance(value, list | tuple) else "(one)"),
@@ -129,7 +136,8 @@ class MergeSpec(Strict):
     @model_validator(mode="after")
     def _only_what_the_methods_have(self) -> "MergeSpec":
         names = [method.name for method in self.methods]
-        who = _either(names)
+        one = len(names) == 1
+        who = f"{names[0]} has" if one else f"{', '.join(names[:-1])} and {names[-1]} have"
         if len(set(names)) < len(names):
             raise ValueError("method: a method is named twice")
         for name, kind, every in (
@@ -141,7 +149,9 @@ class MergeSpec(Strict):
             )
             if is_given and name not in every:
                 known = ", ".join(every) or "none"
-                raise ValueError(f"{who} has no {kind} '{name}'; it has {known}")
+                raise ValueError(
+                    f"{who} no {kind} '{name}'; {'it has' if one else 'they have'} {known}"
+                )
         for parameter in self._declared:
             self._check(parameter)
         return self
@@ -152,8 +162,8 @@ class MergeSpec(Strict):
         meanings = {p.description for p in self._declared if p.name == name}
         if given is not None and len(meanings) > 1:
             raise ValueError(
-                f"{name}: means something else to each of {_either(self._having(name))}; leave it "
-                "out, or search one of them alone"
+                f"{name}: has not the same meaning for all of {', '.join(self._having(name))}; "
+                "leave it out, or search one of them alone"
             )
         if given is None and len(meanings) == 1:
             raise ValueError(f"{name}: write a number or [low, high]")

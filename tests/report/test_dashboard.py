@@ -13,6 +13,7 @@ import pytest
 
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.report.dashboard import describe_study, describe_trial, serve
+from evomerge_optuna.report.figures import spread_figure, weights_figure
 from evomerge_optuna.search.loop import run_trials
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
@@ -58,3 +59,25 @@ def test_a_taken_port(served: str, merge_study: MergeStudy) -> None:
     port = int(served.rstrip("/").rpartition(":")[2])
     with pytest.raises(EvomergeError, match="choose another --port"):
         serve(merge_study.store, "127.0.0.1", port)
+
+
+def test_figures_show_each_parameter_with_those_that_have_it() -> None:
+    one = {
+        "a.weight.p0": 0.1,
+        "a.weight.p1": 0.2,
+        "a.della-epsilon.g0": 0.5,
+        "merge.lambda.g0": 1.0,
+    }
+    heat = weights_figure(one)
+    assert [title.text for title in heat.layout.annotations] == [
+        "weight",
+        "della-epsilon",
+        "lambda",
+    ]
+    assert [(data.x, data.y) for data in heat.data] == [
+        (("p0", "p1"), ("a",)),
+        (("g0",), ("a",)),
+        (("g0",), ("merge",)),
+    ]
+    boxes = spread_figure([one, {"b.weight.p0": 0.3}])  # a trial of other source models
+    assert [(data.name, data.y) for data in boxes.data][:2] == [("a", (0.1, 0.2)), ("b", (0.3,))]

@@ -24,16 +24,17 @@ from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.report.card import front_matter
+from evomerge_optuna.report.card import front_matter, of_recipe
 from evomerge_optuna.report.export import export, mergekit_yaml
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
+from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy
-from tests.conftest import WORDS, SpecMaker, save_tiny_model
+from tests.conftest import LAYERS, WORDS, SpecMaker, save_tiny_model
 from tests.engine import engine_of
 
 
@@ -99,6 +100,16 @@ def test_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
 def test_the_hub_links_models_without_their_revisions(make_spec: SpecMaker) -> None:
     spec = make_spec(base_model="o/base@v1", models={"a": "o/base@v1+o/x@v2", "b": "o/b"})
     assert front_matter(spec)["base_model"] == ["o/base", "o/x", "o/b"]
+
+
+def test_a_card_names_the_method_and_the_models_that_were_chosen(make_spec: SpecMaker) -> None:
+    merge = {"method": ["ties", "della"], "include": "search"}
+    spec = make_spec(base_model="o/base", models={"a": "o/a", "b": "o/b"}, merge=merge)
+    space = ParameterSpace.of(spec, LAYERS)
+    drawn = {"merge.method": "della", "a.include": False}
+    chosen = of_recipe(spec, space.recipe(space.baseline() | drawn))
+    assert front_matter(chosen)["base_model"] == ["o/base", "o/b"]
+    assert chosen.method == "della" and "della" in front_matter(chosen)["tags"]
 
 
 def test_a_union_is_repeated_from_the_exported_tokenizer(tmp_path: Path, home: Path) -> None:

@@ -58,6 +58,48 @@ def test_it_survives_its_yaml_form(found: Dimension, value: float) -> None:
     assert found.has(found.clip(value))
 
 
+METHODS_AND_GROUPS: list[tuple[dict[str, Any], str]] = [
+    ({"method": []}, "merge.method: write two or more methods, or one without a list"),
+    ({"method": ["ties"]}, "merge.method: write two or more methods, or one without a list"),
+    ({"method": ["ties", "ties"]}, "merge.method: a method is named twice"),
+    ({"method": ["ties", "tise"]}, "merge.method[1]: should be 'linear', 'task_arithmetic'"),
+    ({"method": ["ties", "slerp"]}, "models: slerp goes from base_model to one source model"),
+    (
+        {"method": ["della", "ram"], "epsilon": [0, 0.5]},
+        "merge.epsilon: has not the same meaning for all of della, ram; leave it out, or search",
+    ),
+    (
+        {"method": ["sce", "ties"], "gamma": 0.1},
+        "merge: sce and ties have no parameter 'gamma'; they have select_topk, weight, density",
+    ),
+    ({"method": "ties", "weight": float("nan")}, "merge.weight: must be finite"),
+    ({"method": "ties", "include": True}, "merge.include: should be 'search', not True"),
+    ({"method": "nuslerp", "include": "search"}, "nuslerp needs all 2 source models; leave incl"),
+    (
+        {"method": "ties", "include": "search", "tokenizer_source": "union"},
+        "merge.include: a vocabulary of source models changes with those that take part; write",
+    ),
+    ({"method": "ties", "interpolate": 1}, "merge.interpolate: should be greater than or equal"),
+    (
+        {"method": "ties", "interpolate": 2, "layer_group_size": 2},
+        "merge: give layer_group_size or interpolate, not both",
+    ),
+    (
+        {"method": "ties", "interpolate": 2, "weight": [0, 0.5, 1], "density": 1},
+        "merge.interpolate: there is no range between whose values one could interpolate",
+    ),
+]
+
+
+@pytest.mark.parametrize(("merge", "message"), METHODS_AND_GROUPS, ids=str)
+def test_a_merge_that_cannot_be_searched_is_told_in_a_line(
+    spec_content: Callable[..., dict[str, Any]], merge: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError) as error:
+        parse_spec(spec_content(merge=merge))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [
