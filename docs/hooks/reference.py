@@ -120,7 +120,7 @@ def _type(kind: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(kind) is dict:
         return f"name: {_type(parts[1])}"
     words = list(dict.fromkeys(_type(part) for part in parts if part is not NoneType))
-    if words[1:] == [f"list of {words[0]}"]:
+    if len(words) == 2 and words[1] == f"list of {words[0]}":
         return f"{words[0]}, or a list of these"
     return " or ".join(words)
 
