@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel, ByteSize
+from pydantic import BaseModel, ByteSize, JsonValue
 from pydantic_core import PydanticUndefined
 
 from evomerge_optuna import api
@@ -37,6 +37,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     bool: "true or false",
+    JsonValue: "any value",
     ByteSize: "size",
     Range: "number or [low, high]",
     Choices: "choices",
