@@ -1,0 +1,86 @@
+"""Studies of models that draw: raced, and with two scorers as objectives."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evomerge_optuna.run import Limits, run_study
+from evomerge_optuna.spec import parse_spec
+from evomerge_optuna.store.open import open_store
+from evomerge_optuna.study.result import result_of
+from evomerge_optuna.study.schema import STOPPED
+from evomerge_optuna.study.studies import MergeStudy
+from tests.pipelines import save_pipeline, save_variant
+
+PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue") for shape in ("circle", "square")]
+CODE = """def red(images, rows):
+    return [image.resize((1, 1)).getpixel((0, 0))[0] / 255 for image in images]
+
+
+def blue(images, rows):
+    return [image.resize((1, 1)).getpixel((0, 0))[2] / 255 for image in images]
+"""
+Run = Callable[..., MergeStudy]
+
+
+@pytest.fixture
+def run(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a study of tiny pipelines on twelve prompts, which are scored by their colours."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tints.py").write_text(CODE)
+    rows = [{"prompt": PROMPTS[number % 4], "seed": number} for number in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    base = save_pipeline(tmp_path / "base")
+    models = {
+        name: str(save_variant(base, tmp_path / name, seed)) for seed, name in enumerate("ab")
+    }
+    task = {
+        "type": "image",
+        "data": {"search": {"path": str(tmp_path / "rows.jsonl")}},
+        "seed": "seed",
+        "steps": 1,
+        "guidance": 1,
+        "scorers": {n: {"type": "python", "function": f"tints:{n}"} for n in ("red", "blue")},
+    }
+
+    def make(name: str, **keys: Any) -> MergeStudy:
+        content = {
+            "study": name,
+            "stage": "ps",
+            "base_model": str(base),
+            "models": models,
+            "merge": {"method": "task_arithmetic", "weight": [0, 1]},
+            "tasks": {"pictures": task},
+            **keys,
+        }
+        return run_study(open_store(f"sqlite:///{tmp_path / 'db'}"), parse_spec(content), Limits())
+
+    return make
+
+
+def test_two_scorers_are_two_objectives(run: Run) -> None:
+    both = [{"maximize": "pictures.red"}, {"maximize": "pictures.blue"}]
+    study = run("both", sampler={"name": "nsga2", "population": 4}, trials=8, objectives=both)
+    assert study.finished() == 8
+    for trial in study.trials():
+        scores = result_of(trial).scores
+        assert trial.values == [scores["pictures.red"].value, scores["pictures.blue"].value]
+        assert scores["pictures.red"].n == 12
+    front = [trial.values for trial in study.front()]
+    assert front and not any(a[0] > b[0] and a[1] > b[1] for a in front for b in front)
+
+
+def test_raced_pictures_are_scored_block_by_block(run: Run) -> None:
+    red = [{"maximize": "pictures.red"}]
+    raced = run("raced", trials=4, objectives=red, racing={"blocks": 12, "p_threshold": 0.2})
+    whole = run("whole", trials=1, objectives=red)
+    for trial in raced.trials():
+        blocks = trial.intermediate_values
+        drawn = trial.user_attrs.get(STOPPED, 12)
+        assert len(blocks) == drawn == result_of(trial).scores["pictures.red"].n
+        assert trial.value == pytest.approx(sum(blocks.values()) / len(blocks))
+    first, alone = raced.trials()[0], whole.trials()[0]
+    assert first.params == alone.params and first.value == pytest.approx(alone.value)
