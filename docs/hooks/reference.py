@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel, ByteSize
+from pydantic import BaseModel, ByteSize, JsonValue
 from pydantic_core import PydanticUndefined
 
 from evomerge_optuna import api
@@ -37,6 +37,7 @@ _WORDS: dict[Any, str] = {
     int: "integer",
     float: "number",
     bool: "true or false",
+    JsonValue: "any value",
     ByteSize: "size",
     Range: "number or [low, high]",
     Choices: "choices",
@@ -120,7 +121,7 @@ def _type(kind: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(kind) is dict:
         return f"name: {_type(parts[1])}"
     words = list(dict.fromkeys(_type(part) for part in parts if part is not NoneType))
-    if words[1:] == [f"list of {words[0]}"]:
+    if len(words) == 2 and words[1] == f"list of {words[0]}":
         return f"{words[0]}, or a list of these"
     return " or ".join(words)
 

@@ -33,6 +33,7 @@ def parts_of(spec: StudySpec, scored: Sequence[Evaluation], blocks: int) -> list
         scored: on the first of the blocks.
         blocks: how many there are in all.
     """
-    scores = [evaluation.scores[spec.objective.target] for evaluation in scored]
+    target = spec.objective.target  # whose task may have no dev split where another has one
+    scores = [found.scores[target] for found in scored if target in found.scores]
     times = QUARTERS // blocks
     return [(score.value, score.n / times) for score in scores for _ in range(times)]

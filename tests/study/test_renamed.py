@@ -226,6 +226,7 @@ def test_no_trial_begins_in_another_study_under_its_old_name(
     study = create_study(open_store(), make_spec())
     run_trials(study, 1)
     study.study.add_trial(create_trial(value=1.0))  # so that samplers are shown the others alone
+    study.study.enqueue_trial({})
     trials = study.read()
     rename(study)
     other = create_study(open_store(), make_spec())

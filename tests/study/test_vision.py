@@ -133,7 +133,15 @@ def test_which_vision(vision_spec: MakeSpec, tiny: Path, vlm: Path, tmp_path: Pa
     named = both.model_copy(update={"study": "named", "vision": "vl"})
     run_trials(found, 1)
     assert [row.name for row in rows.final_scores(found.trials()[0])] == [
-        *("base_model", "vl", "ja", "uniform merge", "trial 0")
+        *(
+            "base_model",
+            "vl",
+            "ja",
+            "uniform merge",
+            "model_stock merge",
+            "karcher merge",
+            "trial 0",
+        )
     ]
     assert create_study(open_store(), named).spec.host == str(vlm)
 
