@@ -7,10 +7,10 @@ A new engine is a module here with the parts of an `EngineKind` (`engines/base.p
 from collections.abc import Callable
 from pathlib import Path
 
-from evomerge_optuna.engines.base import CandidateBuilder, Engine, EngineKind
+from evomerge_optuna.engines.base import CandidateBuilder, Engine, EngineKind, EngineMemory
 from evomerge_optuna.spec import EvaluationSpec
 
-__all__ = ["ENGINES", "candidate_builder", "check_engine", "load_engine"]
+__all__ = ["ENGINES", "candidate_builder", "check_engine", "engine_memory", "load_engine"]
 
 
 def _transformers() -> EngineKind:
@@ -21,10 +21,10 @@ def _transformers() -> EngineKind:
 
 
 def _vllm() -> EngineKind:
-    from evomerge_optuna.engines.live import check_vllm
+    from evomerge_optuna.engines.live import check_vllm, memory_of_vllm
     from evomerge_optuna.engines.vllm import Builder, load_engine  # imports torch
 
-    return EngineKind(Builder, load_engine, check_vllm)
+    return EngineKind(Builder, load_engine, check_vllm, memory_of_vllm)
 
 
 def _diffusers() -> EngineKind:
@@ -44,6 +44,13 @@ def check_engine(spec: EvaluationSpec) -> None:
     """Refuses what the spec's engine cannot do on this machine; see `EngineKind`."""
     if spec.engine != "transformers":  # which is always there, and takes seconds to import
         ENGINES[spec.engine]().check(spec)
+
+
+def engine_memory(spec: EvaluationSpec, batch: int) -> EngineMemory:
+    """What the spec's engine takes, where a batch's keys and values take so many bytes."""
+    if spec.engine == "transformers":  # see above
+        return EngineMemory(cache=batch)
+    return ENGINES[spec.engine]().memory(spec, batch)
 
 
 def candidate_builder(

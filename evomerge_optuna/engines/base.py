@@ -248,6 +248,19 @@ class CandidateBuilder(Protocol):
 
 
 @dataclass(frozen=True)
+class EngineMemory:
+    """What an engine takes of the device's memory, in bytes.
+
+    Attributes:
+        engine: in all, with any candidate's weights; None: the candidate's weights and `cache`.
+        cache: for keys and values, beside the weights.
+    """
+
+    engine: int | None = None
+    cache: int = 0
+
+
+@dataclass(frozen=True)
 class EngineKind:
     """What there is to an engine.
 
@@ -259,8 +272,12 @@ class EngineKind:
             is missing, unknown or of another shape. The model may take the place of the last one,
             and of the last candidate.
         check: raises SpecError where the engine is not installed, or cannot do what the spec says.
+        memory: what the engine takes, where the keys and values of a batch take so many bytes.
     """
 
     candidate_builder: Callable[[EvaluationSpec, Callable[[str], None]], CandidateBuilder]
     load_engine: Callable[[Path, EvaluationSpec], Engine]
     check: Callable[[EvaluationSpec], None] = lambda _: None
+    memory: Callable[[EvaluationSpec, int], EngineMemory] = lambda _, batch: EngineMemory(
+        cache=batch
+    )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def model_costs(model: "PreTrainedModel") -> dict[str, float]:
@@ -23,6 +23,19 @@ def model_costs(model: "PreTrainedModel") -> dict[str, float]:
         "parameters": stored - (head.numel() if head is embeddings else 0),
         "flops_per_token": 2 * multiplied,
     }
+
+
+def cache_per_token(config: "PretrainedConfig", itemsize: int) -> int:
+    """Bytes that the keys and values of a token take in all layers of a language model.
+
+    Args:
+        config: of the language model.
+        itemsize: bytes of a number, in the dtype in which the model runs.
+    """
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * groups * width * itemsize)
 
 
 def _stored(module: "torch.nn.Module") -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.devices import torch_device
+from evomerge_optuna.devices import memory_of, torch_device
+from evomerge_optuna.engines.base import EngineMemory
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.digest import is_finite
@@ -267,6 +268,20 @@ def check_vllm(spec: EvaluationSpec) -> None:
             f"evaluation.engine_args: vLLM {vllm.__version__} has no argument {unknown[0]}; "
             "remove it"
         )
+
+
+def memory_of_vllm(spec: EvaluationSpec, _: int = 0) -> EngineMemory:
+    """What vLLM takes when it starts: a part of a GPU, or so much for keys and values."""
+    _vllm()
+    with quiet():
+        from vllm.engine.arg_utils import EngineArgs
+
+    given = _defaults() | spec.engine_args
+    if (cache := given.get("kv_cache_memory_bytes")) is not None:
+        return EngineMemory(cache=int(cache))
+    usual = EngineArgs.__dataclass_fields__["gpu_memory_utilization"].default
+    share = float(given.get("gpu_memory_utilization", usual))
+    return EngineMemory(engine=int(share * memory_of(torch_device(spec.device))[1]))
 
 
 def _vllm() -> Any:

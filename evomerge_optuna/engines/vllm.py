@@ -12,7 +12,7 @@ from evomerge_optuna.engines.base import Candidate, Greedy, Likelihood, RawModel
 from evomerge_optuna.engines.costs import model_costs
 from evomerge_optuna.engines.encoding import encode_pairs, encode_texts
 from evomerge_optuna.engines.endings import Ends
-from evomerge_optuna.engines.live import LiveModel, Network, check_vllm, live_model
+from evomerge_optuna.engines.live import LiveModel, Network, check_vllm, live_model, memory_of_vllm
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.merging.filling import deeper, filled_up
@@ -198,12 +198,14 @@ class Builder:
 
     @cached_property
     def _merger(self) -> RecipeMerger:
-        return RecipeMerger(self._spec.device, self._make_merger)
+        spec, engine = self._spec, memory_of_vllm(self._spec).engine
+        return RecipeMerger(spec.device, self._make_merger, spec.memory_limit, engine)
 
     def _make_merger(self) -> MergeMerger:
         if self._spec.merger == "checkpoint":
             return MergekitMerger(self._spec.device)
-        return ResidentMerger(self._spec.device, self._spec.memory_limit, self._say)
+        spec, engine = self._spec, memory_of_vllm(self._spec).engine
+        return ResidentMerger(spec.device, spec.memory_limit, self._say, engine)
 
 
 def load_engine(folder: Path, spec: EvaluationSpec) -> VllmEngine:

@@ -21,11 +21,22 @@ class RecipeMerger:
     Args:
         device: as in a spec, "auto" or "cuda:1".
         make_merger: makes a merger of merge recipes; each merge in a stack has one of its own.
+        memory_limit: bytes that models of stacks may take of the device; None: 70% of what is free.
+        engine: bytes of the device that the receiver of the streams takes.
     """
 
-    def __init__(self, device: str, make_merger: Callable[[], MergeMerger]) -> None:
+    def __init__(
+        self,
+        device: str,
+        make_merger: Callable[[], MergeMerger],
+        memory_limit: int | None = None,
+        engine: int | None = None,
+    ) -> None:
         self._merges = make_merger()
-        self._stacks = StackMerger(StackSources(device, lambda: ModelInPlace(make_merger())))
+        models = StackSources(
+            device, lambda: ModelInPlace(make_merger()), memory_limit, engine=engine
+        )
+        self._stacks = StackMerger(models)
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         """Reads what the streams of all recipes of this structure share, if that is kept.

@@ -5,7 +5,8 @@ The models themselves are checked by their family; see `families.check_models`.
 
 from collections.abc import Iterator
 
-from evomerge_optuna.engines import check_engine
+from evomerge_optuna.engines import check_engine, engine_memory
+from evomerge_optuna.engines.costs import cache_per_token
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
@@ -106,12 +107,27 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
         for key, model in models.items()
     }
     host = None if spec.host_key is None else models[spec.host_key]
+    engine = engine_memory(spec.evaluation, _batch(spec, models, architecture))
     facts = ModelFacts(
+        engine=engine.engine,
+        cache=engine.cache,
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
         kept=0 if host is None else family_of(host).kept_size(host, spec.components),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
+
+
+def _batch(spec: StudySpec, models: OpenedModels, architecture: Architecture) -> int:
+    """Bytes of the keys and values of a batch's longest answers."""
+    longest = max(getattr(task, "max_new_tokens", 0) for task in spec.tasks.values())
+    if not longest:
+        return 0
+    first, model = next(iter(models.items()))
+    dtype = spec.evaluation.dtype or spec.dtype or architecture.dtypes.get(first) or "float32"
+    itemsize = 4 if dtype == "float32" else 2
+    per_token = cache_per_token(model.config.get_text_config(), itemsize)
+    return spec.evaluation.batch_size * longest * per_token
 
 
 def check_all_weights(spec: StudySpec, models: OpenedModels, space: SearchSpace) -> list[str]:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, MistralConfig
 
-from evomerge_optuna.engines.costs import model_costs
+from evomerge_optuna.engines.costs import cache_per_token, model_costs
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -25,3 +25,10 @@ def test_costs_of_a_model(tied: bool) -> None:
         "parameters": body + 8 * 11 * (1 if tied else 2),
         "flops_per_token": 2 * (body + 8 * 11),  # the head multiplies, tied or not
     }
+
+
+def test_keys_and_values_of_a_token() -> None:
+    mistral = MistralConfig()
+    assert cache_per_token(mistral, 2) == 32 * 2 * 8 * 128 * 2
+    gpt2 = GPT2Config()
+    assert cache_per_token(gpt2, 4) == 12 * 2 * 768 * 4
