@@ -60,7 +60,7 @@ GROUPS = (
         "judges",
         build.JUDGES,
         build.train_judge,
-        sha256="5452e0750e157463ec32ee0345f55ebd8168233e46d1960a7a9d356a07f7079c",
+        sha256="f8909f160bcde7c822afd77968189538c55491d47612a4c39e5df3c9850af7f9",
     ),
 )
 MEMBERS = tuple(name for group in GROUPS for name in group.members)
