@@ -74,7 +74,7 @@ class LiveModel:
         self.is_closed = False
         self._asked = 0  # texts, in all
         self._tied = {of: name for name, of in layout_of(network.config).tied.items()}
-        self._processes = spec.engine_args.get("tensor_parallel_size", 1)
+        self._is_spread = spec.engine_args.get("tensor_parallel_size", 1) != 1
         whole = meta_model(network.config, "config.json")
         self._size = 4 * sum(one.numel() for one in whole.parameters())  # bytes at most
         remove_leftovers()
@@ -96,7 +96,7 @@ class LiveModel:
                 f"evaluation.engine: vLLM does not start: {kind_and_message(error)}"
             ) from error
         self._modules = self._llm.apply_model(_module_names)[0]
-        if self._processes > 1:  # which read files, and by the format of the start none
+        if self._is_spread:  # which read files, and by the format of the start none
             as_files = {"load_config": {"load_format": "safetensors"}}
             self._llm.collective_rpc("update_config", args=(as_files,))
 
@@ -115,7 +115,7 @@ class LiveModel:
         stream = self._with_tied(tensors)
         with self._closed_on_error():
             self._llm.apply_model(_forget_what_is_not_finite)
-            if self._processes == 1:
+            if not self._is_spread:
                 self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": stream})
             else:
                 with written(stream, self._size) as folder:
