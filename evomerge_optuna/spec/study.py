@@ -11,7 +11,8 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec, StopSpec
+from evomerge_optuna.spec.samplers import AUTO
+from evomerge_optuna.spec.search import RacingSpec, SamplerSpec, StopSpec
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 

@@ -17,6 +17,7 @@ from evomerge_optuna.search import loop
 from evomerge_optuna.spec import Objective, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import BASELINE
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from evomerge_optuna.study.trials import Trials
 
@@ -58,6 +59,14 @@ def test_a_trial_that_waits_is_still_to_be_tried() -> None:
     waiting = create_trial(state=TrialState.WAITING)
     waiting.number = 3
     assert not Trials([*trials.everything, waiting], ONE, set()).have_converged(2)
+
+
+def test_what_a_study_began_with_is_no_sign_that_its_search_has_converged() -> None:
+    trials = trials_of(ONE, [(1,), (0,), (0,), (0,)])
+    for trial in trials.everything[:3]:
+        trial.set_user_attr(BASELINE, "all at 1")
+    assert trials.since_better == 1
+    assert not trials.have_converged(2)
 
 
 @pytest.fixture
