@@ -82,7 +82,8 @@ class StopSpec(Strict):
 
     no_better_in: Annotated[Integer, Field(ge=1)]
     """Stop once this many candidates in a row were no better than the best before them; of several
-    objectives, once none of them came onto the Pareto front."""
+    objectives, once none of them came onto the Pareto front. Those that the study began with do not
+    count."""
 
 
 class RacingSpec(Strict):

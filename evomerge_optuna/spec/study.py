@@ -50,8 +50,8 @@ class StudySpec(Strict):
     starts: bool = True
     """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
     pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
-    quarter of `trials`, and shown as baselines. CMA-ES goes on from the best of them, and the
-    other samplers learn from them."""
+    quarter of `trials`, and shown as baselines. CMA-ES and CatCMA go on from the best of them; GP,
+    TPE and the genetic algorithms learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]

@@ -95,8 +95,8 @@ def test_a_run_stops_where_nothing_is_better_any_more(
     (line,) = [line for line in said if line.startswith("tiny: 5 trials")]
     assert "it stops here (stop.no_better_in); go on with: evomerge-optuna study run tiny" in line
     assert line.endswith(" --no-better-in 0")
-    assert said[-1].startswith("None of the last 4 trials was better than the best")
-    assert "better than trial 0 (uniform merge) by more than noise" in said[-1]
+    assert said[-1].startswith("None of the last 4 trials was better than the best before them")
+    assert "The best is still trial 0 (uniform merge), with which the study began" in said[-1]
     assert said[-1] in study_note(opened())
 
     run_study("tiny")
@@ -123,7 +123,12 @@ def test_a_search_without_stop_says_it_after_a_while(
     many = trials_of(study.spec.objectives, [(1,)] + [(2,)] * PATIENCE)
     for trial in many.everything:
         trial.user_attrs.update(study.trials()[min(trial.number, 1)].user_attrs)
-    assert f"None of the last {PATIENCE} trials" in convergence_remark(study, many)
+    remark = convergence_remark(study, many)
+    assert f"None of the last {PATIENCE} trials" in remark
+    assert "The best is still trial 0 (uniform merge)" in remark
+    del many.everything[0].user_attrs[BASELINE]
+    remark = convergence_remark(study, many)
+    assert remark.endswith("the search may have converged.")
 
 
 @pytest.mark.usefixtures("home")
