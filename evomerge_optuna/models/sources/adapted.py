@@ -32,9 +32,9 @@ class AdaptedSource(Source):
         return "+" in name
 
     def check(self, name: str, key: str) -> None:
-        if os.path.isdir(os.path.expanduser(name)):
+        if os.path.exists(os.path.expanduser(name)):
             raise SpecError(
-                f"{key}: {name}: what follows '+' is the name of an adapter; rename the folder"
+                f"{key}: {name}: what follows '+' is the name of an adapter; rename the folder or file"
             )
         base, adapter = _split(name)
         self._base(base).check(base, key)
