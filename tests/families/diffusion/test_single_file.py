@@ -165,7 +165,9 @@ def test_a_file_with_a_plus_in_its_name_is_no_adapter(
     make_spec: SpecMaker, files: Path, tmp_path: Path
 ) -> None:
     file = shutil.copy(files / "b.safetensors", tmp_path / "mix+v2.safetensors")
-    with pytest.raises(SpecError, match=r"models\.b: .*name of an adapter; rename the folder or fi"):
+    with pytest.raises(
+        SpecError, match=r"models\.b: .*name of an adapter; rename the folder or th"
+    ):
         checked(study(make_spec, files, b=str(file)))
 
 
