@@ -21,7 +21,7 @@ SMALL = {
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model,
 # and one runs vLLM (tests/vllm).
-ELSEWHERE = {"against_mergekit_evolve", "agreement", "live_vllm"}
+ELSEWHERE = {"against_mergekit_evolve", "agreement", "live_vllm", "live_vllm_long"}
 
 
 def test_every_benchmark_is_run() -> None:
