@@ -359,14 +359,6 @@ def test_pipelines_of_two_classes_are_not_merged(
         checked(study(models=models))
 
 
-def test_a_single_file_is_refused_with_the_cure(
-    study: Callable[..., StudySpec], pipelines: Path
-) -> None:
-    file = pipelines / "a" / "unet" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(SpecError, match=r"models\.a: .* is a single file; .*from_single_file"):
-        study(models={"a": str(file), "b": str(pipelines / "b")})
-
-
 def test_pipelines_are_not_stacked(spec_content: Any, pipelines: Path) -> None:
     content = spec_content(stage="dfs", models={n: str(pipelines / n) for n in "ab"})
     del content["base_model"], content["merge"]
