@@ -9,6 +9,7 @@ spec.images, too.
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,36 @@ def test_a_siglip_and_pickscore_judge_alike_but_for_their_scale(siglip: Path) ->
     clamped = [max(0.0, pick / scale * 100) for pick in picks]
     assert cosines == pytest.approx(clamped, abs=1e-4)
     assert len({*picks}) == 3
+
+
+def test_another_processor_of_pickscore_is_another_judge(
+    runner: Callable[..., ImageRunner], siglip: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(siglip, tmp_path / "processor")
+    (folder / "model.safetensors").unlink()
+    scorer = {"type": "pickscore", "model": str(siglip), "processor": str(folder)}
+    found = runner(scorers={"pick": scorer})
+    found.check_judges()
+    before = found.judges()
+    file = next(f for f in folder.iterdir() if "processor" in f.name)
+    file.write_text(file.read_text().replace("0.5", "0.25"))
+    assert found.judges() != before
+    file.unlink()
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(SpecError, match=r"scorers\.pick\.processor: .* no files of a processor"):
+        found.check_judges()
+
+
+def test_a_siglip_takes_an_aesthetic_head(
+    runner: Callable[..., ImageRunner], siglip: Path, tmp_path: Path
+) -> None:
+    head = {"layers.0.weight": torch.ones(1, 32), "layers.0.bias": torch.ones(1)}
+    save_file(head, tmp_path / "head.safetensors")
+    scorer = {"type": "aesthetic", "head": str(tmp_path / "head.safetensors"), "model": str(siglip)}
+    found = runner(scorers={"beauty": scorer})
+    outcomes = found.run(Painter(ROWS), found.problems("search"))
+    assert len({outcome.scores["beauty"] for outcome in outcomes}) == 3
 
 
 def test_the_aesthetic_head_is_a_chain_of_linear_layers(
