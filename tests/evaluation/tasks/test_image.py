@@ -23,7 +23,7 @@ from transformers import SiglipConfig, SiglipModel
 
 from evomerge_optuna.engines.base import Drawing, Picture
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, side_by_side, thumbnail
+from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, grid, side_by_side, thumbnail
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.image_scorers import Drawn, picture_scorers
 from evomerge_optuna.evaluation.person import Question, person
@@ -344,6 +344,12 @@ def test_the_first_pictures_are_kept_with_the_answers(runner: Callable[..., Imag
 def test_a_thumbnail_is_small() -> None:
     content = thumbnail(Image.new("RGB", (1024, 512), "red"))
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (256, 128)
+
+
+@pytest.mark.parametrize(("drawn", "shown"), [(32, 128), (256, 256), (1024, 320)])
+def test_a_person_sees_pictures_large_enough_to_judge_them(drawn: int, shown: int) -> None:
+    sheet = grid([Image.new("RGB", (drawn, drawn), "red")] * 9)
+    assert Image.open(io.BytesIO(sheet)).size == (8 * (shown + 4) - 4, 2 * (shown + 4) - 4)
 
 
 def test_sheets_have_a_row_for_each_model() -> None:
