@@ -11,7 +11,8 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec, StopSpec
+from evomerge_optuna.spec.samplers import AUTO
+from evomerge_optuna.spec.search import RacingSpec, SamplerSpec, StopSpec
 from evomerge_optuna.spec.single_file import with_pipeline
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
@@ -53,8 +54,8 @@ class StudySpec(Strict):
     starts: bool = True
     """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
     pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
-    quarter of `trials`, and shown as baselines. CMA-ES goes on from the best of them, and the
-    other samplers learn from them."""
+    quarter of `trials`, and shown as baselines. CMA-ES and CatCMA go on from the best of them; GP,
+    TPE and the genetic algorithms learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]
