@@ -9,8 +9,8 @@ import numpy as np
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
-from evomerge_optuna.spaces.neighbours import Slot, neighbours
 from evomerge_optuna.spaces.space import SearchSpace, Values
+from evomerge_optuna.spaces.stacks_by_hand import Slot, stacks_by_hand
 from evomerge_optuna.spec import Choices, Dimension, Range, StackSpec
 
 _SPREAD = 1.0  # an indicator's range on either side of its mean
@@ -121,11 +121,11 @@ class StackSpace(SearchSpace):
         return self._flags(taken)
 
     def starts(self) -> dict[str, Values]:
-        """The identity path's neighbours of which one is in this space, unscaled, by name."""
+        """Stacks that people try by hand, of those in this space, unscaled, by name."""
         depths = {alias: self.depths[alias] for alias in self.models}
         own, found = self.baseline(), dict[str, Values]()
         seen = {self.recipe(own).digest()}
-        for name, path in neighbours(depths, self.seed):
+        for name, path in stacks_by_hand(depths, self.seed):
             flags = self.indicators_of(path)
             if flags is None or (digest := self.recipe(own | flags).digest()) in seen:
                 continue

@@ -53,9 +53,9 @@ class StudySpec(Strict):
     """The number of candidates in all."""
     starts: bool = True
     """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
-    pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
-    quarter of `trials`, and shown as baselines. CMA-ES and CatCMA go on from the best of them; GP,
-    TPE and the genetic algorithms learn from them."""
+    pair and each alone at 1; of a stack other models, halves of models, and neighbours of the
+    identity path. They are at most a quarter of `trials`, and shown as baselines. CMA-ES and CatCMA
+    go on from the best of them; GP, TPE and the genetic algorithms learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]

@@ -1,6 +1,6 @@
 """The data-flow space: its slots, where it begins, and what its parameters mean.
 
-Covers spaces.neighbours, too.
+Covers spaces.stacks_by_hand, too.
 """
 
 from dataclasses import replace
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.spaces.neighbours import Slot, neighbours
 from evomerge_optuna.spaces.stack import StackSpace, network_scale
+from evomerge_optuna.spaces.stacks_by_hand import Slot, stacks_by_hand
 from evomerge_optuna.spec import Choices, StackStudySpec
 
 DEPTHS = {"a": 4, "b": 3}
@@ -168,7 +168,7 @@ def test_of_too_many_choices_those_of_the_identity_path_are_in() -> None:
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("anchors", [0, 1])
-def test_starts_are_neighbours_of_the_identity_path(binary: bool, anchors: int) -> None:
+def test_starts_are_stacks_that_people_try_by_hand(binary: bool, anchors: int) -> None:
     space = replace(a_space(scale="network", anchors=anchors), binary=binary)
     starts, ranges = space.starts(), space.ranges()
     recipes = [space.recipe(values) for values in (space.baseline(), *starts.values())]
@@ -176,13 +176,19 @@ def test_starts_are_neighbours_of_the_identity_path(binary: bool, anchors: int) 
     for values in starts.values():
         assert values.keys() == ranges.keys()
         assert all(ranges[name].has(value) for name, value in values.items())
-    kinds = [name.split(" ", 2)[2] for name in starts]
+    joined = ["all of b", "a, then b", "half of a, half of b", "half of b, half of a"]
+    assert [name for name in joined if name in starts] == list(starts)[: 0 if anchors else 4]
+    kinds = [name.split(" ", 2)[2] for name in starts if name not in joined]
     assert set(kinds[:4]) <= {"without", "twice", "at the end", "added", "instead"}
     assert len(set(kinds[:3])) == 3  # each kind in turn
     assert starts == space.starts()
     if not anchors:
         assert list(starts) != list(replace(space, seed=1).starts())
         by_name = {name: path(space.recipe(values)) for name, values in starts.items()}
+        assert by_name["all of b"] == ["b0", "b1", "b2"]
+        assert by_name["a, then b"] == ["a0", "a1", "a2", "a3", "b0", "b1", "b2"]
+        assert by_name["half of a, half of b"] == ["a0", "a1", "b1", "b2"]
+        assert by_name["half of b, half of a"] == ["b0", "a2", "a3"]
         assert by_name["a 1 without"] == ["a0", "a2", "a3"]
         assert by_name["a 1 twice"] == ["a0", "a1", "a1", "a2", "a3"]
         assert by_name["b 2 at the end"] == ["a0", "a1", "a2", "a3", "b2"]
@@ -191,7 +197,7 @@ def test_starts_are_neighbours_of_the_identity_path(binary: bool, anchors: int) 
 
 
 def test_neighbours_of_deep_models_differ_by_blocks() -> None:
-    found = dict(neighbours({"a": 30, "b": 28}, seed=0))
-    assert len(found) == 5 * 6
+    found = dict(stacks_by_hand({"a": 30, "b": 28}, seed=0))
+    assert len(found) == 4 + 5 * 6
     assert [slot.layer for slot in found["a 5-9 without"]] == [*range(5), *range(10, 30)]
     assert found["b 25-27 at the end"][30:] == [Slot("b", n) for n in (25, 26, 27)]

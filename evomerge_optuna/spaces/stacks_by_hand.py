@@ -1,6 +1,9 @@
-"""Paths near the identity path, that people try by hand: a block of layers more, fewer, or other's.
+"""The stacks that people try by hand, with which a search in data-flow space begins.
 
-In models of many layers a block is a sixth of them: what one layer does is less than noise.
+First another model alone, two models one after the other, and one half of each; then neighbours of
+the first model's path: a block of layers more, fewer, or the other model's. In models of many
+layers a block is a sixth of them: what one layer does is less than noise. See benchmarks/README.md
+for what they are worth.
 """
 
 import random
@@ -21,13 +24,31 @@ class Slot:
 Path = list[Slot]
 
 
-def neighbours(depths: Mapping[str, int], seed: int) -> Iterator[tuple[str, Path]]:
-    """Neighbours of the first model's path and their names, each kind in turn.
+def stacks_by_hand(depths: Mapping[str, int], seed: int) -> Iterator[tuple[str, Path]]:
+    """Names and paths, those first that differ most from the first model.
 
     Args:
         depths: layers of each model, by alias, in order.
         seed: decides which blocks come first.
     """
+    first, *others = depths
+    for other in others:
+        yield from _joined(first, other, depths)
+    yield from _neighbours(depths, seed)
+
+
+def _joined(first: str, other: str, depths: Mapping[str, int]) -> Iterator[tuple[str, Path]]:
+    """Whole models and halves of them."""
+    own, its = ([Slot(alias, n) for n in range(depths[alias])] for alias in (first, other))
+    half, its_half = len(own) // 2, len(its) // 2
+    yield f"all of {other}", its
+    yield f"{first}, then {other}", own + its
+    yield f"half of {first}, half of {other}", own[:half] + its[its_half:]
+    yield f"half of {other}, half of {first}", its[:its_half] + own[half:]
+
+
+def _neighbours(depths: Mapping[str, int], seed: int) -> Iterator[tuple[str, Path]]:
+    """Neighbours of the first model's path, each kind in turn."""
     first, *others = depths
     own = [Slot(first, layer) for layer in range(depths[first])]
     size = max(1, depths[first] // _BLOCKS)
