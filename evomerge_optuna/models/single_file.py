@@ -15,7 +15,7 @@ from evomerge_optuna.explain import first_line
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.fingerprint import sha256_of
 from evomerge_optuna.models.headers import STORED, opened
-from evomerge_optuna.models.pipelines import pipeline_index, without_unused
+from evomerge_optuna.models.pipelines import pipeline_index, require_diffusers, without_unused
 from evomerge_optuna.quiet import quiet
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def check_single_file(file: Path, where: str) -> None:
     Raises:
         SpecError: beginning with `where`.
     """
+    require_diffusers(where)
     if not file.is_file():
         raise SpecError(f"{where} is not there; correct the path")
     types = _types(file, where)

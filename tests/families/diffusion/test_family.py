@@ -25,6 +25,7 @@ from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.plan import plan_merge
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models import pipelines as pipelines_of_diffusers
 from evomerge_optuna.models.opened import OpenedModel, OpenedModels
 from evomerge_optuna.recipes.merge import Fused, MergeRecipe
 from evomerge_optuna.report.export import mergekit_yaml, why_mergekit_differs
@@ -357,6 +358,14 @@ def test_pipelines_of_two_classes_are_not_merged(
     models = {"a": str(pipelines / "a"), "b": str(pipelines / "dit")}
     with pytest.raises(SpecError, match=r"models\.b: its .* SD3Transformer2DModel, that"):
         checked(study(models=models))
+
+
+def test_without_diffusers_the_cure_is_told_before_blocks_are_looked_for(
+    study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines_of_diffusers, "find_spec", lambda _: None)
+    with pytest.raises(SpecError, match=r"base_model .*pip install 'evomerge-optuna\[images\]'"):
+        study(merge={"method": "ties", "blocks": True})
 
 
 def test_pipelines_are_not_stacked(spec_content: Any, pipelines: Path) -> None:
