@@ -2,12 +2,14 @@
 
     python benchmarks/against_mergekit_evolve.py [--candidates 162] [--json PATH]
 
-Everything is run one after the other, each search in a process of its own: mergekit-evolve with
-merges on disk and in memory, and `study run`. mergekit-evolve has its own environment, which is
-made the first time; see mergekit_evolve/evolve.py for how it is driven without CUDA. Its problems
-are an lm-eval task with our rule (mergekit_evolve/tasks). The zoo is taken from the home folder.
+Everything is run one after the other, each search in a process of its own: `study run`, where vLLM
+is installed (as in .venv-vllm) with both engines, and mergekit-evolve with merges on disk and in
+memory. mergekit-evolve has its own environment, which is made the first time; see
+mergekit_evolve/evolve.py for how it is driven without CUDA. Its problems are an lm-eval task with
+our rule (mergekit_evolve/tasks).
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -27,7 +29,7 @@ import torch
 import yaml
 from optuna.trial import TrialState
 
-from evomerge_optuna.engines import candidate_builder
+from evomerge_optuna.engines import candidate_builder, live
 from evomerge_optuna.evaluation.evaluator import Evaluator
 from evomerge_optuna.families import check_models
 from evomerge_optuna.home import home
@@ -186,6 +188,7 @@ class Ours:
         scorer.score_finalists()
         chosen = find_trial(merge_study, "best")
         test = scorer.final_scores(chosen)[-1].scores["test"][spec.objective.target]
+        live.close()  # of vLLM, which has scored the finalists in this process
         return Search(
             name=name,
             seconds=tuple(t.datetime_complete.timestamp() - begin for t in scored),
@@ -203,6 +206,19 @@ class Ours:
             return self.open(spec).finished()
         except Exception:  # not created yet
             return 0
+
+
+def our_specs(quickstart: StudySpec) -> dict[str, StudySpec]:
+    """The quickstart in each engine that is installed, merged and run in both dtypes."""
+    engines = ["vllm"] if importlib.util.find_spec("vllm") else []
+    found = {}
+    for engine in [*engines, "transformers"]:
+        evaluation = quickstart.evaluation.model_copy(update={"engine": engine, "device": "cpu"})
+        for dtype in ("bfloat16", "float32"):
+            merge = quickstart.merge.model_copy(update={"dtype": dtype})
+            given = {"study": f"{engine}-{dtype}", "merge": merge, "evaluation": evaluation}
+            found[f"ours, {engine}, {dtype}"] = quickstart.model_copy(update=given)
+    return found
 
 
 def finish(process: "subprocess.Popen[bytes]", name: str) -> tuple[float, float]:
@@ -323,16 +339,14 @@ def main(
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that are begun
     torch.set_num_threads(threads)
     quickstart = load_spec(QUICKSTART).model_copy(update={"trials": candidates})
-    merge = quickstart.merge.model_copy(update={"dtype": "bfloat16"})
-    alike = quickstart.model_copy(update={"study": "bfloat16", "merge": merge})
+    specs = our_specs(quickstart)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         theirs, ours = Theirs.set_up(environment, folder, quickstart), Ours(folder)
         uniform = best_uniform(quickstart)
         click.echo(f"best uniform merge on search: {uniform:.1%}")
         ways = (
-            partial(ours.search, "ours, bfloat16", alike),
-            partial(ours.search, "ours, float32", quickstart),
+            *(partial(ours.search, name, spec) for name, spec in specs.items()),
             partial(theirs.search, "on disk, in batches", candidates, "--batch-size", BATCH),
             partial(theirs.search, "on disk, as by default", slow_candidates),
             partial(theirs.search, "in memory", slow_candidates, "--in-memory"),
@@ -347,7 +361,7 @@ def main(
             print_search(searches[-1], searches[0], uniform + POINTS)
         finals = {
             search.name: folder / search.name.replace(" ", "-") / "final_model"
-            for search in searches[2:]
+            for search in searches[len(specs) :]
         }
         zoo = {model: local_folder(model) for model in quickstart.models.values()}
         checks = check_rule(theirs, quickstart, zoo | finals)
@@ -357,7 +371,7 @@ def main(
                 f"test {check['lm-eval']:.1%} by lm-eval, {check['ours']:.1%} by us"
             )
         survival = {
-            "ours": kill_ours(ours, quickstart),
+            "ours": kill_ours(ours, specs["ours, transformers, float32"]),
             "mergekit-evolve": kill_theirs(theirs, folder / "killed", candidates),
         }
         for who, what in survival.items():

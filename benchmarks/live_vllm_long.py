@@ -18,11 +18,12 @@ from typing import Any
 import click
 import psutil
 import transformers
-from live_vllm import SHAPES, recipe, save_models
+from generation import SHAPES, save_random
 
 from evomerge_optuna.engines import candidate_builder, live
 from evomerge_optuna.engines.base import CandidateBuilder, Greedy
 from evomerge_optuna.merging.recipe_merger import write_recipe
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 NEW_TOKENS = 12
@@ -31,6 +32,28 @@ SPEC = EvaluationSpec(
     engine="vllm", engine_args={"kv_cache_memory_bytes": CACHE}, device="cpu", dtype="float32"
 )
 Replies = tuple[list[str], list[float]]
+
+
+def save_models(root: Path, tied: bool) -> list[Path]:
+    """Three random models."""
+    folders = [root / str(seed) for seed in range(3)]
+    for seed, folder in enumerate(folders):
+        save_random(folder, SHAPES["tiny"], seed, tied)
+    return folders
+
+
+def recipe(folders: list[Path], weight: float) -> MergeRecipe:
+    base, *others = map(str, folders)
+    return MergeRecipe(
+        configuration={
+            "merge_method": "ties",
+            "base_model": base,
+            "models": [
+                {"model": m, "parameters": {"weight": weight, "density": 0.5}} for m in others
+            ],
+        },
+        seed=0,
+    )
 
 
 def fresh_replies(folder: Path, prompts: list[list[int]], tokenizer: Any) -> Replies:
@@ -67,7 +90,7 @@ def fresh_replies(folder: Path, prompts: list[list[int]], tokenizer: Any) -> Rep
 
 def compare(root: Path, tied: bool, recipes: int, prompts: list[str]) -> dict[str, Any]:
     """How far the live engine is from fresh ones on the exports, at most."""
-    folders = save_models(root / str(tied), "float32", SHAPES["tiny"], tied)
+    folders = save_models(root / str(tied), tied)
     drawn, builder = random.Random(0), candidate_builder(SPEC)
     found: list[Replies] = []
     for number in range(recipes):
@@ -126,7 +149,7 @@ def main(recipes: int, candidates: int, json_file: Path | None) -> None:
             rows.append(compare(root, tied, recipes, prompts))
             click.echo(json.dumps(rows[-1]))
         live.close()
-        folders = save_models(root / "long", "float32", SHAPES["tiny"])
+        folders = save_models(root / "long", tied=True)
         rows.append(grow(candidate_builder(SPEC), folders, candidates))
         click.echo(json.dumps(rows[-1]))
     if json_file:

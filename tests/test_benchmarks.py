@@ -17,12 +17,12 @@ SMALL = {
     "trial": "--trials 2",
     "storage": "--parameters 24 --existing 2 --workers 1 --trials 2",
     "search": "--seeds 1 --trials 2",
-    "generation": "--repeats 1 --problems 8",
+    "generation": "--shape tiny --repeats 1 --problems 8",
     "gpu": "--shape tiny --device cpu --repeats 1",
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model,
-# and one runs vLLM (tests/vllm).
-ELSEWHERE = {"against_mergekit_evolve", "agreement", "live_vllm", "live_vllm_long"}
+# and one runs vLLM alone (tests/vllm).
+ELSEWHERE = {"against_mergekit_evolve", "agreement", "live_vllm_long"}
 
 
 def test_every_benchmark_is_run() -> None:

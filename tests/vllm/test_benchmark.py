@@ -18,8 +18,10 @@ def found_by(name: str, figures: Path, *size: str) -> Any:
 
 
 def test_engines_side_by_side(tmp_path: Path) -> None:
-    size = ["--shape", "tiny", "--problems", "4", "--repeats", "1", "--threads", "1"]
-    assert found_by("live_vllm.py", tmp_path / "figures.json", *size)["rows"]
+    size = ["--shape", "tiny", "--problems", "2", "--repeats", "1"]
+    rows = found_by("generation.py", tmp_path / "figures.json", *size)["rows"]
+    assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
+    assert all({"plain", "ours", "vLLM"} == row["rates"].keys() for row in rows)
 
 
 def test_a_live_engine_is_what_fresh_ones_are_and_does_not_grow(tmp_path: Path) -> None:
