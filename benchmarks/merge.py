@@ -1,10 +1,14 @@
 """How fast a candidate is merged: mergekit on disk, mergekit in memory, ours, and memory itself.
 
     python benchmarks/merge.py [--size zoo] [--size 135M] [--repeats 3] [--merges 500] [--json PATH]
+    python benchmarks/merge.py --memory-limit 200 [--size 135M] [--repeats 3] [--json PATH]
 
 All from one run over the same models: two sources and their base, float32. 135M is a random Llama
 of SmolLM2-135M's shape. The floor is the time to read base and sources once and to write the merged
 model once, at the copy bandwidth measured beside it.
+
+With a memory limit, in MB, it is asked instead what merges cost whose models are not kept but read
+from their files tensor by tensor. There are three sources then: at 135M, 2,152 MB of models.
 """
 
 import json
@@ -35,6 +39,7 @@ from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.loading import load_model
 from evomerge_optuna.recipes.merge import MergeRecipe
 
+EVERYTHING = 2**62  # bytes
 METHODS = ("ties", "dare_ties", "task_arithmetic")
 SHAPE_135M = transformers.LlamaConfig(
     vocab_size=49152,
@@ -48,17 +53,21 @@ SHAPE_135M = transformers.LlamaConfig(
 )
 
 
-def zoo_models(_: Path) -> list[str]:
-    return [str(local_folder(f"zoo:{name}")) for name in ("base", "ja", "add")]
+def zoo_models(_: Path, sources: int) -> list[str]:
+    return [
+        str(local_folder(f"zoo:{name}")) for name in ("base", "ja", "add", "mul")[: sources + 1]
+    ]
 
 
-def random_models(folder: Path, shape: transformers.LlamaConfig = SHAPE_135M) -> list[str]:
-    """A base and two sources that differ from it by a tenth of its spread, with a tokenizer."""
+def random_models(
+    folder: Path, sources: int, shape: transformers.LlamaConfig = SHAPE_135M
+) -> list[str]:
+    """A base and sources that differ from it by a tenth of its spread, with a tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(local_folder("zoo:base"))
     torch.manual_seed(0)
     base = transformers.LlamaForCausalLM(shape)
     names = []
-    for name in ("base", "a", "b"):
+    for name in ("base", "a", "b", "c")[: sources + 1]:
         model = base
         if name != "base":
             model = transformers.LlamaForCausalLM(shape)
@@ -71,7 +80,7 @@ def random_models(folder: Path, shape: transformers.LlamaConfig = SHAPE_135M) ->
     return names
 
 
-SIZES: dict[str, Callable[[Path], list[str]]] = {"zoo": zoo_models, "135M": random_models}
+SIZES: dict[str, Callable[[Path, int], list[str]]] = {"zoo": zoo_models, "135M": random_models}
 
 
 def a_recipe(method: str, models: list[str], number: int) -> MergeRecipe:
@@ -177,15 +186,89 @@ def memory(method: str, models: list[str], merges: int) -> dict[str, float]:
     return {name: value / 1e6 for name, value in found.items()}
 
 
+def anonymous() -> int:
+    """Bytes of this process's memory that are not pages of files."""
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in x)
+    return 1024 * int(line.split()[1])
+
+
+def beside_streamed(method: str, models: list[str], limit: int, repeats: int) -> dict[str, float]:
+    """Seconds of a merge with its hash, and MB that the process grew by.
+
+    The two ways take turns, and every digest of the one is that of the other.
+
+    Args:
+        limit: bytes that the streamed merges may keep.
+    """
+    said: list[str] = []
+    makers = {
+        "streamed": ModelInPlace(ResidentMerger("cpu", limit, said.append)),
+        "kept": ModelInPlace(ResidentMerger("cpu", EVERYTHING)),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in makers}
+    grown: dict[str, int] = {}
+    for number in range(repeats + 1):
+        digests = set()
+        for name, maker in makers.items():
+            before, start = anonymous(), time.perf_counter()
+            digests.add(maker.merge(a_recipe(method, models, number)).digest)
+            if number == 0:  # which reads the models, and makes the model that is run
+                grown[name] = anonymous() - before
+            else:
+                taken[name].append(time.perf_counter() - start)
+        assert len(digests) == 1, f"{method}: a streamed merge is another one"
+    assert "streamed to each merge" in said[0], said
+    return {name: statistics.median(seconds) for name, seconds in taken.items()} | {
+        f"MB {name}": size / 1e6 for name, size in grown.items()
+    }
+
+
+def streamed_table(sizes: tuple[str, ...], limit: int, repeats: int) -> tuple[Table, list[object]]:
+    """What `beside_streamed` finds of every size and method."""
+    table = Table(title=f"Merges with {limit / 1e6:.0f} MB for models, beside merges that keep all")
+    for column in ("size", "models, MB", "method", "kept, s", "streamed, s", "times as long"):
+        table.add_column(column)
+    for column in ("kept, MB of memory", "streamed, MB of memory"):
+        table.add_column(column)
+    results: list[object] = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            models = SIZES[size](Path(folder), 3)
+            files = [file for model in models for file in Path(model).glob("*.safetensors")]
+            held = sum(file.stat().st_size for file in files) / 1e6
+            for method in METHODS:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    found = pool.apply(beside_streamed, (method, models, limit, repeats))
+                kept, streamed = found["kept"], found["streamed"]
+                row = (f"{kept:.3f}", f"{streamed:.3f}", f"{streamed / kept:.1f}")
+                memory = (f"{found['MB kept']:.0f}", f"{found['MB streamed']:.0f}")
+                table.add_row(size, f"{held:.0f}", method, *row, *memory)
+                results.append({"size": size, "method": method, "models": held, **found})
+    return table, results
+
+
 @click.command()
 @click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=list(SIZES))
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--merges", default=500, show_default=True, help="For growth, on the zoo.")
+@click.option("--memory-limit", type=click.IntRange(1), help="MB; see above.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(sizes: tuple[str, ...], repeats: int, merges: int, json_file: Path | None) -> None:
+def main(
+    sizes: tuple[str, ...],
+    repeats: int,
+    merges: int,
+    memory_limit: int | None,
+    json_file: Path | None,
+) -> None:
     """Print medians, ratios and memory."""
     transformers.utils.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
+    if memory_limit is not None:
+        table, found_streamed = streamed_table(sizes, memory_limit * 10**6, repeats)
+        Console(width=140).print(table)
+        if json_file:
+            json_file.write_text(json.dumps(found_streamed, indent=1))
+        return
     speed = Table(title=f"Seconds of a merge, medians; {torch.get_num_threads()} threads")
     for column in ("size", "method", "run_merge + load", "mergekit in memory", "ours", "hash"):
         speed.add_column(column)
@@ -197,7 +280,7 @@ def main(sizes: tuple[str, ...], repeats: int, merges: int, json_file: Path | No
     results = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            models = SIZES[size](Path(folder))
+            models = SIZES[size](Path(folder), 2)
             for method in METHODS:
                 found = measure(method, models, repeats)
                 disk, ours = found["run_merge + load"], found["ours"]

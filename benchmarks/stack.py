@@ -51,7 +51,7 @@ def main(repeats: int, layers: int, json_file: Path | None) -> None:
     transformers.utils.logging.disable_progress_bar()
     shape = transformers.LlamaConfig(**SHAPE_135M.to_dict() | {"num_hidden_layers": layers})
     with tempfile.TemporaryDirectory() as folder:
-        _, *models = random_models(Path(folder), shape)
+        _, *models = random_models(Path(folder), 2, shape)
         builder = candidate_builder(EvaluationSpec())
         builder.build(a_path(models, layers, 0))
         sources = {name: load_source(name, None, "cpu") for name in models}

@@ -62,6 +62,7 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
         return f".type: should be {_listed(known)}, not {value(given['type'])}"
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
+    message = re.sub("a valid boolean.*", "true or false", message)
     return f": {message}, not {value(given)}"
 
 

@@ -22,6 +22,11 @@ def take_share(number: int, processes: int) -> None:
     devices.take(number)
 
 
+def is_alone() -> bool:
+    """Is this process no share of several?"""
+    return _processes == 1
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """So many threads within the block: sums over large tensors round by how they are divided."""

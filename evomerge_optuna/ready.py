@@ -7,6 +7,7 @@ from evomerge_optuna.errors import StudyExistsError
 from evomerge_optuna.evaluation.user_code import allow, code_of
 from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
+from evomerge_optuna.search.samplers import check_sampler
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study, with_merged
@@ -20,6 +21,8 @@ def make_study(store: Store, spec: StudySpec, say: Say) -> MergeStudy:
     """Makes the study of a spec that the user has written; see `create_study`."""
     allow_code_of(spec)
     _check_models(with_merged(store, spec))
+    if remark := check_sampler(spec.sampler):
+        say(remark)
     created = create_study(store, spec, say=say)
     describe_study(created)
     return created

@@ -184,7 +184,7 @@ def test_an_example_is_a_spec(command_line: CommandLine) -> None:
         assert load_spec(command_line.folder / f"{name}.yaml").study == name.replace("_", "-")
     (command_line.folder / "quickstart.yaml").write_text("study: mine\n")
     assert "is another file" in fails(command_line, 2, "study", "example", "quickstart")
-    assert "there are ja_math_dfs, " in fails(command_line, 2, "study", "example", "none")
+    assert "ja_math_dfs, " in fails(command_line, 2, "study", "example", "none")
 
 
 @pytest.mark.parametrize("code", ["import evomerge_optuna", "import evomerge_optuna.cli"])

@@ -1,6 +1,6 @@
 """What torch calls an accelerator, as a test can tell it to."""
 
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,40 +9,12 @@ import torch
 from evomerge_optuna import devices, machine
 from evomerge_optuna.devices import Accelerator, accelerators, torch_device
 from evomerge_optuna.errors import SpecError
-
-GB = 10**9
+from tests.accelerators import GB, fake_accelerators
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Gives torch so many accelerators of a kind; notes what is done to them."""
-    done: list[Any] = []
-
-    def give(kind: str, count: int) -> list[Any]:
-        current = SimpleNamespace(index=0)
-
-        def set_index(index: int) -> None:
-            current.index = index
-
-        module = SimpleNamespace(
-            get_device_name=lambda index: f"Card {index}",
-            get_rng_state=lambda device: torch.tensor([7]),
-            set_rng_state=lambda state, device: done.append((device, state.tolist())),
-        )
-        for name, value in {
-            "is_available": lambda: True,
-            "device_count": lambda: count,
-            "current_accelerator": lambda: SimpleNamespace(type=kind),
-            "current_device_index": lambda: current.index,
-            "set_device_index": set_index,
-            "get_memory_info": lambda device: (20 * GB, 24 * GB),
-            "empty_cache": lambda: done.append("emptied"),
-        }.items():
-            monkeypatch.setattr(torch.accelerator, name, value)
-        monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-        return done
-
-    return give
+    return partial(fake_accelerators, monkeypatch)
 
 
 @pytest.fixture

@@ -269,6 +269,8 @@ def generated(**parts: Any) -> dict[str, Any]:
         ({"study": "a\u3000"}, "spec: study: a study's name begins with no '-' and has no blanks"),
         ({"trials": True}, "spec: trials: should be a valid integer, not True"),
         ({"sampler": {"seed": False}}, "spec: sampler.seed: should be a valid integer, not False"),
+        ({"sampler": "bayes"}, "spec: sampler.name: should be 'cmaes', 'nsga2', 'nsga3', 'gp', "),
+        ({"starts": "none"}, "spec: starts: should be true or false, not 'none'"),
         (
             {"merge": {"method": "ties", "lambda": True}},
             "spec: merge.lambda: write a number, [low, high]",

@@ -171,7 +171,7 @@ def study_compare(
     from evomerge_optuna.study.studies import open_study
 
     store = open_to_read(storage)
-    studies = [open_study(store, name).as_read() for name in dict.fromkeys(names)]
+    studies = [open_study(store, name) for name in dict.fromkeys(names)]
     comparison = compare(studies)
     if as_json:
         print_result(comparison_json(comparison))
@@ -180,7 +180,8 @@ def study_compare(
             print_result(table)
     if html is not None:
         try:
-            write_report(comparison, html, [s for study in studies for s in best_sheets(study)])
+            sheets = [sheet for study in studies for sheet in best_sheets(study.as_read())]
+            write_report(comparison, html, sheets)
         except OSError as error:
             raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
         click.echo(f"The report is in {html}", err=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.devices import memory_of, torch_device
 from evomerge_optuna.engines.base import EngineMemory
 from evomerge_optuna.engines.handover import remove_leftovers, written
+from evomerge_optuna.engines.spread import check_spread, device_ids, spread
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.digest import is_finite
@@ -74,7 +75,7 @@ class LiveModel:
         self.is_closed = False
         self._asked = 0  # texts, in all
         self._tied = {of: name for name, of in layout_of(network.config).tied.items()}
-        self._is_spread = spec.engine_args.get("tensor_parallel_size", 1) != 1
+        self._is_spread = spread(spec) != 1
         whole = meta_model(network.config, "config.json")
         self._size = 4 * sum(one.numel() for one in whole.parameters())  # bytes at most
         remove_leftovers()
@@ -88,6 +89,7 @@ class LiveModel:
                     dtype=network.dtype,
                     max_num_seqs=spec.batch_size,
                     generation_config="vllm",
+                    device_ids=device_ids(spec),
                     **_defaults() | spec.engine_args,
                 )
         except Exception as error:  # what it cannot run, vLLM says in many ways
@@ -244,7 +246,8 @@ def live_model(network: Network, spec: EvaluationSpec) -> LiveModel:
         SpecError: vLLM cannot run the model.
     """
     global _live
-    key = json.dumps([network.key(), spec.batch_size, spec.engine_args], default=str)
+    started_for = [network.key(), torch_device(spec.device), spec.batch_size, spec.engine_args]
+    key = json.dumps(started_for, default=str)
     if _live is not None and _live[0] == key and not _live[1].is_closed:
         return _live[1]
     close()
@@ -284,6 +287,7 @@ def check_vllm(spec: EvaluationSpec) -> None:
             f"evaluation.engine_args: vLLM {vllm.__version__} has no argument {unknown[0]}; "
             "remove it"
         )
+    check_spread(spec)
 
 
 def memory_of_vllm(spec: EvaluationSpec, _: int = 0) -> EngineMemory:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 CELL = 128  # pixels; smaller pictures are enlarged by whole numbers, larger ones made smaller
+_JUDGED = 320  # pixels, at most, of a picture that a person is to judge
 _GAP = 4
 _LINE = 18  # height of a line of text
 _NAMES = 120  # width of the models' names, of so many letters:
@@ -33,15 +34,17 @@ def from_thumbnail(text: str) -> "Image":
 
 
 def grid(images: "Sequence[Image]") -> bytes:
-    """All pictures of one model, row by row."""
+    """All pictures of one model, row by row, large enough for a person to judge them."""
     from PIL import Image
+
+    cell = max(CELL, min(_JUDGED, *(max(image.size) for image in images)))
 
     rows = -(-len(images) // _PER_ROW)
     columns = min(len(images), _PER_ROW)
-    step = CELL + _GAP
+    step = cell + _GAP
     sheet = Image.new("RGB", (columns * step - _GAP, rows * step - _GAP), "white")
     for place, image in enumerate(images):
-        sheet.paste(_in_cell(image), (place % _PER_ROW * step, place // _PER_ROW * step))
+        sheet.paste(_in_cell(image, cell), (place % _PER_ROW * step, place // _PER_ROW * step))
     return _png(sheet)
 
 
@@ -68,11 +71,11 @@ def side_by_side(models: "Mapping[str, Sequence[Image]]") -> bytes:
     return _png(sheet)
 
 
-def _in_cell(image: "Image") -> "Image":
+def _in_cell(image: "Image", cell: int = CELL) -> "Image":
     from PIL import Image
 
     longest = max(image.size)
-    factor = CELL // longest if longest <= CELL else CELL / longest
+    factor = cell // longest if longest <= cell else cell / longest
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
     return image.convert("RGB").resize(size, how)

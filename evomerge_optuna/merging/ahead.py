@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -24,17 +25,14 @@ def ahead(jobs: Iterable[Callable[[], _Item]]) -> Iterator[Iterator[_Item]]:
     """
     left = iter(jobs)
     with ThreadPoolExecutor(1) as thread:
+        under_way = [thread.submit(job) for job in islice(left, 1)]
 
         def items() -> Iterator[_Item]:
-            under_way = first
-            while under_way is not None:
-                item = under_way.result()
-                job = next(left, None)
-                under_way = None if job is None else thread.submit(job)
+            while under_way:
+                item = under_way.pop().result()  # and nobody else holds it
+                under_way.extend(thread.submit(job) for job in islice(left, 1))
                 yield item
 
-        job = next(left, None)
-        first = None if job is None else thread.submit(job)
         yield items()
 
 

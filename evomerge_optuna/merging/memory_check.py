@@ -1,5 +1,6 @@
 """What a study needs beside what its machine has: told in one line, or refused with the cure."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from evomerge_optuna.errors import SpecError
@@ -33,10 +34,11 @@ def check_memory(
     stays = plan.stacked <= most - (facts.engine or 0)
     needed = _needed(plan, stays)
     if needed > machine.memory:
+        cure = _smaller_engine(plan, needed, machine, facts)
         raise SpecError(
             f"{_gb(needed)} of memory are needed to build a candidate, and "
             f"{'the GPU' if machine.on_gpu else 'this machine'} has {_gb(machine.memory)}; "
-            f"{_cure(spec, headers, machine, facts)}"
+            f"{cure or _cure(spec, headers, machine, facts)}"
         )
     line = f"memory: {_gb(needed)} are needed to build a candidate"
     if facts.cache:
@@ -88,6 +90,18 @@ def _stacked_in_words(plan: MemoryPlan, machine: Machine) -> str:
         return f"{models} are read from disk where memory is short"
     there = "on disk" if plan.stacked > SHARE * machine.host else "in this machine's memory"
     return f"{models} stay {there}, from where a stack's layers are copied"
+
+
+def _smaller_engine(
+    plan: MemoryPlan, needed: int, machine: Machine, facts: ModelFacts
+) -> str | None:
+    """What makes vLLM take less of the device; None where a candidate would not fit into that."""
+    if facts.engine is None:
+        return None
+    share = math.floor(100 * (machine.memory - needed + facts.engine) / machine.memory) / 100
+    if share * machine.memory <= plan.export:
+        return None
+    return f"write evaluation.engine_args: {{gpu_memory_utilization: {share}}}"
 
 
 def _cure(

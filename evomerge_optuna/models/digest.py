@@ -98,6 +98,9 @@ class Digest:
         if self._follower is not None:
             self._follower.shutdown()
             self._follower = None
+        if self._threads is not None:  # which read what was in the machine's memory anyway
+            self._threads.shutdown()
+            self._threads = None
 
     def hexdigest(self) -> str:
         """The digest of all tensors that were added.
@@ -142,9 +145,7 @@ class Digest:
     def _collect_all(self) -> None:
         while self._pending:
             self._collect()
-        if self._threads is not None:
-            self._threads.shutdown()
-            self._threads = None
+        self.wait()
 
     def _collect(self) -> None:
         own, future = self._pending.popleft()

@@ -94,7 +94,7 @@ def _fingerprint_of_pipeline(folder: Path) -> Fingerprint:
 def _together(files: Sequence[Path], folder: Path | None = None) -> str:
     """One hash of the files with their names; with their paths from a folder, if that is given."""
     names = [file.name if folder is None else str(file.relative_to(folder)) for file in files]
-    lines = [f"{name}:{_cached_sha256(file)}\n" for name, file in zip(names, files, strict=True)]
+    lines = [f"{name}:{sha256_of(file)}\n" for name, file in zip(names, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -107,7 +107,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _cached_sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     """A 7B model takes half a minute to hash, and is asked for at every start."""
     real = file.resolve()
     status = real.stat()

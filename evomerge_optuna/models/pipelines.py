@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ PIPELINE = "diffusers"  # the kind of all pipelines, whatever is in them
 PIPELINE_INDEX = "model_index.json"
 DENOISERS = ("unet", "transformer")  # the component that turns noise into a picture
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # by a pipeline that draws
+
+
+def require_diffusers(where: str) -> None:
+    """Refuses to go on without diffusers.
+
+    Raises:
+        SpecError: beginning with `where`, a pipeline: it is not installed.
+    """
+    if find_spec("diffusers") is None:
+        raise SpecError(
+            f"{where}: diffusers is not installed, which reads such models; "
+            "pip install 'evomerge-optuna[images]'"
+        )
 
 
 def is_pipeline(folder: Path) -> bool:

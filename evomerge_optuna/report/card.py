@@ -1,5 +1,6 @@
 """The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,5 @@ def _parts(spec: StudySpec) -> Iterator[str]:
 
 def _shown(model: str) -> str:
     """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
-    return "+".join(
-        Path(part).name if Path(part).is_absolute() else part for part in model.split("+")
-    )
+    parts = re.split(r"(\+|(?<=\.safetensors)@)", model)
+    return "".join(Path(part).name if Path(part).is_absolute() else part for part in parts)

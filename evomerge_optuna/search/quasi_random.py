@@ -4,7 +4,7 @@ import optuna
 
 from evomerge_optuna.search.samplers import Positioned, Settings
 from evomerge_optuna.store.optuna_internals import OpenQMCSampler
-from evomerge_optuna.study.schema import BASELINE, REPEATS
+from evomerge_optuna.study.schema import BASELINE
 
 
 class PositionedQMCSampler(Positioned, OpenQMCSampler):
@@ -19,6 +19,5 @@ class PositionedQMCSampler(Positioned, OpenQMCSampler):
         self._position = settings.position
 
     def place(self, study: optuna.Study) -> int:
-        trials = study.get_trials(deepcopy=False)
-        given = sum(BASELINE in t.user_attrs and REPEATS not in t.user_attrs for t in trials)
-        return max(0, self._position - given)
+        trials = study.get_trials(deepcopy=False)  # none of which another repeats
+        return self._position - sum(BASELINE in trial.user_attrs for trial in trials)

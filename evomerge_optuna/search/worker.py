@@ -12,7 +12,7 @@ from evomerge_optuna.search.next_trial import add_drawn_trial, start_waiting_tri
 from evomerge_optuna.search.requeue import requeue_dead, requeue_running
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.store.lock import Lease, hold, new_worker
-from evomerge_optuna.study.schema import WORKER
+from evomerge_optuna.study.schema import BASELINE, START, WORKER
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials, lease_of
 
@@ -46,7 +46,8 @@ class Worker:
         """A trial to run, for which it sets the study's sampler.
 
         None once `wanted` trials are finished, or the search has converged, or it is over. As long
-        as others run the last ones it waits, for one of them might die, or be better.
+        as others run the last ones it waits, for one of them might die, or be better; and as long
+        as others run trials that the search may begin at.
 
         Args:
             wanted: finished trials in all.
@@ -54,7 +55,7 @@ class Worker:
             load: called once, as soon as there is a trial to take, and before it is taken: who
                 dies while loading dies of no trial.
         """
-        has_said_why = False
+        said = ""
         while not is_over():
             with hold(self._study.store.locks, self._study.name):
                 trials = self._study.read()
@@ -64,20 +65,32 @@ class Worker:
                     trials = self._study.read()
                 running = len(trials.of(TrialState.RUNNING))
                 has_converged = trials.have_converged(no_better_in)
+                awaits_start = self._awaits_start(trials)
                 if trials.finished >= wanted or (has_converged and not running):
                     return None
-                is_there_one = trials.finished + running < wanted and not has_converged
+                is_there_one = trials.finished + running < wanted and not (
+                    has_converged or awaits_start
+                )
                 if is_there_one and self._has_loaded:
                     return Taken(self._take(trials), trials)
             if is_there_one:
                 load()
                 self._has_loaded = True
                 continue
-            if not has_said_why:
-                say("waiting for the last trials, which are with other workers")
-                has_said_why = True
+            which = "first" if awaits_start else "last"
+            if which != said:
+                say(f"waiting for the {which} trials, which are with other workers")
+                said = which
             time.sleep(_POLL)
         return None
+
+    def _awaits_start(self, trials: Trials) -> bool:
+        """Is a trial running that CMA-ES might begin at, before it has drawn any?"""
+        spec = self._study.spec
+        if not (spec.starts and spec.sampler.row.begins_at_start) or trials.of(TrialState.WAITING):
+            return False
+        are_running = any(BASELINE in t.user_attrs for t in trials.of(TrialState.RUNNING))
+        return are_running and START not in self._study.attributes()
 
     def _take(self, trials: Trials) -> optuna.Trial:
         """A waiting trial, or a new one."""
@@ -85,7 +98,8 @@ class Worker:
         waiting = trials.of(TrialState.WAITING)
         position = trials.position(waiting[0]) if waiting else trials.next_position
         alone = len(self._study.space.ranges()) == 1
-        start = None if waiting or spec.sampler.row.learns_from_others else self._study.start
+        begins = spec.sampler.row.begins_at_start and not waiting
+        start = self._study.start if begins else None
         study.sampler = make_sampler(spec.sampler, position, start, alone=alone)
         if not waiting:
             return add_drawn_trial(self._study, trials, self._lease)

@@ -86,7 +86,8 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 def _suggested(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
     if isinstance(dimension, Choices):
-        return cast(Value, trial.suggest_categorical(name, dimension.values))
+        # Optuna gives what somebody queued back as it is, as 1 for true.
+        return dimension.clip(cast(Value, trial.suggest_categorical(name, dimension.values)))
     low, high, log = dimension.low, dimension.high, dimension.log
     if dimension.integer:
         return trial.suggest_int(name, int(low), int(high), log=log)

@@ -114,9 +114,14 @@ class Choices:
         return [value for value in self.values if not isinstance(value, str)]
 
     def clip(self, value: Value) -> Value:
-        """The value if it is a choice, else the nearest number, else the first choice."""
-        if value in self.values or isinstance(value, str) or not self._numbers:
-            return value if value in self.values else self.first
+        """The value if it is a choice, else the nearest number, else the first choice.
+
+        1 is the choice true, if that is what the spec has.
+        """
+        if value in self.values:
+            return self.values[self.values.index(value)]
+        if isinstance(value, str) or not self._numbers:
+            return self.first
         return min(self._numbers, key=lambda choice: abs(choice - value))
 
     def has(self, value: object) -> bool:

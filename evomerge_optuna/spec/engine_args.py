@@ -36,5 +36,6 @@ NOT_TO_GIVE: dict[str, str] = {
     "dtype": "write evaluation.dtype",
     "device": "write evaluation.device",
     "device_config": "write evaluation.device",
+    "device_ids": "write evaluation.device",
     "max_num_seqs": "write evaluation.batch_size",
 }

@@ -180,10 +180,14 @@ def _with_absolute_paths(content: dict[str, object], folder: Path) -> dict[str, 
         return text
 
     def absolute_parts(model: str) -> str:
-        """Of a model and of its adapter, unless it is a folder whose name has a '+'."""
+        """Of a model and what its name goes on with, unless it is a folder with that in its name.
+
+        That is an adapter after a '+', or the pipeline of a single file.
+        """
         if os.path.exists(folder / os.path.expanduser(model)):
             return absolute(model)
-        return "+".join(map(absolute, model.split("+")))
+        parts = re.split(r"(\+|(?<=\.safetensors)@)", model)
+        return "".join(part if part in ("+", "@") else absolute(part) for part in parts)
 
     def walk(value: Any, change: Callable[[str], str] | None) -> Any:
         if isinstance(value, dict):

@@ -16,8 +16,8 @@ class Sampler:
             own and the options, or with more where it is marked as `search.samplers.Positioned`.
         options: further arguments of the class.
         several: takes several objectives, and constraints.
-        learns_from_others: learns from trials that it did not draw: the source models', and the
-            best recipes of other studies.
+        begins_at_start: learns nothing from trials that it did not draw, but begins at the best of
+            those that its study begins with.
         generations: draws trials in generations, of which a spec may say the `population`.
         numbers: searches ranges of numbers; else every parameter needs a list of choices.
         categories: searches lists of choices.
@@ -30,7 +30,7 @@ class Sampler:
     kind: str
     options: Mapping[str, object] = field(default_factory=dict)
     several: bool = True
-    learns_from_others: bool = False
+    begins_at_start: bool = False
     generations: bool = False
     numbers: bool = True
     categories: bool = True
@@ -44,6 +44,7 @@ _ROWS = (
         "CMA-ES",
         f"{_HERE}.samplers:PositionedCmaEsSampler",
         several=False,
+        begins_at_start=True,
         generations=True,
         categories=False,
         binary=False,
@@ -52,7 +53,6 @@ _ROWS = (
         "nsga2",
         "NSGA-II",
         f"{_HERE}.samplers:PositionedNSGAIISampler",
-        learns_from_others=True,
         generations=True,
         binary=False,
     ),
@@ -60,7 +60,6 @@ _ROWS = (
         "nsga3",
         "NSGA-III",
         f"{_HERE}.samplers:PositionedNSGAIIISampler",
-        learns_from_others=True,
         generations=True,
         binary=False,
     ),
@@ -69,16 +68,21 @@ _ROWS = (
         "GP",
         "optuna.samplers:GPSampler",
         {"deterministic_objective": False, "warn_independent_sampling": False},
-        learns_from_others=True,
     ),
     Sampler(
         "tpe",
         "TPE",
         "optuna.samplers:TPESampler",
         {"multivariate": True},
-        learns_from_others=True,
     ),
-    Sampler("catcma", "CatCMA", f"{_HERE}.catcma:CatCmaSampler", several=False, generations=True),
+    Sampler(
+        "catcma",
+        "CatCMA",
+        f"{_HERE}.catcma:CatCmaSampler",
+        several=False,
+        begins_at_start=True,
+        generations=True,
+    ),
     Sampler("random", "random search", "optuna.samplers:RandomSampler"),
     Sampler("qmc", "QMC", f"{_HERE}.quasi_random:PositionedQMCSampler"),
     Sampler(
@@ -87,8 +91,9 @@ _ROWS = (
 )
 
 SAMPLERS = {row.name: row for row in _ROWS}
+AUTO = "auto"  # one of them, chosen when the study is created
 
 if TYPE_CHECKING:
     SamplerName = str
 else:
-    SamplerName = Literal[tuple(SAMPLERS)]
+    SamplerName = Literal[(*SAMPLERS, AUTO)]

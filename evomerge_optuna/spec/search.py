@@ -1,7 +1,7 @@
 """How a study searches: the sampler, and when a candidate is stopped early."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     Field,
@@ -12,9 +12,7 @@ from pydantic import (
 )
 
 from evomerge_optuna.spec.part import FunctionName, Integer, Number, Strict
-from evomerge_optuna.spec.samplers import SAMPLERS, Sampler, SamplerName
-
-AUTO = "auto"
+from evomerge_optuna.spec.samplers import AUTO, SAMPLERS, Sampler, SamplerName
 
 
 class SamplerSpec(Strict):
@@ -29,7 +27,7 @@ class SamplerSpec(Strict):
     several objectives, and constraints.
     """
 
-    name: SamplerName | Literal["auto"] = "cmaes"
+    name: SamplerName = "cmaes"
     """The name of the sampler. `auto` chooses one by the number of trials and of parameters when
     the study is created, and says which."""
     class_: FunctionName | None = Field(default=None, alias="class")
@@ -75,7 +73,7 @@ class SamplerSpec(Strict):
     def row(self) -> Sampler:
         """The sampler's row of the table, which `auto` has none of."""
         if self.class_ is not None:
-            return Sampler(self.class_, self.class_, self.class_, learns_from_others=True)
+            return Sampler(self.class_, self.class_, self.class_)
         return SAMPLERS[self.name]
 
 
@@ -84,7 +82,8 @@ class StopSpec(Strict):
 
     no_better_in: Annotated[Integer, Field(ge=1)]
     """Stop once this many candidates in a row were no better than the best before them; of several
-    objectives, once none of them came onto the Pareto front."""
+    objectives, once none of them came onto the Pareto front. Those that the study began with do not
+    count."""
 
 
 class RacingSpec(Strict):

@@ -1,7 +1,7 @@
 """What the specs of all stages have in common."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,7 +11,9 @@ from evomerge_optuna.spec.images import ImageTask
 from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName, Integer, Strict
-from evomerge_optuna.spec.search import AUTO, RacingSpec, SamplerSpec, StopSpec
+from evomerge_optuna.spec.samplers import AUTO
+from evomerge_optuna.spec.search import RacingSpec, SamplerSpec, StopSpec
+from evomerge_optuna.spec.single_file import with_pipeline
 from evomerge_optuna.spec.stack import StackSpec
 from evomerge_optuna.spec.tasks import LMEvalTask, Task
 
@@ -37,7 +39,10 @@ class StudySpec(Strict):
     stage: str
     """The stage: what is searched."""
     models: dict[str, str]
-    """The source models, under names that you choose: hub ids, local folders, or `zoo:NAME`."""
+    """The source models, under names that you choose: hub ids, local folders, or `zoo:NAME`. Of
+    pipelines also single files, as `FILE.safetensors` or `FILE.safetensors@PIPELINE`, which take
+    configuration, scheduler and tokenizer of the pipeline: the base model, or else the first of
+    `models` that is no file."""
     vision: str | None = None
     """The model of which the merge keeps what is not merged, such as a vision tower, or the
     autoencoder and tokenizer of a pipeline: a name of `models`, or `base_model`. The default is the
@@ -49,8 +54,8 @@ class StudySpec(Strict):
     starts: bool = True
     """Begin with the points that people try by hand: of a merge all models at 0.5, all at 1, every
     pair and each alone at 1; of a stack the neighbours of the identity path. They are at most a
-    quarter of `trials`, and shown as baselines. CMA-ES goes on from the best of them, and the
-    other samplers learn from them."""
+    quarter of `trials`, and shown as baselines. CMA-ES and CatCMA go on from the best of them; GP,
+    TPE and the genetic algorithms learn from them."""
     tasks: dict[str, Task]
     """The tasks that candidates are scored on, under names that you choose."""
     objectives: tuple[Objective, ...]
@@ -75,6 +80,19 @@ class StudySpec(Strict):
         if value.startswith("-") or value != value.strip():
             raise ValueError("a study's name begins with no '-' and has no blanks at its ends")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_have_pipelines(cls, content: Any) -> Any:
+        models = content.get("models") if isinstance(content, dict) else None
+        if not isinstance(models, dict) or not all(isinstance(m, str) for m in models.values()):
+            return content  # which is refused by its type
+        names = {f"models.{alias}": model for alias, model in models.items()}
+        if isinstance(base := content.get("base_model"), str):
+            names = {"base_model": base, **names}
+        named = with_pipeline(names)
+        own = {"base_model": named["base_model"]} if "base_model" in named else {}
+        return {**content, **own, "models": {alias: named[f"models.{alias}"] for alias in models}}
 
     @field_validator("models", "tasks")
     @classmethod

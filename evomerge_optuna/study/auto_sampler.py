@@ -5,7 +5,8 @@ The choice stands on the searches of benchmarks/README.md.
 
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spec import Choices, StudySpec
-from evomerge_optuna.spec.search import AUTO, SamplerSpec
+from evomerge_optuna.spec.samplers import AUTO
+from evomerge_optuna.spec.search import SamplerSpec
 
 _FEW = 500  # trials that a Gaussian process is fitted to within seconds
 _NARROW = 200  # parameters, likewise

@@ -22,7 +22,7 @@ def baselines(spec: StudySpec, space: SearchSpace) -> dict[str, Values]:
     By their names, which their trials have as an attribute.
     """
     first = {space.baseline_name: space.baseline()}
-    if not (spec.sampler.row.learns_from_others and spec.sampler.row.generations):
+    if spec.sampler.row.begins_at_start or not spec.sampler.row.generations:
         return first
     return first | {f"source {alias}": values for alias, values in space.sources().items()}
 

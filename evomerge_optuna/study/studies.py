@@ -22,7 +22,7 @@ from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
-from evomerge_optuna.spec.search import AUTO
+from evomerge_optuna.spec.samplers import AUTO
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
 from evomerge_optuna.store.store import Store
@@ -138,9 +138,9 @@ class MergeStudy:
 
     @property
     def start(self) -> Values | None:
-        """Where CMA-ES begins; None: in the middle. Ask once there is a candidate to draw.
+        """Where CMA-ES begins; None: in the middle. Ask once the given trials are finished.
 
-        It is stored then, since of trials that were given one may still be running.
+        It is stored then, since one that has failed may be tried again.
         """
         if not self.spec.starts:
             return self._stored_start

@@ -90,12 +90,14 @@ class Trials:
         """Finished trials since the last that was better than all before it.
 
         Of several objectives: since the last that came onto the Pareto front, and so made the
-        hypervolume larger. Before any trial is scored: 0.
+        hypervolume larger. Before any trial is scored: 0. Trials that the study began with are
+        none of them, for nothing has searched for those.
         """
         if not self.front:
             return 0
         last = max(trial.number for trial in self.front)
-        return sum(trial.number > last and trial.state.is_finished() for trial in self.counted)
+        later = (trial for trial in self.counted if trial.number > last)
+        return sum(t.state.is_finished() and BASELINE not in t.user_attrs for t in later)
 
     def have_converged(self, no_better_in: int | None) -> bool:
         """Was nothing better in so many trials, and is none queued? Never for None."""

@@ -1,6 +1,7 @@
 """What is needed next is made ready meanwhile, and no more than that."""
 
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,25 @@ def test_the_next_one_is_under_way_and_no_other() -> None:
             assert begun[number + 1].wait(60)
             assert not any(event.is_set() for event in begun[number + 2 :])
         assert list(items) == [3]
+
+
+def test_no_more_than_two_are_there_at_a_time() -> None:
+    """Not the first one either, which is often the largest: the embeddings."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    begun = [threading.Event() for _ in range(6)]
+
+    def job(number: int) -> torch.Tensor:
+        found = torch.ones(3)
+        made.append(weakref.ref(found))
+        begun[number].set()
+        return found
+
+    with ahead([lambda number=number: job(number) for number in range(6)]) as items:
+        for number, item in enumerate(items):
+            assert item is made[number]()
+            assert begun[min(number + 1, 5)].wait(60)
+            assert all(old() is None for old in made[:number])
+            del item
 
 
 def test_nothing_to_do() -> None:

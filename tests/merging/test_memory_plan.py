@@ -4,6 +4,7 @@ Covers merging.memory_check and models.headers, too.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -215,11 +216,34 @@ def test_four_7b_models_on_a_card_of_24_gb(of_7b: Any, mistral: Path, tmp_path: 
                 f"memory: {needed} GB are needed to build a candidate; of the 57.9 GB of models "
                 f"{places}; an export takes up to 14.5 GB"
             )
+    document = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    spec, headers = of_7b(models=models, merge={"method": "ties", "dtype": "bfloat16"})
+    assert f"\n{check_memory(spec, headers, card(24, 128))}\n" in document
+    spec, headers = of_7b(models=models, merge={"method": "dare_ties", "dtype": "bfloat16"})
     assert "models 38.1 GB are kept on the GPU, 19.8 GB are streamed to it from" in check_memory(
         spec, headers, card(80, 64)
     )
     assert "; the 57.9 GB that all candidates share are kept;" in check_memory(
         spec, headers, card(141, 64)
+    )
+
+
+def test_vllm_takes_what_four_7b_models_leave(of_7b: Any, mistral: Path, tmp_path: Path) -> None:
+    (tmp_path / "code").symlink_to(mistral)
+    models = {name: str(tmp_path / name) for name in ("ja", "math", "code")}
+    spec, headers = of_7b(models=models, merge={"method": "ties", "dtype": "bfloat16"})
+    for gigabytes, cure in (
+        (24, "write evaluation.engine_args: {gpu_memory_utilization: 0.7}"),
+        (16, "write evaluation.merger: checkpoint, which needs 15.5 GB"),
+    ):
+        machine = card(gigabytes, 128)
+        usual = ModelFacts(engine=int(0.9 * machine.memory))
+        with pytest.raises(SpecError, match=f"; {re.escape(cure)}$"):
+            check_memory(spec, headers, machine, usual)
+    machine = card(24, 128)
+    assert check_memory(spec, headers, machine, ModelFacts(engine=int(0.7 * machine.memory))) == (
+        "memory: 25.6 GB are needed to build a candidate; of the 57.9 GB of models 57.9 GB are "
+        "streamed to it from this machine's memory at every trial; an export takes up to 14.5 GB"
     )
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from evomerge_optuna.devices import Lane
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.models import digest as digest_module
 from evomerge_optuna.models.digest import Digest, digest_files, digest_tensors
 from evomerge_optuna.models.shards import write_tensors
 
@@ -106,6 +109,28 @@ def test_threads_that_follow_give_the_same() -> None:
         (digest.add if name in "ab" else digest.add_held)(name, TENSORS[name])
     digest.complete()
     assert digest.hexdigest() == digest.hexdigest() == as_defined(TENSORS)
+
+
+def test_tensors_may_be_changed_once_one_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in the machine's memory, too, which are hashed where they are."""
+    begun, hashed = threading.Event(), digest_module._sha256
+
+    def slowly(block: bytes | memoryview) -> bytes:
+        begun.set()
+        time.sleep(0.02)
+        return hashed(block)
+
+    tensors = {"a": torch.ones(2**20), "b": torch.zeros(2**20)}
+    expected = as_defined(tensors)
+    monkeypatch.setattr(digest_module, "_sha256", slowly)
+    digest = Digest(Lane("cpu"))
+    digest.add_held("a", tensors["a"])
+    digest.add("b", tensors["b"])
+    assert begun.wait(60)
+    digest.wait()
+    for tensor in tensors.values():
+        tensor.fill_(2)
+    assert digest.hexdigest() == expected
 
 
 def test_they_report_what_is_not_finite_before_anything_is_hashed() -> None:

@@ -145,7 +145,7 @@ def test_models_that_are_called_alike(
     merges = ["uniform merge", "model_stock merge", "karcher merge"]
     one, two = ([f"{study} ({merge})" for merge in merges] for study in ("one", "two"))
     assert names[:9] == ["one (a)", "b", *one, "two (a)", *two]
-    assert len(comparison_json(comparison)["test"]) == len(names) == 7
+    assert len(comparison_json(comparison)["test"]) == len(names) == 11
 
 
 def refusal(studies: list[MergeStudy]) -> str:

@@ -17,6 +17,7 @@ from evomerge_optuna.search import loop
 from evomerge_optuna.spec import Objective, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
+from evomerge_optuna.study.schema import BASELINE
 from evomerge_optuna.study.studies import MergeStudy, open_study
 from evomerge_optuna.study.trials import Trials
 
@@ -60,6 +61,14 @@ def test_a_trial_that_waits_is_still_to_be_tried() -> None:
     assert not Trials([*trials.everything, waiting], ONE, set()).have_converged(2)
 
 
+def test_what_a_study_began_with_is_no_sign_that_its_search_has_converged() -> None:
+    trials = trials_of(ONE, [(1,), (0,), (0,), (0,)])
+    for trial in trials.everything[:3]:
+        trial.set_user_attr(BASELINE, "all at 1")
+    assert trials.since_better == 1
+    assert not trials.have_converged(2)
+
+
 @pytest.fixture
 def uniform_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trial but the first is worse than it by far."""
@@ -86,8 +95,8 @@ def test_a_run_stops_where_nothing_is_better_any_more(
     (line,) = [line for line in said if line.startswith("tiny: 5 trials")]
     assert "it stops here (stop.no_better_in); go on with: evomerge-optuna study run tiny" in line
     assert line.endswith(" --no-better-in 0")
-    assert said[-1].startswith("None of the last 4 trials was better than the best")
-    assert "better than trial 0 (uniform merge) by more than noise" in said[-1]
+    assert said[-1].startswith("None of the last 4 trials was better than the best before them")
+    assert "The best is still trial 0 (uniform merge), with which the study began" in said[-1]
     assert said[-1] in study_note(opened())
 
     run_study("tiny")
@@ -114,7 +123,12 @@ def test_a_search_without_stop_says_it_after_a_while(
     many = trials_of(study.spec.objectives, [(1,)] + [(2,)] * PATIENCE)
     for trial in many.everything:
         trial.user_attrs.update(study.trials()[min(trial.number, 1)].user_attrs)
-    assert f"None of the last {PATIENCE} trials" in convergence_remark(study, many)
+    remark = convergence_remark(study, many)
+    assert f"None of the last {PATIENCE} trials" in remark
+    assert "The best is still trial 0 (uniform merge)" in remark
+    del many.everything[0].user_attrs[BASELINE]
+    remark = convergence_remark(study, many)
+    assert remark.endswith("the search may have converged.")
 
 
 @pytest.mark.usefixtures("home")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from evomerge_optuna.errors import SpecError, StudyChangedError
+from evomerge_optuna.search import worker
 from evomerge_optuna.search.worker import working
 from evomerge_optuna.spec import SamplerSpec, parse_spec
 from evomerge_optuna.spec.samplers import SAMPLERS, Sampler
@@ -34,18 +36,21 @@ def make(spec_content: Callable[..., dict[str, Any]], home: Path) -> Make:
 
 def take(study: MergeStudy, wanted: int, most: int = 99) -> None:
     """Runs trials as a worker does; each is scored by its parameters, not by a model."""
-    targets = [objective.target for objective in study.spec.objectives]
-    with working(study) as worker:
+    with working(study) as own:
         for _ in range(most):
-            taken = worker.next_trial(wanted, load=lambda: None)
+            taken = own.next_trial(wanted, load=lambda: None)
             if taken is None:
                 return
-            recipe = study.space.suggest(taken.trial)
-            taken.trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
-            values = scores(taken.trial.params)[: len(targets)]
-            measures: dict[str, dict[str, float]] = {target: {} for target in targets}
-            taken.trial.set_user_attr(RESULT, {"recipe": "", "scores": measures, "costs": {}})
-            study.study.tell(taken.trial, values)
+            finish(study, taken.trial)
+
+
+def finish(study: MergeStudy, trial: optuna.Trial, *values: float) -> None:
+    """Scores a trial by its parameters, unless these values are given."""
+    targets = [objective.target for objective in study.spec.objectives]
+    trial.set_user_attr(RECIPE, study.space.suggest(trial).model_dump(mode="json"))
+    measures: dict[str, dict[str, float]] = {target: {} for target in targets}
+    trial.set_user_attr(RESULT, {"recipe": "", "scores": measures, "costs": {}})
+    study.study.tell(trial, values or scores(trial.params)[: len(targets)])
 
 
 def scores(params: dict[str, Any]) -> list[float]:
@@ -56,8 +61,8 @@ def scores(params: dict[str, Any]) -> list[float]:
 
 def leave(study: MergeStudy) -> None:
     """A worker that takes a trial and dies."""
-    with working(study) as worker:
-        assert worker.next_trial(TRIALS, load=lambda: None) is not None
+    with working(study) as own:
+        assert own.next_trial(TRIALS, load=lambda: None) is not None
 
 
 def drawn(study: MergeStudy) -> list[dict[str, Any]]:
@@ -138,7 +143,7 @@ def test_a_population_is_for_samplers_with_generations() -> None:
 
 @pytest.mark.parametrize("row", SAMPLERS.values(), ids=SAMPLERS)
 def test_a_search_goes_on_from_its_starts(row: Sampler, make: Make, tiny: Path) -> None:
-    """Stopped between them and after them; samplers that do not learn from them begin at the best.
+    """Stopped between them and after them; those that begin at the best of them store it.
 
     Of a quarter of the trials here three are starts, and the baseline is a trial, too.
     """
@@ -154,11 +159,12 @@ def test_a_search_goes_on_from_its_starts(row: Sampler, make: Make, tiny: Path) 
     given = [t for t in whole.trials() if BASELINE in t.user_attrs]
     names = [trial.user_attrs[BASELINE] for trial in given]
     alone = ["source a", "source b", "all at 1"]  # where a source model at 1 is itself
-    tried = (
-        alone if row.learns_from_others and row.generations else ["all at 1", "a at 1", "b at 1"]
-    )
-    assert names == ["uniform merge", *tried]
-    if not row.learns_from_others:
+    with_sources = row.generations and not row.begins_at_start
+    assert names == [
+        "uniform merge",
+        *(alone if with_sources else ["all at 1", "a at 1", "b at 1"]),
+    ]
+    if row.begins_at_start:
         best = min(given, key=lambda trial: trial.values)
         assert whole.start == best.params
         assert open_study(whole.store, "whole").attributes()[START] == best.params
@@ -173,6 +179,26 @@ def test_cmaes_draws_around_the_best_start(make: Make) -> None:
     for name in start:
         found = [t.params[name] for t in study.trials() if BASELINE not in t.user_attrs]
         assert sum(found) / len(found) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_search_begins_once_all_starts_are_scored(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of them runs with another worker, and is the best."""
+    monkeypatch.setattr(worker, "_POLL", 0)
+    study = make("shared", starts=True, trials=4, sampler="cmaes")
+    looks = iter([False, False, True])
+    said: list[str] = []
+    with working(study) as other, working(study) as own:
+        take(study, 1)
+        last = other.next_trial(4, load=lambda: None)
+        assert last is not None
+        assert own.next_trial(4, load=lambda: None, is_over=looks.__next__, say=said.append) is None
+        assert said == ["waiting for the first trials, which are with other workers"]
+        finish(study, last.trial, -1.0)
+        drawn = own.next_trial(4, load=lambda: None)
+    assert drawn is not None and BASELINE not in drawn.trial.user_attrs
+    assert study.start == last.trial.params
 
 
 def test_a_study_of_an_earlier_version_has_no_starts(make: Make, home: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from evomerge_optuna import create_study
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.search.samplers import check_sampler
@@ -92,6 +93,24 @@ def test_what_is_no_sampler_is_refused(sampler: dict[str, Any], said: str) -> No
         check_sampler(spec)
 
 
+def test_the_class_is_tried_when_a_study_is_created(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec_content: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "from optuna.samplers import RandomSampler\n"
+    code += "class Seedless(RandomSampler):\n    def __init__(self):\n        super().__init__()\n"
+    (tmp_path / "seedless.py").write_text(code)
+    for kind in ("json:loads", "nothing_here:Sampler"):
+        with pytest.raises(SpecError, match=r"sampler\.class: "):
+            create_study(spec_content(sampler={"class": kind}))
+    said: list[str] = []
+    create_study(spec_content(sampler={"class": "seedless:Seedless"}), say=said.append)
+    assert any("seedless:Seedless takes no seed" in line for line in said)
+    seeded = {"class": "optuna.samplers:TPESampler"}
+    create_study(spec_content(study="seeded", sampler=seeded), say=said.append)
+    assert sum("takes no seed" in line for line in said) == 1
+
+
 @pytest.mark.parametrize(
     ("sampler", "said"),
     [
@@ -106,19 +125,6 @@ def test_a_spec_that_says_too_much_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=re.escape(said)):
         parse_spec(spec_content(sampler=sampler))
-
-
-def test_a_class_without_a_seed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    code = "from optuna.samplers import BaseSampler, RandomSampler\ndef __(): ...\n"
-    code += "class Unseeded(RandomSampler):\n    def __init__(self):\n        super().__init__()\n"
-    (tmp_path / "unseeded.py").write_text(code)
-    allow(["unseeded:Unseeded", "optuna.samplers:TPESampler"])
-    said = check_sampler(SamplerSpec.model_validate({"class": "unseeded:Unseeded"}))
-    assert said is not None and "unseeded:Unseeded takes no seed" in said
-    of_optuna = SamplerSpec.model_validate({"class": "optuna.samplers:TPESampler"})
-    assert check_sampler(of_optuna) is None
-    assert check_sampler(SamplerSpec(name="gp")) is None
 
 
 def test_a_spec_is_stored_and_read_as_it_was(spec_content: Any) -> None:

@@ -212,6 +212,18 @@ def test_every_kind_of_dimension_reaches_mergekit(make_spec: SpecMaker) -> None:
     assert space.values_of(drawn, space.recipe(drawn)) == drawn
 
 
+def test_what_somebody_queued_is_a_choice_as_the_spec_has_it(make_spec: SpecMaker) -> None:
+    """1 for true, as other languages and databases write it: the same recipe, the same digest."""
+    merge = {"method": "ties", "weight": {"choices": [0.5, 1]}, "normalize": [True, False]}
+    space = ParameterSpace.of(make_spec(merge=merge, sampler="gp"), LAYERS)
+    values = space.baseline() | {"a.weight.g0": 1.0, "merge.normalize.g0": True}
+    study = optuna.create_study()
+    study.enqueue_trial(values | {"a.weight.g0": 1, "merge.normalize.g0": 1})
+    queued = space.suggest(study.ask())
+    assert queued.to_yaml() == space.recipe(values).to_yaml()
+    assert queued.digest() == space.recipe(values).digest()
+
+
 def test_an_option_is_no_parameter_unless_it_is_searched(make_spec: SpecMaker) -> None:
     plain = ParameterSpace.of(make_spec(merge={"method": "ties"}), LAYERS)
     fixed = ParameterSpace.of(make_spec(merge={"method": "ties", "lambda": 0.7}), LAYERS)

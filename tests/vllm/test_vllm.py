@@ -221,6 +221,15 @@ def test_the_last_candidate_is_not_asked_by_mistake(families: Path) -> None:
         engine.generate(PROMPTS, Greedy(4))
 
 
+def test_vllm_takes_the_number_of_a_device(families: Path) -> None:
+    """As `evaluation.device` gives it; see tests/engines/test_spread.py."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    model = str(families / "tied" / "base")
+    args = EngineArgs(model=model, skip_tokenizer_init=True, device_ids=[2])
+    assert args.create_engine_config().parallel_config.assigned_physical_gpu_ids == [2]
+
+
 def test_what_vllm_does_not_know_is_refused_at_creation(
     content: dict[str, Any], home: Path
 ) -> None:

@@ -41,12 +41,12 @@ class Aesthetic(PictureScorer[AestheticScorer]):
     def scores(self, drawn: Sequence[Drawn]) -> list[float]:
         model = self.spec.model
         loaded = embedder(model, model, self.device, f"{self.key}.model")
-        if loaded.width != (takes := self._layers[0][0].shape[1]):
+        found = loaded.of_images([one.image for one in drawn])
+        if (width := found.shape[1]) != (takes := self._layers[0][0].shape[1]):
             raise SpecError(
                 f"{self.key}.head: takes embeddings of {takes} numbers, and {model} gives "
-                f"{loaded.width}; name the model that the head was trained with"
+                f"{width}; name the model that the head was trained with"
             )
-        found = loaded.of_images([one.image for one in drawn])
         for weight, bias in self._layers:
             found = found @ weight.T + bias
         return [float(score) for score in found[:, 0]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import first_line
 from evomerge_optuna.models.catalog import check_exists, local_folder
-from evomerge_optuna.models.fingerprint import fingerprint
+from evomerge_optuna.models.fingerprint import PROCESSOR_FILES, TOKENIZER_FILES, fingerprint
 from evomerge_optuna.models.sources import source_of
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ class Embedder:
     def logit_scale(self) -> float:
         """By which the model multiplies cosines before it compares them."""
         return float(self._model.logit_scale.detach().exp())
-
-    @property
-    def width(self) -> int:
-        """Of an embedding."""
-        return int(self._model.config.projection_dim)
 
     def cosines(self, texts: Sequence[str], images: "Sequence[Image]") -> "torch.Tensor":
         """The cosine of each text and its picture: (n,), float32, on the CPU."""
@@ -97,8 +92,10 @@ def embedder(model: str, processor: str, device: str, key: str) -> Embedder:
     folder = local_folder(model)
     where, revision = source_of(processor).location(processor)
     try:
-        loaded = AutoModel.from_pretrained(folder, use_safetensors=True)
-        read = AutoProcessor.from_pretrained(where, revision=revision or "main")
+        loaded = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        read = AutoProcessor.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
     except Exception as error:  # libraries raise what they like
         raise SpecError(f"{key}: {model} cannot be loaded: {first_line(error)}") from error
     return Embedder(loaded.eval().to(torch_device(device)), read)
@@ -115,7 +112,9 @@ def check_embedder(model: str, key: str) -> None:
     check_exists(model, key)
     where, revision = source_of(model).location(model)
     try:
-        config = AutoConfig.from_pretrained(where, revision=revision or "main")
+        config = AutoConfig.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
     except Exception as error:
         raise SpecError(f"{key}: {model} cannot be had: {first_line(error)}") from error
     if not ("lip" in config.model_type and hasattr(config, "vision_config")):
@@ -123,6 +122,17 @@ def check_embedder(model: str, key: str) -> None:
             f"{key}: {model} is a {config.model_type}; name a CLIP or SigLIP model, which puts "
             "texts and pictures into one space"
         )
+
+
+def processor_files(model: str) -> list[Path]:
+    """The files of a model's processor; its weights are not downloaded.
+
+    Raises:
+        SpecError: the hub does not give them.
+    """
+    folder = source_of(model).small_files(model)
+    names = (*TOKENIZER_FILES, *PROCESSOR_FILES)
+    return [file for name in names if (file := folder / name).is_file()]
 
 
 def embedder_fingerprint(model: str, *files: Path) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.image_scorers.base import Drawn, PictureScorer
 from evomerge_optuna.evaluation.image_scorers.embedding import (
     check_embedder,
     embedder,
     embedder_fingerprint,
+    processor_files,
 )
 from evomerge_optuna.spec.images import PickScorer
 
@@ -16,9 +18,14 @@ class Pick(PictureScorer[PickScorer]):
 
     def check(self) -> None:
         check_embedder(self.spec.model, f"{self.key}.model")
+        if not processor_files(self.spec.processor):
+            raise SpecError(
+                f"{self.key}.processor: {self.spec.processor} has no files of a processor, such as "
+                "preprocessor_config.json"
+            )
 
     def fingerprint(self) -> str:
-        return embedder_fingerprint(self.spec.model)
+        return embedder_fingerprint(self.spec.model, *processor_files(self.spec.processor))
 
     def scores(self, drawn: Sequence[Drawn]) -> list[float]:
         loaded = embedder(self.spec.model, self.spec.processor, self.device, f"{self.key}.model")

@@ -22,7 +22,12 @@ from evomerge_optuna.models.pipeline_part import (
     named,
     part_config,
 )
-from evomerge_optuna.models.pipelines import component_folders, denoiser_of, pipeline_index
+from evomerge_optuna.models.pipelines import (
+    component_folders,
+    denoiser_of,
+    pipeline_index,
+    require_diffusers,
+)
 from evomerge_optuna.models.shards import (
     INDEX,
     read_tensors,
@@ -70,7 +75,9 @@ def part_config_of(model: OpenedModel, components: Sequence[str]) -> "Pretrained
         SpecError: naming the model's key: diffusers has no such model.
     """
     folder = model.small_files
-    parts = merged_components(folder, components, f"{model.key} ({model.name})")
+    where = f"{model.key} ({model.name})"
+    require_diffusers(where)
+    parts = merged_components(folder, components, where)
     try:
         return config_of_folders({name: folder / name for name in parts})
     except Exception as error:  # every class has its own demands on a configuration

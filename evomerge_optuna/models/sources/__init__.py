@@ -7,10 +7,12 @@ from evomerge_optuna.models.sources.adapted import AdaptedSource
 from evomerge_optuna.models.sources.base import Source
 from evomerge_optuna.models.sources.hub import HubSource
 from evomerge_optuna.models.sources.path import PathSource
+from evomerge_optuna.models.sources.single_file import SingleFileSource
 from evomerge_optuna.models.sources.zoo import ZooSource
 
 # The first that recognises a name gives the model; every name may be one of the hub.
-_BASES: tuple[Source, ...] = (ZooSource(), PathSource(), HubSource())
+_FOLDERS: tuple[Source, ...] = (ZooSource(), PathSource(), HubSource())
+_BASES: tuple[Source, ...] = (SingleFileSource(_FOLDERS), *_FOLDERS)
 SOURCES: tuple[Source, ...] = (AdaptedSource(_BASES), *_BASES)
 
 

@@ -11,6 +11,7 @@ from evomerge_optuna.models.fingerprint import Fingerprint, fingerprint
 from evomerge_optuna.models.sources.base import ADAPTER, Location, Source
 from evomerge_optuna.models.sources.hub import HubSource
 from evomerge_optuna.models.sources.path import PathSource
+from evomerge_optuna.spec.single_file import split_single_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -32,9 +33,11 @@ class AdaptedSource(Source):
         return "+" in name
 
     def check(self, name: str, key: str) -> None:
-        if os.path.isdir(os.path.expanduser(name)):
+        file, _ = split_single_file(name)
+        if os.path.exists(os.path.expanduser(file)):
             raise SpecError(
-                f"{key}: {name}: what follows '+' is the name of an adapter; rename the folder"
+                f"{key}: {file}: what follows '+' is the name of an adapter; rename the folder or "
+                "the file"
             )
         base, adapter = _split(name)
         self._base(base).check(base, key)

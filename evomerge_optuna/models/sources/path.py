@@ -28,11 +28,6 @@ class PathSource(Source):
 
 def _existing_folder(path: str, key: str) -> Path:
     folder = os.path.expanduser(path)
-    if os.path.isfile(folder) and folder.endswith(".safetensors"):
-        raise SpecError(
-            f"{key}: {path} is a single file; make a folder of it with from_single_file and "
-            "save_pretrained of diffusers, and name that"
-        )
     if not os.path.isdir(folder):
         raise SpecError(f"{key}: there is no folder {path}; correct the path")
     if "@" in folder:

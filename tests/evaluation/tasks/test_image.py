@@ -9,6 +9,7 @@ spec.images, too.
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import SiglipConfig, SiglipModel
 
 from evomerge_optuna.engines.base import Drawing, Picture
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, side_by_side, thumbnail
+from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, grid, side_by_side, thumbnail
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.image_scorers import Drawn, picture_scorers
 from evomerge_optuna.evaluation.person import Question, person
@@ -189,6 +190,36 @@ def test_a_siglip_and_pickscore_judge_alike_but_for_their_scale(siglip: Path) ->
     assert len({*picks}) == 3
 
 
+def test_another_processor_of_pickscore_is_another_judge(
+    runner: Callable[..., ImageRunner], siglip: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(siglip, tmp_path / "processor")
+    (folder / "model.safetensors").unlink()
+    scorer = {"type": "pickscore", "model": str(siglip), "processor": str(folder)}
+    found = runner(scorers={"pick": scorer})
+    found.check_judges()
+    before = found.judges()
+    file = next(f for f in folder.iterdir() if "processor" in f.name)
+    file.write_text(file.read_text().replace("0.5", "0.25"))
+    assert found.judges() != before
+    file.unlink()
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(SpecError, match=r"scorers\.pick\.processor: .* no files of a processor"):
+        found.check_judges()
+
+
+def test_a_siglip_takes_an_aesthetic_head(
+    runner: Callable[..., ImageRunner], siglip: Path, tmp_path: Path
+) -> None:
+    head = {"layers.0.weight": torch.ones(1, 32), "layers.0.bias": torch.ones(1)}
+    save_file(head, tmp_path / "head.safetensors")
+    scorer = {"type": "aesthetic", "head": str(tmp_path / "head.safetensors"), "model": str(siglip)}
+    found = runner(scorers={"beauty": scorer})
+    outcomes = found.run(Painter(ROWS), found.problems("search"))
+    assert len({outcome.scores["beauty"] for outcome in outcomes}) == 3
+
+
 def test_the_aesthetic_head_is_a_chain_of_linear_layers(
     runner: Callable[..., ImageRunner], clip: Path, tmp_path: Path
 ) -> None:
@@ -313,6 +344,12 @@ def test_the_first_pictures_are_kept_with_the_answers(runner: Callable[..., Imag
 def test_a_thumbnail_is_small() -> None:
     content = thumbnail(Image.new("RGB", (1024, 512), "red"))
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (256, 128)
+
+
+@pytest.mark.parametrize(("drawn", "shown"), [(32, 128), (256, 256), (1024, 320)])
+def test_a_person_sees_pictures_large_enough_to_judge_them(drawn: int, shown: int) -> None:
+    sheet = grid([Image.new("RGB", (drawn, drawn), "red")] * 9)
+    assert Image.open(io.BytesIO(sheet)).size == (8 * (shown + 4) - 4, 2 * (shown + 4) - 4)
 
 
 def test_sheets_have_a_row_for_each_model() -> None:

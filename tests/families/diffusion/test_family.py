@@ -25,6 +25,7 @@ from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.plan import plan_merge
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models import pipelines as pipelines_of_diffusers
 from evomerge_optuna.models.opened import OpenedModel, OpenedModels
 from evomerge_optuna.recipes.merge import Fused, MergeRecipe
 from evomerge_optuna.report.export import mergekit_yaml, why_mergekit_differs
@@ -359,12 +360,12 @@ def test_pipelines_of_two_classes_are_not_merged(
         checked(study(models=models))
 
 
-def test_a_single_file_is_refused_with_the_cure(
-    study: Callable[..., StudySpec], pipelines: Path
+def test_without_diffusers_the_cure_is_told_before_blocks_are_looked_for(
+    study: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = pipelines / "a" / "unet" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(SpecError, match=r"models\.a: .* is a single file; .*from_single_file"):
-        study(models={"a": str(file), "b": str(pipelines / "b")})
+    monkeypatch.setattr(pipelines_of_diffusers, "find_spec", lambda _: None)
+    with pytest.raises(SpecError, match=r"base_model .*pip install 'evomerge-optuna\[images\]'"):
+        study(merge={"method": "ties", "blocks": True})
 
 
 def test_pipelines_are_not_stacked(spec_content: Any, pipelines: Path) -> None:
