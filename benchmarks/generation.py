@@ -135,10 +135,12 @@ class Run:
     """What it took to answer.
 
     Attributes:
+        processor: seconds of the processor, which depend less on what else the machine does.
         put_in: seconds that the weights took before, where they were put in.
     """
 
     seconds: float
+    processor: float
     passes: int
     answers: list[str]
     put_in: float | None = None
@@ -201,10 +203,10 @@ def measure(
 ) -> Run:
     passes: list[None] = []
     with engine.counting(lambda: passes.append(None)):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         answers = answer(prompts)
-        seconds = time.perf_counter() - start
-    return Run(seconds, len(passes), [str(text) for text in answers], put_in)
+        seconds, processor = time.perf_counter() - start, time.process_time() - before
+    return Run(seconds, processor, len(passes), [str(text) for text in answers], put_in)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ class Row:
     """A model's workload; by the ways, problems a second, times plain's, and forward passes.
 
     Attributes:
-        vllm_times: our seconds by vLLM's.
+        vllm_times: our seconds by vLLM's, of the clock and of the processor.
         alike: the share of answers that are the same both ways, ours and the other.
         put_in: seconds that vLLM takes to put the weights in.
     """
@@ -223,7 +225,7 @@ class Row:
     rates: dict[str, float]
     times: dict[str, float]
     passes: dict[str, int]
-    vllm_times: float | None
+    vllm_times: list[float]
     alike: dict[str, float]
     put_in: float | None
 
@@ -231,13 +233,15 @@ class Row:
     def of(cls, dtype: str, work: Workload, turns: list[dict[str, Run]]) -> "Row":
         last, names = turns[-1], list(turns[-1])
 
-        def ratio(one: str, other: str) -> float:
-            return statistics.median(turn[one].seconds / turn[other].seconds for turn in turns)
+        def ratio(one: str, other: str, of: str = "seconds") -> float:
+            pairs = [(getattr(turn[one], of), getattr(turn[other], of)) for turn in turns]
+            return statistics.median(a / b for a, b in pairs)
 
         def seconds(way: str) -> float:
             return statistics.median(turn[way].seconds for turn in turns)
 
         put = [run.put_in for turn in turns for run in turn.values() if run.put_in is not None]
+        clocks = ("seconds", "processor") if "vLLM" in last else ()
         problems = len(work.prompts)
         return cls(
             dtype=dtype,
@@ -246,7 +250,7 @@ class Row:
             rates={way: problems / seconds(way) for way in names},
             times={way: ratio("plain", way) for way in names},
             passes={way: run.passes for way, run in last.items()},
-            vllm_times=ratio("ours", "vLLM") if "vLLM" in last else None,
+            vllm_times=[ratio("ours", "vLLM", of) for of in clocks],
             alike={
                 way: sum(map(str.__eq__, run.answers, last["ours"].answers)) / problems
                 for way, run in last.items()
@@ -264,7 +268,7 @@ class Row:
             self.workload,
             *(f"{rate:.3g}" for rate in self.rates.values()),
             f"{self.times['ours']:.2f}",
-            *([f"{self.vllm_times:.2f}"] if vllm else []),
+            *(f"{times:.2f}" for times in self.vllm_times),
             ", ".join(map(str, self.passes.values())),
             ", ".join(f"{share:.1%}" for share in self.alike.values()),
             *([f"{self.put_in:.3f}"] if vllm else []),
@@ -279,7 +283,7 @@ def header(ways: list[str]) -> list[str]:
         "problems",
         *(f"{way}, problems/s" for way in ways),
         "ours / plain",
-        *(["vLLM / ours"] if vllm else []),
+        *(["vLLM / ours", "the same of the processor's time"] if vllm else []),
         f"forward passes: {', '.join(ways)}",
         f"answers as ours: {', '.join(way for way in ways if way != 'ours')}",
         *(["put in, s"] if vllm else []),
