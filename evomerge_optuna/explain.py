@@ -100,10 +100,10 @@ def _parts_at(kind: type[BaseModel], location: list[int | str]) -> list[type[Bas
     """What may be at this path, in which after a task's name its type may stand."""
     parts, names = [kind], iter(location)
     for name in names:
-        field = next((f for f_name, f in _fields(parts) if f_name == name), None)
-        if field is None:
-            parts = [part for part in parts if name in _types_of(part)] or parts
-        else:
+        # A type first: `image` is a type of task, and a key of another.
+        if of_type := [part for part in parts if name in _types_of(part) and len(parts) > 1]:
+            parts = of_type
+        elif field := next((f for f_name, f in _fields(parts) if f_name == name), None):
             parts = _models_in(field.annotation)
             if get_origin(field.annotation) is dict:
                 next(names, None)  # a name that the user chose

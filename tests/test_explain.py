@@ -1,12 +1,20 @@
 """What is wrong with content is said in one line that prints, whatever the content was."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import explain, first_line, one_line, value
+from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.spec.data import DataSource, ShotSource
+
+STUDIES = Path(__file__).parent.parent / "studies"
 
 
 @given(st.text(), st.integers(min_value=1, max_value=100))
@@ -48,3 +56,19 @@ def test_values_are_named() -> None:
 def test_the_first_line_of_an_error_that_says_nothing_is_its_name() -> None:
     assert first_line(ValueError("\n a:\nb")) == "a"
     assert first_line(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        ({}, "tasks.pictures.scorers.right.type: missing; write type: clip, pickscore,"),
+        ({"type": "clp"}, "tasks.pictures.scorers.right.type: should be 'clip', 'pickscore',"),
+    ],
+)
+def test_a_type_of_task_that_is_a_key_of_another_type(
+    scorer: dict[str, object], message: str
+) -> None:
+    content = yaml.safe_load((STUDIES / "quickstart_image.yaml").read_text())
+    content["tasks"]["pictures"]["scorers"]["right"] = scorer
+    with pytest.raises(SpecError, match=re.escape(message)):
+        parse_spec(content)
