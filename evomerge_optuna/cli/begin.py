@@ -8,7 +8,7 @@ import click
 
 from evomerge_optuna.cli.asked import Asker
 from evomerge_optuna.cli.output import say
-from evomerge_optuna.errors import UsageError
+from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.proposal.goals import ANY, CLIP, GOALS, IN_A_LANGUAGE, NONE
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ def study_init(
     tried = None
     if not no_try:
         say("Merging the models once, to see how it goes ...")
-        tried = try_spec(spec, say)
+        try:
+            tried = try_spec(spec, say)
+        except Interrupted:
+            raise
+        except EvomergeError as error:
+            kind = UsageError if isinstance(error, UsageError) else EvomergeError
+            raise kind(f"{error} (with --no-try the spec is written as it is)") from error
     if tried is not None:
         trials = tried.trials_in(minutes)
         _tell(tried, trials, minutes)

@@ -15,7 +15,8 @@ def _words(text: str) -> tuple[str, ...]:
 # Names as people give them, the likeliest first; in any case, with any signs between words.
 _QUESTIONS = _words(
     "question query problem instruction prompt input ask user sentence goal stem 質問 問題 "
-    "問い 設問 入力 問题 问题 題目 题目 질문 문제 pregunta problema frage aufgabe pergunta domanda вопрос"
+    "問い 設問 入力 問题 问题 題目 题目 질문 문제 pregunta problema frage aufgabe pergunta domanda "
+    "вопрос"
 )
 _ANSWERS = _words(
     "answer answers finalanswer correctanswer answerkey correct correctoption rightanswer right "

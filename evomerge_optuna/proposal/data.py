@@ -27,7 +27,7 @@ class Data:
 
     Attributes:
         name: as the user gave it.
-        rows: those that a search would use.
+        rows: of all splits, those of the search first.
         splits: the key `data` of a task.
         counts: rows of each split of the spec.
     """
@@ -66,7 +66,7 @@ def _of_one(name: str, folder: Path) -> Data:
     path = {"path": seen_from(folder, name), **how}
     splits = {split: {**path, "split": part} for split, part in parts.items()}
     chosen = _counted(parts, len(rows))
-    return Data(name, rows[: chosen["search"]], splits, chosen)
+    return Data(name, rows[: sum(chosen.values())], splits, chosen)
 
 
 def _only_file(name: str) -> str:
@@ -92,7 +92,7 @@ def _of_files(name: str, files: dict[str, Path], folder: Path) -> Data:
         part = part_of("train", first, last, count)
         path = {"path": seen_from(folder, str(files[split])), **read[split][1]}
         splits[split] = path | ({} if part == "train" else {"split": part})
-    rows = read["search"][0][: found["search"][2]]
+    rows = tuple(row for split, part in found.items() for row in read[split][0][: part[2]])
     return Data(name, rows, splits, {split: last for split, (_, _, last, _) in found.items()})
 
 
@@ -113,10 +113,10 @@ def _of_hub(name: str) -> Data:
         parts = {s: p.replace("train", own, 1) for s, p in divided(len(rows)).items()}
         splits = {split: {"path": name, "split": part} for split, part in parts.items()}
         chosen = _counted(divided(len(rows)), len(rows))
-        return Data(name, rows[: chosen["search"]], splits, chosen)
+        return Data(name, rows[: sum(chosen.values())], splits, chosen)
     splits = {s: {"path": name, "split": part_of(*part)} for s, part in found.items()}
-    own, _, last, _ = found["search"]
-    return Data(name, read[own][:last], splits, {s: part[2] for s, part in found.items()})
+    rows = tuple(row for own, _, last, _ in found.values() for row in read[own][:last])
+    return Data(name, rows, splits, {s: part[2] for s, part in found.items()})
 
 
 def _counted(parts: dict[str, str], rows: int) -> dict[str, int]:

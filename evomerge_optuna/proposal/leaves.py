@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evomerge_optuna.evaluation.problem import Row
 
-_SAMPLE = 200  # rows that are looked at
+_SAMPLE = 2000  # rows that are looked at
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 

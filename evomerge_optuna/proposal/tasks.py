@@ -14,7 +14,7 @@ from evomerge_optuna.proposal.facts import ModelFacts
 from evomerge_optuna.proposal.goals import HUMAN
 from evomerge_optuna.spec import IMAGE
 
-_SAMPLE = 200  # rows that are looked at
+_SAMPLE = 2000  # rows that are looked at
 _SHORT = 40  # characters of an answer that is a name or a word
 _TOKENS = (32, 512)  # of an answer, the fewest and the most that are proposed
 _ROOM_TO_THINK = 256  # tokens, where the answer is a number that a model comes to in some steps
@@ -73,7 +73,7 @@ def task_of(
     Args:
         goal: one of `GOALS`.
         name: of the task.
-        rows: those that a search uses.
+        rows: of all splits.
         language: an ISO 639 code; None: an answer may be in any.
         judge: of pictures: a CLIP model, a function as `module:function`, or `HUMAN`.
 

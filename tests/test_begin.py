@@ -1,0 +1,145 @@
+"""`study init` on a terminal and in a script: what it writes makes a study that runs.
+
+Covers cli.begin, cli.asked, proposal.proposed and timed_try.
+"""
+
+import csv
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evomerge_optuna.spec import load_spec
+from tests.conftest import WORDS, CommandLine, save_adapter
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path, command_line: CommandLine) -> Path:
+    """Where a user sits: fine-tunes of one base, whose names say nothing, and a CSV."""
+    for name, copy in {"base": "m", "a": "a", "b": "b"}.items():
+        shutil.copytree(tiny / name, tmp_path / copy)
+    with open(tmp_path / "sums.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "Question", "Result"])
+        for number in range(40):
+            words = f"{WORDS[number % 16]} {WORDS[number // 16]} {WORDS[number % 7]}"
+            writer.writerow([f"q{number}", words, WORDS[number % 5]])
+    return tmp_path
+
+
+def test_without_a_word(folder: Path, command_line: CommandLine) -> None:
+    out, err = command_line.run("study", "init", "--yes", "--minutes", "1")
+    assert out.startswith("Wrote sums-merge.yaml. Run it with: evomerge-optuna study run ")
+    content = yaml.safe_load((folder / "sums-merge.yaml").read_text())
+    assert content["base_model"] == "./m" and content["models"] == {"a": "./a", "b": "./b"}
+    task = content["tasks"]["sums"]
+    assert (task["type"], task["prompt"], task["answer"]) == ("generate", "{Question}", "Result")
+    assert set(task["data"]) == {"search", "dev", "test"}
+    assert "memory: " in err and "a trial takes about" in err and "for example: " in err
+    assert str(content["trials"]) in err
+    left = {path.name for path in folder.glob("*")} - {"home"}  # which caches are kept in
+    assert left == {"a", "b", "m", "sums.csv", "sums-merge.yaml"}
+    command_line.run("study", "run", "sums-merge.yaml", "--trials", "2")
+    assert command_line.show("sums-merge")["states"]["complete"] == 2
+    _, err = command_line.run("study", "init", "--yes", "--no-try", code=2)
+    assert "sums-merge.yaml exists" in err and "--overwrite" in err
+
+
+def test_options_say_all(folder: Path, command_line: CommandLine) -> None:
+    arguments = ["a", "b", "--base", "none", "--data", "sums.csv", "--goal", "perplexity"]
+    arguments += ["--name", "mine", "--out", "my.yaml", "--no-try", "--yes"]
+    command_line.run("study", "init", *arguments)
+    spec = load_spec(folder / "my.yaml")
+    assert spec.study == "mine" and spec.method == "linear"
+    assert "base_model" not in spec.model_ids()
+    assert [objective.target for objective in spec.objectives] == ["sums.perplexity"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path, tiny: Path, command_line: CommandLine) -> None:
+    _, err = command_line.run("study", "init", "--yes", code=2)
+    assert "models to merge: nothing was found; give MODELS" in err
+    models = [str(tiny / name) for name in "ab"]
+    _, err = command_line.run("study", "init", *models, "--yes", code=2)
+    assert "data: nothing was found; give --data" in err
+    (tmp_path / "d.csv").write_text("question,answer\n" + "".join(f"w{n},8\n" for n in range(9)))
+    _, err = command_line.run("study", "init", *models, "--language", "xx", "--yes", code=2)
+    assert "--language: lid.176 does not know 'xx'" in err
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_what_cannot_be_merged_is_not_written(folder: Path, command_line: CommandLine) -> None:
+    (folder / "sums.csv").write_text("question,answer\n" + "same ?,8\n" * 10)
+    _, err = command_line.run("study", "init", "--yes", code=2)
+    assert "splits must not overlap" in err and not list(folder.glob("*.yaml"))
+
+
+def test_adapters(folder: Path, command_line: CommandLine) -> None:
+    for seed, name in enumerate(("one", "two")):
+        shutil.rmtree(folder / "ab"[seed])
+        save_adapter(folder / name, folder / "m", seed)
+    command_line.run("study", "init", "--yes", "--minutes", "1")
+    spec = load_spec(folder / "sums-merge.yaml")
+    assert spec.model_ids()["base_model"] == str(folder / "m")
+    assert list(spec.models.values()) == [f"{folder / 'm'}+{folder / n}" for n in ("one", "two")]
+
+
+def test_pipelines(pipelines: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    for name in ("base", "a", "b"):
+        shutil.copytree(pipelines / name, tmp_path / name)
+    colours = ("red", "blue")
+    prompts = [
+        f"a {c} {s}" + " a" * n for c in colours for s in ("circle", "square") for n in (0, 1)
+    ]
+    (tmp_path / "p.csv").write_text("prompt\n" + "\n".join(prompts) + "\n")
+    (tmp_path / "mine.py").write_text("def score(images, rows): return [1.0 for _ in images]\n")
+    command_line.run("study", "init", "--yes", "--judge", "mine:score", "--minutes", "1")
+    content = yaml.safe_load((tmp_path / "p-merge.yaml").read_text())
+    assert content["base_model"] == "./base" and list(content["models"]) == ["a", "b"]
+    assert content["objectives"] == [{"maximize": "p.own"}]
+
+
+def on_a_terminal(folder: Path, typed: str, *arguments: str) -> tuple[int, str]:
+    """The exit code of `study init`, and what somebody sees who types this."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evomerge_optuna", "study", "init", *arguments],
+        cwd=folder,
+        env={**os.environ, "EVOMERGE_HOME": str(folder / "home"), "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    seen = b""
+    try:
+        while chunk := os.read(ours, 10_000):
+            seen += chunk
+    except OSError:  # of Linux, once the other end is closed
+        pass
+    os.close(ours)
+    return process.wait(), seen.decode()
+
+
+def test_enter_all_the_way(folder: Path) -> None:
+    code, seen = on_a_terminal(folder, "\n" * 8, "--no-try")
+    assert code == 0, seen
+    for question in ("Models to merge [a b]", "Base model [m]", "Data [sums.csv]", "Minutes"):
+        assert question in seen
+    assert list(load_spec(folder / "sums-merge.yaml").models) == ["a", "b"]
+    code, seen = on_a_terminal(folder, "\n" * 6 + "y\n" + "\n", "--no-try")
+    assert code == 0 and "exists. Write over it? [y/N]" in seen, seen
+
+
+def test_ctrl_c_leaves_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    code, seen = on_a_terminal(folder, "\n\n\x03", "--no-try")
+    assert code != 0, seen
+    assert sorted(folder.rglob("*")) == before
