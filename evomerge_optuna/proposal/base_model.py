@@ -16,6 +16,8 @@ from evomerge_optuna.models.sources.base import is_path
 from evomerge_optuna.proposal.centre import centre
 from evomerge_optuna.proposal.inventory import small_json
 
+_NOWHERE = Path("/nonexistent")
+
 
 @dataclass(frozen=True)
 class Base:
@@ -51,6 +53,13 @@ def adapter_base(adapter: str, around: Sequence[str]) -> str | None:
     return _placed(name, adapter, around) if isinstance(name, str) else None
 
 
+def is_adapter(model: str) -> bool:
+    """Is it an adapter alone, without a model that it belongs to?"""
+    folder = _folder(model)
+    has_model = (folder / "config.json").is_file()  # with the adapter in it, perhaps
+    return "+" not in model and (folder / ADAPTER_CONFIG).is_file() and not has_model
+
+
 def _declared(source: str) -> list[tuple[str, str]]:
     """Names of a base model that a source's own files give, and which file each is from."""
     folder = _folder(source)
@@ -67,15 +76,22 @@ def _folder(source: str) -> Path:
     if is_path(source):
         return Path(os.path.expanduser(source))
     if source_of(source).is_on_hub(source):
-        with suppress(Exception):  # no connection, no such file: then it says nothing
-            from huggingface_hub import hf_hub_download
-
-            repository, revision = source_of(source).location(source)
-            return Path(hf_hub_download(repository, "README.md", revision=revision)).parent
-        return Path("/nonexistent")
+        return _from_hub(source)
     with suppress(SpecError):
         return Path(source_of(source).location(source)[0])
-    return Path("/nonexistent")
+    return _NOWHERE
+
+
+def _from_hub(source: str) -> Path:
+    """The folder of the small files that say something, those that the hub gives."""
+    from huggingface_hub import hf_hub_download
+
+    folder = _NOWHERE
+    repository, revision = source_of(source).location(source)
+    for file in ("README.md", "config.json", ADAPTER_CONFIG):
+        with suppress(Exception):  # no connection, no such file: then it says nothing
+            folder = Path(hf_hub_download(repository, file, revision=revision)).parent
+    return folder
 
 
 def _card(folder: Path) -> dict[str, object]:

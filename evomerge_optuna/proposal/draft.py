@@ -40,7 +40,7 @@ class Draft:
             if isinstance(value, Mapping) and self._is_block(value, place, len(pad) + len(key)):
                 yield f"{pad}{key}:{note}"
                 yield from self._mapping(value, place, depth + 1)
-            elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            elif _is_list_of_parts(value):
                 yield f"{pad}{key}:{note}"
                 for item in value:
                     first, *others = self._mapping(item, f"{place}[]", depth + 2)
@@ -60,21 +60,29 @@ class Draft:
         return place in _IN_BLOCKS or has_words or place in self.offers or nested or too_wide
 
 
+def _is_list_of_parts(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple) and bool(value)
+    return is_list and all(isinstance(part, Mapping) and part for part in value)
+
+
 def _flow(value: Any) -> str:
     """A value on one line."""
-    if isinstance(value, str):
-        style = '"' if "\n" in value else None
-        text = to_yaml(value, default_style=style, width=_AS_LONG_AS_IT_IS)
-        return text.removesuffix("...\n").strip()
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_flow(k)}: {_in_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_in_flow(k)}: {_in_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_in_flow, value)) + "]"
-    return to_yaml(value).removesuffix("...\n").strip()
+    plain = _dumped(value)
+    return _dumped(value, '"') if "\n" in plain or plain.startswith("'") else plain
 
 
 def _in_flow(value: Any) -> str:
     """A value within braces or brackets, where commas and brackets part values."""
-    if isinstance(value, str) and any(character in value for character in ",[]{}"):
-        return to_yaml(value, default_style='"', width=_AS_LONG_AS_IT_IS).strip()
-    return _flow(value)
+    if isinstance(value, Mapping | list | tuple) or not isinstance(value, str):
+        return _flow(value)
+    within = to_yaml([value], default_flow_style=True, width=_AS_LONG_AS_IT_IS).strip()[1:-1]
+    return _dumped(value, '"') if "\n" in within or within.startswith("'") else within
+
+
+def _dumped(value: Any, style: str | None = None) -> str:
+    text = to_yaml(value, default_style=style, width=_AS_LONG_AS_IT_IS)
+    return text.removesuffix("...\n").strip()

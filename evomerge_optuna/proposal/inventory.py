@@ -56,14 +56,12 @@ def kind_of_folder(folder: Path) -> str | None:
     """Which field of `Inventory` names a folder of this content; None: it is none of a model."""
     if is_pipeline(folder):
         return "models"
+    if (folder / "config.json").is_file():
+        kind = small_json(folder / "config.json").get("model_type")
+        is_model = any(folder.glob("*.safetensors"))
+        return None if not is_model else "judges" if kind in _JUDGES else "models"
     if (folder / ADAPTER_CONFIG).is_file() and (folder / ADAPTER_WEIGHTS).is_file():
         return "adapters"
-    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        return (
-            "judges"
-            if small_json(folder / "config.json").get("model_type") in _JUDGES
-            else ("models")
-        )
     return None
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from evomerge_optuna.spec.single_file import split_single_file
+
 _TAKEN = ("base", "union", "merged")  # mean something else where a spec names a model
 
 
@@ -14,7 +16,8 @@ def alias(model: str, taken: Iterable[str] = ()) -> str:
     Args:
         taken: names that others have.
     """
-    last = model.rpartition("+")[2].removesuffix(".safetensors").partition("@")[0]
+    file, _ = split_single_file(model)
+    last = file.removesuffix(".safetensors").rpartition("+")[2].partition("@")[0]
     return unlike(plain(os.path.basename(last.rstrip("/")) or last), (*taken, *_TAKEN))
 
 

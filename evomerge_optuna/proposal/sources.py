@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge_optuna.errors import UsageError
-from evomerge_optuna.models.sources.base import is_path
-from evomerge_optuna.proposal.base_model import Base, adapter_base, find_base
-from evomerge_optuna.proposal.inventory import Inventory, kind_of_folder
+from evomerge_optuna.proposal.base_model import Base, adapter_base, find_base, is_adapter
+from evomerge_optuna.proposal.inventory import Inventory
 from evomerge_optuna.proposal.names import alias, seen_from
 
 
@@ -74,8 +73,7 @@ def sources_of(chosen: Sequence[str], base: Base | None, here: Inventory) -> Sou
 
 def _with_base(model: str, base: Base | None, here: Inventory) -> str:
     """An adapter after the model that it belongs to; any other model as it is."""
-    folder = Path(os.path.expanduser(model))
-    if "+" in model or not is_path(model) or kind_of_folder(folder) != "adapters":
+    if not is_adapter(model):
         return model
     own = adapter_base(model, here.models) or (None if base is None else base.model)
     if own is None:
