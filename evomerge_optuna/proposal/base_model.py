@@ -1,6 +1,7 @@
 """The base model of fine-tunes: by what their files say, else by where their weights lie."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG
 from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.models.sources.base import is_path
-from evomerge_optuna.proposal.centre import centre
+from evomerge_optuna.proposal.centre import Centre, centre
 from evomerge_optuna.proposal.inventory import small_json
 
 _NOWHERE = Path("/nonexistent")
@@ -44,6 +45,9 @@ def find_base(sources: Sequence[str], around: Sequence[str]) -> Base | None:
     if votes:
         model, _ = votes.most_common(1)[0]
         return Base(model, why[model])
+    named = [model for model in (*sources, *around) if _is_called_base(model)]
+    if len(named) == 1:
+        return Base(named[0], "its name says so")
     return _by_weights(sources, around)
 
 
@@ -131,13 +135,20 @@ def _is_trainers_folder(name: str) -> bool:
     return last.startswith("checkpoint") or first in ("output", "outputs", "out", "models", "ckpt")
 
 
+def _is_called_base(model: str) -> bool:
+    name = os.path.basename(model.rstrip("/")).lower()
+    return re.search(r"(^|[-_.])base([-_.]|$)", name) is not None
+
+
 def _by_weights(sources: Sequence[str], around: Sequence[str]) -> Base | None:
     """The model between the others, of local ones."""
     local = [model for model in sources if is_path(model) and _folder(model).is_dir()]
     if len(local) < len(sources):
         return None
+    found: list[Centre] = []
     for extra in ([], *([model] for model in around if model not in local)):
         folders = {model: _folder(model) for model in (*local, *extra)}
-        if (found := centre(folders)) is not None:
-            return Base(found, "its weights lie between those of the others")
-    return None
+        if (one := centre(folders)) is not None:
+            found.append(one)
+    best = min(found, key=lambda one: one.cosine, default=None)
+    return None if best is None else Base(best.model, "its weights lie between those of the others")

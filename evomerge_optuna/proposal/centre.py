@@ -1,6 +1,7 @@
 """Which of several models were the others made from? A few tensors tell."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,34 @@ if TYPE_CHECKING:
 
 _TENSORS = 4  # that are compared
 _ROWS = 256  # of each
+_APART = 0.4  # a cosine
 
 
-def centre(models: Mapping[str, Path]) -> str | None:
-    """The model from which all others are less far than they are from each other.
+@dataclass(frozen=True)
+class Centre:
+    """A model between others.
 
-    Fine-tunes of one base move away from it in directions of their own. So the base is nearer to
-    each of two fine-tunes than these are to each other. Of two models nothing can be told.
+    Args:
+        cosine: the largest cosine between the ways from it to two of the others: 0 where they have
+            nothing in common.
+    """
+
+    model: str
+    cosine: float
+
+
+def centre(models: Mapping[str, Path]) -> Centre | None:
+    """The model from which the ways to all others have the least in common.
+
+    Fine-tunes of one base move away from it in directions of their own, while from one fine-tune
+    the ways to two others both lead back through the base, with a cosine of 0.5 where all are as
+    far from it. Of two models nothing can be told.
 
     Args:
         models: folders of checkpoints or pipelines, by name.
 
     Returns:
-        Its name; None where there is none, or where the models have not the same tensors.
+        None where there is none, or where the models have not the same tensors.
     """
     if len(models) < 3:
         return None
@@ -37,17 +53,23 @@ def centre(models: Mapping[str, Path]) -> str | None:
         samples = {name: _sample(folder, name, chosen) for name, folder in folders.items()}
     except (SpecError, OSError):
         return None
-    if not chosen:
-        return None
-    far = {(a, b): float((samples[a] - samples[b]).norm()) for a in samples for b in samples}
-    for name in samples:
-        others = [other for other in samples if other != name]
-        pairs = [(a, b) for a in others for b in others if a < b]
-        if all(far[name, a] > 0 for a in others) and all(
-            max(far[name, a], far[name, b]) < far[a, b] for a, b in pairs
-        ):
-            return name
-    return None
+    found = [Centre(name, _largest_cosine(name, samples)) for name in samples if chosen]
+    best = min(found, key=lambda one: one.cosine, default=None)
+    return best if best is not None and best.cosine < _APART else None
+
+
+def _largest_cosine(name: str, samples: "Mapping[str, torch.Tensor]") -> float:
+    """See `Centre`; 1 where another model is the same."""
+    from torch.nn.functional import cosine_similarity
+
+    ways = [sample - samples[name] for other, sample in samples.items() if other != name]
+    if any(not way.any() for way in ways):
+        return 1.0
+    return max(
+        float(cosine_similarity(one, other, dim=0))
+        for number, one in enumerate(ways)
+        for other in ways[:number]
+    )
 
 
 def _weights(folder: Path) -> Path:

@@ -57,6 +57,8 @@ def read_data(name: str, folder: Path) -> Data:
         return _of_files(name, files, folder)
     if os.path.exists(os.path.expanduser(name)):
         return _of_one(_only_file(name), folder)
+    if kind_of(Path(name)) or name.startswith(("./", "../", "~", "/")):
+        raise UsageError(f"data: there is no file {name}; correct the path")
     return _of_hub(name)
 
 

@@ -46,9 +46,17 @@ def test_what_lies_here(here: Path, tmp_path: Path) -> None:
 
 def test_weights_tell_the_base(here: Path) -> None:
     folders = {name: here / "models" / name for name in ("a", "b", "m")}
-    assert centre(folders) == "m"
+    found = centre(folders)
+    assert found is not None and found.model == "m" and abs(found.cosine) < 0.2
     del folders["b"]
     assert centre(folders) is None
+
+
+def test_fine_tunes_without_their_base_are_no_centre(tiny: Path, tmp_path: Path) -> None:
+    assert centre({name: tiny / name for name in "abc"}) is None
+    (tmp_path / "m").symlink_to(tiny / "base")
+    found = find_base([str(tiny / name) for name in "abc"], [str(tmp_path / "m")])
+    assert found is not None and found.model == str(tmp_path / "m")
 
 
 def test_models_of_other_shapes_or_twice_the_same_tell_nothing(here: Path, tiny: Path) -> None:
@@ -92,6 +100,11 @@ def test_a_card_names_a_model_of_the_hub(here: Path) -> None:
     assert found is not None and found.model == "org/else"
     (here / "models" / "a" / "README.md").write_text("---\nbase_model: out/checkpoint-9\n---\n")
     assert find_base(["models/a", "models/b"], ()) is None
+
+
+def test_a_name_tells_the_base(here: Path) -> None:
+    found = find_base(["models/a", "models/b"], ["other/model-base", "else"])
+    assert found == Base("other/model-base", "its name says so")
 
 
 def test_adapters_follow_their_base(here: Path) -> None:
