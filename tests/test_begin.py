@@ -4,11 +4,13 @@ Covers cli.begin, cli.asked, proposal.proposed and timed_try.
 """
 
 import csv
+import fcntl
 import os
 import pty
 import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -103,43 +105,47 @@ def test_pipelines(pipelines: Path, tmp_path: Path, command_line: CommandLine) -
     assert content["objectives"] == [{"maximize": "p.own"}]
 
 
-def on_a_terminal(folder: Path, typed: str, *arguments: str) -> tuple[int, str]:
-    """The exit code of `study init`, and what somebody sees who types this."""
+def on_a_terminal(folder: Path, *steps: tuple[str, str]) -> tuple[int, str]:
+    """The exit code of `study init`, and what somebody sees who types, once this is seen, that."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "evomerge_optuna", "study", "init", *arguments],
+        [sys.executable, "-m", "evomerge_optuna", "study", "init", "--no-try"],
         cwd=folder,
         env={**os.environ, "EVOMERGE_HOME": str(folder / "home"), "TERM": "dumb"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(theirs)
-    os.write(ours, typed.encode())
-    seen = b""
-    try:
-        while chunk := os.read(ours, 10_000):
-            seen += chunk
-    except OSError:  # of Linux, once the other end is closed
-        pass
+    seen, left = "", list(steps)
+    while True:
+        if left and left[0][0] in seen:
+            os.write(ours, left.pop(0)[1].encode())
+            continue
+        try:
+            chunk = os.read(ours, 10_000)
+        except OSError:  # of Linux, once the other end is closed
+            break
+        seen += chunk.decode()
     os.close(ours)
-    return process.wait(), seen.decode()
+    return process.wait(), seen
 
 
 def test_enter_all_the_way(folder: Path) -> None:
-    code, seen = on_a_terminal(folder, "\n" * 8, "--no-try")
+    code, seen = on_a_terminal(folder, ("Models to merge [a b]", "\n" * 8))
     assert code == 0, seen
-    for question in ("Models to merge [a b]", "Base model [m]", "Data [sums.csv]", "Minutes"):
+    for question in ("Base model [m]", "Data [sums.csv]", "[generate]", "Minutes of search [30]"):
         assert question in seen
     assert list(load_spec(folder / "sums-merge.yaml").models) == ["a", "b"]
-    code, seen = on_a_terminal(folder, "\n" * 6 + "y\n" + "\n", "--no-try")
-    assert code == 0 and "exists. Write over it? [y/N]" in seen, seen
+    again = ("Models to merge", "\n" * 5), ("Write over it? [y/N]", "y\n"), ("Minutes", "\n")
+    code, seen = on_a_terminal(folder, *again)
+    assert code == 0, seen
 
 
 def test_ctrl_c_leaves_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
-    code, seen = on_a_terminal(folder, "\n\n\x03", "--no-try")
-    assert code != 0, seen
+    code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", "\x03"))
+    assert code == 1 and "Aborted!" in seen
     assert sorted(folder.rglob("*")) == before

@@ -55,7 +55,7 @@ class Asker:
         if given is not None or not self.is_there:
             return given or proposal
         kind = click.FloatRange(min=0, min_open=True)
-        return float(click.prompt(question, default=proposal, type=kind, err=True))
+        return float(click.prompt(question, default=f"{proposal:g}", type=kind, err=True))
 
     def agrees(self, question: str) -> bool:
         """Does the user say yes? Nobody says no."""

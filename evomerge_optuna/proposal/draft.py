@@ -36,20 +36,26 @@ class Draft:
         pad = "  " * depth
         for key, value in part.items():
             place = f"{path}.{key}" if path else key
-            note = f"  # {self.notes[place]}" if place in self.notes else ""
-            if isinstance(value, Mapping) and self._is_block(value, place, len(pad) + len(key)):
-                yield f"{pad}{key}:{note}"
-                yield from self._mapping(value, place, depth + 1)
+            line, inner = f"{pad}{_flow(key)}:", pad
+            after: list[str] = []
+            if isinstance(value, Mapping) and self._is_block(value, place, len(line)):
+                after, inner = [*self._mapping(value, place, depth + 1)], f"{pad}  "
             elif _is_list_of_parts(value):
-                yield f"{pad}{key}:{note}"
                 for item in value:
                     first, *others = self._mapping(item, f"{place}[]", depth + 2)
-                    yield f"{pad}  - {first.lstrip()}"
-                    yield from others
+                    after += [f"{pad}  - {first.lstrip()}", *others]
             else:
-                yield f"{pad}{_flow(key)}: {_flow(value)}{note}"
-            inner = pad if not isinstance(value, Mapping) else f"{pad}  "
-            yield from (f"{inner}# {line}" for line in self.offers.get(place, ()))
+                line += f" {_flow(value)}"
+            yield from self._with_note(line, pad, place)
+            yield from after
+            yield from (f"{inner}# {offer}" for offer in self.offers.get(place, ()))
+
+    def _with_note(self, line: str, pad: str, place: str) -> list[str]:
+        """The line with its comment at the end, or before it where that is too wide."""
+        if place not in self.notes:
+            return [line]
+        whole = f"{line}  # {self.notes[place]}"
+        return [whole] if len(whole) <= _WIDEST else [f"{pad}# {self.notes[place]}", line]
 
     def _is_block(self, value: Mapping[str, Any], place: str, before: int) -> bool:
         if not value:

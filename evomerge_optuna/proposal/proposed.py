@@ -79,7 +79,7 @@ def draft_of(
         "objectives": [task.target],
     }
     notes = {
-        "sampler": "chosen by the numbers of trials and parameters when the study is created",
+        "sampler": "chosen when the study is created, which says why",
         **({} if base is None or not base.why else {"base_model": base.why}),
         **({"trials": why} if why else {}),
         **{f"merge.{key}": note for key, note in merge.notes.items()},
@@ -108,7 +108,7 @@ def _head(wishes: Wishes, file: str) -> list[str]:
     *others, last = wishes.sources.models
     names = f"{', '.join(others)} and {last}" if others else last
     return [
-        f"A merge of {names} that is to {GOALS[wishes.goal]}: {wishes.data.name}.",
+        f"A merge of {names} that is to {GOALS[wishes.goal]}, as in {wishes.data.name}.",
         "Written by evomerge-optuna study init. Change what you like before you run it:",
         f"  evomerge-optuna study run {file}",
     ]
