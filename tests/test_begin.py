@@ -7,7 +7,9 @@ import csv
 import fcntl
 import os
 import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -105,6 +107,14 @@ def test_pipelines(pipelines: Path, tmp_path: Path, command_line: CommandLine) -
     assert content["objectives"] == [{"maximize": "p.own"}]
 
 
+CTRL_C = "\x03"
+
+
+def _have_a_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
+
+
 def on_a_terminal(folder: Path, *steps: tuple[str, str]) -> tuple[int, str]:
     """The exit code of `study init`, and what somebody sees who types, once this is seen, that."""
     ours, theirs = pty.openpty()
@@ -116,13 +126,17 @@ def on_a_terminal(folder: Path, *steps: tuple[str, str]) -> tuple[int, str]:
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=_have_a_terminal,
     )
     os.close(theirs)
-    seen, left = "", list(steps)
+    seen, left, typed = "", list(steps), ""
     while True:
         if left and left[0][0] in seen:
-            os.write(ours, left.pop(0)[1].encode())
+            typed = left.pop(0)[1]
+            os.write(ours, typed.encode())
+            continue
+        if typed == CTRL_C and not select.select([ours], [], [], 1)[0]:
+            os.write(ours, typed.encode())  # Python loses one that comes as it begins to read
             continue
         try:
             chunk = os.read(ours, 10_000)
@@ -146,6 +160,6 @@ def test_enter_all_the_way(folder: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
-    code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", "\x03"))
+    code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", CTRL_C))
     assert code == 1 and "Aborted!" in seen
     assert sorted(folder.rglob("*")) == before
