@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evomerge_optuna.proposal.inventory import Inventory
     from evomerge_optuna.proposal.proposed import Wishes
     from evomerge_optuna.proposal.sources import Sources
+    from evomerge_optuna.spec import StudySpec
     from evomerge_optuna.timed_try import Tried
 
 _MINUTES = 30.0
@@ -74,8 +75,9 @@ def study_init(
             raise kind(f"{error} (with --no-try the spec is written as it is)") from error
     if tried is not None:
         trials = tried.trials_in(minutes)
-        _tell(tried, trials, minutes)
-        why = f"about {_minutes(tried.seconds * trials)} here, at {tried.seconds:.2g} s a trial"
+        _tell(spec, tried, trials, minutes)
+        pace = f"at {_seconds(tried.seconds)} a trial"
+        why = f"about {_minutes(tried.seconds * trials)} here, {pace}"
         draft = draft_of(wishes, facts, str(out), trials, why)
         spec_of(draft, out)
     write(draft, out, overwrite)
@@ -158,17 +160,18 @@ def _may_write(asker: Asker, out: Path, overwrite: bool) -> bool:
     return overwrite
 
 
-def _tell(tried: "Tried", trials: int, minutes: float) -> None:
+def _tell(spec: "StudySpec", tried: "Tried", trials: int, minutes: float) -> None:
+    from evomerge_optuna.report.numbers import show_score
     from evomerge_optuna.timed_try import FEWEST, MOST
 
-    for name, score in tried.scores.items():
-        say(f"the uniform merge: {name} {score.value:.3g} of {score.n} problems")
+    scores = (f"{n} {show_score(s, spec.metric(n))}" for n, s in tried.scores.items())
+    of = f"{tried.asked} of {tried.problems}" if tried.asked < tried.problems else tried.problems
+    say(f"the uniform merge, on {of} problems: {', '.join(scores)}")
     if (example := tried.example()) is not None:
         say(example)
-    part = f", of which {tried.asked} were tried" if tried.asked < tried.problems else ""
     say(
-        f"a trial takes about {tried.seconds:.2g} s here: {tried.build:.2g} s to merge, "
-        f"{tried.ask:.2g} s for {tried.problems} problems{part}"
+        f"a trial takes about {_seconds(tried.seconds)} here: {_seconds(tried.build)} to merge, "
+        f"{_seconds(tried.ask)} for {tried.problems} problems"
     )
     whole = _minutes(tried.seconds * trials)
     if trials in (FEWEST, MOST):
@@ -176,6 +179,10 @@ def _tell(tried: "Tried", trials: int, minutes: float) -> None:
         say(f"{trials} trials, the {bound} that are proposed, take about {whole}")
     else:
         say(f"{minutes:g} minutes have time for about {trials} trials")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
 
 def _minutes(seconds: float) -> str:
