@@ -1,6 +1,6 @@
 """`study init` on a terminal and in a script: what it writes makes a study that runs.
 
-Covers cli.begin, cli.asked, proposal.proposed and timed_try.
+Covers cli.begin, cli.asked, proposal.proposed and `timed_try`.
 """
 
 import csv
@@ -161,5 +161,5 @@ def test_enter_all_the_way(folder: Path) -> None:
 def test_ctrl_c_leaves_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", CTRL_C))
-    assert code == 1 and "Aborted!" in seen
+    assert code != 0 and "Aborted!" in seen
     assert sorted(folder.rglob("*")) == before
