@@ -99,6 +99,7 @@ def export(
     storage: str | None = None,
     *,
     trial: int | str = "best",
+    single_file: bool = False,
     say: Callable[[str], None] = say_nothing,
 ) -> str:
     """Writes a trial's model to a new folder: weights, tokenizer, recipe and model card.
@@ -108,6 +109,7 @@ def export(
         folder: the new folder.
         storage: see `create_study`.
         trial: a number, `best` or, of several objectives, `knee`.
+        single_file: also write a pipeline of SD 1.5 or SDXL as one file.
         say: called with each line about what was checked, as `print` is.
 
     Returns:
@@ -120,7 +122,9 @@ def export(
     store = open_store(storage)
     with database_errors(store.url):
         opened, which = open_study(store, study).as_read(), str(trial)
-        digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
+        digest = export_trial(
+            opened, find_trial(opened, which), Path(folder), say, single_file=single_file
+        )
         if remark := choice_remark(opened, which):
             say(remark)
         return digest

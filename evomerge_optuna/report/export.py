@@ -25,6 +25,8 @@ def export(
     trial: FrozenTrial,
     folder: Path,
     say: Callable[[str], None] = lambda _: None,
+    *,
+    single_file: bool = False,
 ) -> str:
     """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
 
@@ -32,12 +34,14 @@ def export(
 
     Args:
         say: is given a line about what was checked.
+        single_file: also write a pipeline as one file, named as the folder is.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones.
 
     Raises:
-        UsageError: the folder exists; nothing is ever overwritten.
+        UsageError: the folder exists, and nothing is ever overwritten; or the model cannot be
+            written as one file.
         ExportError: it is not the model that was scored, or the disk is full.
     """
     # Imported here: mergekit and torch take seconds.
@@ -45,6 +49,9 @@ def export(
     from evomerge_optuna.report.asking import ask_both
 
     recipe = recipe_of(trial)
+    family = family_of_host(recipe.host)
+    if single_file:
+        family.check_single_file(recipe.host)
     with new_folder(folder) as temporary:
         try:
             with as_scored(trial):
@@ -58,8 +65,10 @@ def export(
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of CPU still the same?"
             )
-        family_of_host(recipe.host).write_for_others(temporary)
+        family.write_for_others(temporary)
         say(ask_both(merge_study, trial, temporary))
+        if single_file:
+            say(family.write_single_file(temporary, temporary / f"{folder.name}.safetensors"))
         remarks: list[str] = []
         if isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
