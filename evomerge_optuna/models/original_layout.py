@@ -42,6 +42,10 @@ _VAE_ATTENTION = {
     "to_k": "k",
     "to_v": "v",
     "to_out.0": "proj_out",
+    "query": "q",  # as folders of SD 1.5 have it from an earlier diffusers
+    "key": "k",
+    "value": "v",
+    "proj_attn": "proj_out",
 }
 _OPEN_CLIP = {
     "encoder.layers.": "transformer.resblocks.",
@@ -84,8 +88,8 @@ def in_original_layout(folder: Path, where: str, device: str = "cpu") -> Tensors
         config = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
         if (why := _other_kind(config, wanted)) is not None:
             raise SpecError(
-                f"{where}: {component} is {why}, of which the layout of {kind} in a single file "
-                "knows nothing; use the folder"
+                f"{where}: {component} is {why}, which a single file of a {kind} does not hold; "
+                "use the folder"
             )
         own = {name: tensor.to(device) for name, tensor in read_tensors(folder / component)}
         try:
@@ -105,7 +109,8 @@ def _other_kind(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | N
     found = {**config, "class": named}
     for key, value in wanted.items():
         if found.get(key) != value:
-            return f"a {named}" if key == "class" else f"a {named} with {key} {found.get(key)}"
+            more = "" if key == "class" else f" with {key} {found.get(key)}"
+            return f"of class {named}{more}"
     return None
 
 
@@ -178,6 +183,8 @@ def _open_clip(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
     found: Tensors = {}
     joined: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
+        if name.endswith("position_ids"):  # no weights: 0, 1, 2 ..., in files of older transformers
+            continue
         new = name.removeprefix("text_model.")
         for ours, theirs in _OPEN_CLIP.items():
             new = new.replace(ours, theirs)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.original_layout import in_original_layout
@@ -87,6 +89,22 @@ def test_names_are_those_of_the_released_files(
     assert all(tensor.is_meta for tensor in found.values())
 
 
+def test_folders_of_earlier_versions_give_the_same(tmp_path: Path) -> None:
+    sdxl_pipeline().save_pretrained(tmp_path)
+    names = in_original_layout(tmp_path, "it", "meta").keys()
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    for ours, theirs in older.items():
+        tensors = {name.replace(ours, theirs): tensor for name, tensor in tensors.items()}
+    save_file(tensors, file)
+    second = tmp_path / "text_encoder_2" / "model.safetensors"
+    ids = {"text_model.embeddings.position_ids": torch.arange(8)}
+    save_file(load_file(second) | ids, second)
+    assert "decoder.mid_block.attentions.0.query.weight" in load_file(file)
+    assert in_original_layout(tmp_path, "it", "meta").keys() == names
+
+
 def of_sd2(folder: Path) -> Path:
     sd_pipeline().save_pretrained(folder)
     file = folder / "text_encoder" / "config.json"
@@ -111,8 +129,8 @@ def with_lists(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (save_pipeline, r"^it: vae is a AutoencoderTiny, of which .* use the folder"),
-        (of_sd2, r"text_encoder is a CLIPTextModel with hidden_act gelu"),
+        (save_pipeline, r"^it: vae is of class AutoencoderTiny, which .* use the folder"),
+        (of_sd2, r"text_encoder is of class CLIPTextModel with hidden_act gelu, which"),
         (with_classes, r"unet has a tensor \.\.\.class_embedding\.weight, for which"),
         (with_lists, r"unet has blocks of different lengths, for which"),
     ],
