@@ -46,11 +46,12 @@ class FinalScores:
 def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelToScore]:
     """Each source model, the baseline, merges that nothing was searched for, the trial's recipe."""
     fingerprints = merge_study.attributes()[FINGERPRINTS]
-    sources = [
-        ModelToScore(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
-        for key, model in merge_study.spec.source_ids().items()
-    ]
     space = merge_study.space
+    sources = [
+        ModelToScore(alias, fingerprints[key]["weights"], model, space.alone(alias))
+        for key, model in merge_study.spec.source_ids().items()
+        for alias in [key.removeprefix("models.")]
+    ]
     baseline = space.recipe(space.baseline())
     return [
         *sources,
