@@ -67,6 +67,9 @@ class AdapterRecipe(Identified):
     """The model or adapter whose tokenizer it reads with."""
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Of the random masks."""
+    random: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """The seed of random numbers that take the place of the adapters' own, A and B of every module
+    with the norms of theirs; None: the adapters as they are."""
 
     @property
     def host(self) -> None:

@@ -47,6 +47,11 @@ class AdapterStudySpec(StudySpec):
     It is held once."""
     merge: AdapterMergeSpec
     """How the adapters are merged."""
+    baselines: tuple[Literal["random_adapters", "trained"], ...] = ()
+    """What else `study test` scores, to tell what the search is worth. `random_adapters`: the same
+    merge of random adapters, in every module with the norms of the real ones. `trained`: an adapter
+    of the same modules that is trained on the search split for five epochs. It is not for tasks of
+    types `python`, `lm_eval`, `vqa` and `image`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,9 @@ class AdapterMerger:
         """
         self.load(recipe)
         adapters = {name: self._adapters[name] for name in recipe.adapters}
+        if recipe.random is not None:
+            generator = torch.Generator().manual_seed(recipe.random)
+            adapters = {name: _at_random(own, generator) for name, own in adapters.items()}
         return AdapterStream(recipe, adapters, self._modules[recipe.base_model])
 
 
@@ -269,6 +272,21 @@ def merged_rank(
         modules = {module for own in ranks for module in own}
         most = max(sum(own.get(module, 0) for own in ranks) for module in modules)
     return most if max_rank is None else min(most, max_rank)
+
+
+def _at_random(adapter: Adapter, generator: torch.Generator) -> Adapter:
+    """An adapter of the same shapes and norms whose numbers are drawn."""
+
+    def drawn(own: torch.Tensor) -> torch.Tensor:
+        numbers = torch.randn(own.shape, generator=generator, dtype=own.dtype)
+        scaled: torch.Tensor = numbers * (own.norm() / numbers.norm())
+        return scaled
+
+    halves = {
+        module: LoraHalves(drawn(own.a), drawn(own.b))
+        for module, own in sorted(adapter.halves.items())
+    }
+    return replace(adapter, halves=halves)
 
 
 def adapters_size(spec: AdapterStudySpec) -> tuple[int, int]:
