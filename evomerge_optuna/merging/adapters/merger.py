@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.explain import one_line
 from evomerge_optuna.merging.adapters.arithmetic import Part, merge_module
 from evomerge_optuna.methods import ADAPTER_METHODS, AdapterMethod
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG, split_adapter
@@ -125,17 +126,21 @@ class AdapterStream:
         Raises:
             CandidateError: they cannot be merged.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._recipe.seed)
-            for module, header in self.headers.items():
+        state = torch.Generator().manual_seed(self._recipe.seed).get_state()
+        for module, header in self.headers.items():
+            # Whoever takes the tensors may draw meanwhile.
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(state)
                 try:
                     halves = self._merged(module, header)
                 except RuntimeError as error:
-                    raise CandidateError(f"{module}: cannot be merged: {error}") from error
-                for half, tensor in halves.items():
-                    name = tensor_name(module, half, is_embedding=header.is_embedding)
-                    self._digest.add_held(name, tensor)
-                    yield name, tensor
+                    reason = one_line(error, 200)
+                    raise CandidateError(f"{module}: cannot be merged: {reason}") from error
+                state = torch.get_rng_state()
+            for half, tensor in halves.items():
+                name = tensor_name(module, half, is_embedding=header.is_embedding)
+                self._digest.add_held(name, tensor)
+                yield name, tensor
 
     def complete(self) -> None:
         """All tensors have passed.

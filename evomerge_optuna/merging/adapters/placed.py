@@ -1,8 +1,7 @@
 """A base model in memory, on which one merged adapter after the other is put."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,9 +17,8 @@ from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.adapter import AdapterRecipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-_NAME = "default"  # as peft names an adapter unless it is told
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class AdapterOnBase:
@@ -41,6 +39,9 @@ class AdapterOnBase:
         self._base = ""
         self._structure = ""
         self._model: PreTrainedModel | None = None
+        self._places: dict[str, torch.Tensor] = {}  # of A and B
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._adapted: PeftModel | None = None  # around the model, which has peft's layers in it
 
     def load(self, recipe: AdapterRecipe) -> None:
         """Reads the base model and the recipe's adapters.
@@ -62,16 +63,17 @@ class AdapterOnBase:
         model = self._base_of(recipe)
         if stream.structure != self._structure:
             self._make_room(model, stream)
-        places = _places(model)
         for name, tensor in stream:
-            places[name].data.copy_(tensor)
+            self._places[name].copy_(tensor)
         stream.complete()
-        tokenizer = OpenedModel(recipe.reads_as).tokenizer
-        return Merged(model, tokenizer, stream.digest)
+        if recipe.reads_as not in self._tokenizers:
+            self._tokenizers[recipe.reads_as] = OpenedModel(recipe.reads_as).tokenizer
+        return Merged(model, self._tokenizers[recipe.reads_as], stream.digest)
 
     def _base_of(self, recipe: AdapterRecipe) -> "PreTrainedModel":
         if self._model is None or self._base != recipe.base_model:
-            self._model, self._structure = None, ""  # before the next one needs its memory
+            self._model = self._adapted = None  # before the next one needs its memory
+            self._structure = ""
             folder = OpenedModel(recipe.base_model).folder
             self._model, _ = load_model(folder, self._device, self._dtype)
             self._base = recipe.base_model
@@ -79,23 +81,16 @@ class AdapterOnBase:
 
     def _make_room(self, model: "PreTrainedModel", stream: AdapterStream) -> None:
         """Gives the model an adapter of the stream's structure, in the place of the last one."""
-        if self._structure:
-            model.delete_adapter(_NAME)
-        put_on(model, stream.settings(self._base))
+        from peft import LoraConfig, get_peft_model
+
+        settings = {k: v for k, v in stream.settings(self._base).items() if k != "peft_type"}
+        with quiet():
+            if self._adapted is not None:
+                self._adapted.unload()
+            self._adapted = get_peft_model(model, LoraConfig(**settings))
+        self._adapted.requires_grad_(False).eval()
+        self._places = _places(model)
         self._structure = stream.structure
-
-
-def put_on(model: "PreTrainedModel", settings: Mapping[str, Any]) -> None:
-    """Gives a model an adapter that changes nothing, of these settings, for its tensors to be set.
-
-    The model stays one of its class in transformers, with peft's layers in it.
-    """
-    from peft import LoraConfig
-
-    config = LoraConfig(**{k: v for k, v in settings.items() if k not in ("peft_type", "revision")})
-    with quiet():
-        model.add_adapter(config, adapter_name=_NAME)
-    model.requires_grad_(False).eval()
 
 
 def load_with_adapter(
@@ -119,7 +114,7 @@ def load_with_adapter(
 
 
 def _places(model: "PreTrainedModel") -> dict[str, torch.Tensor]:
-    """The parameters of A and B in a model, by their names in an adapter's file."""
+    """A and B in a model, by their names in an adapter's file."""
     found = {}
     for name, parameter in model.named_parameters():
         for half in "AB":
@@ -129,5 +124,5 @@ def _places(model: "PreTrainedModel") -> dict[str, torch.Tensor]:
             ):
                 if part in name:
                     module = name.partition(part)[0]
-                    found[tensor_name(module, half, is_embedding=is_embedding)] = parameter
+                    found[tensor_name(module, half, is_embedding=is_embedding)] = parameter.data
     return found
