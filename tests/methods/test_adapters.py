@@ -1,7 +1,6 @@
 """The methods that merge adapters are those of peft, and LoraHub's."""
 
-import inspect
-from typing import get_args
+from typing import get_args, get_type_hints
 
 from peft.tuners.lora.model import LoraModel
 
@@ -9,8 +8,8 @@ from evomerge_optuna.methods import ADAPTER_METHODS
 
 
 def test_every_combination_of_peft_has_its_row() -> None:
-    declared = inspect.signature(LoraModel.add_weighted_adapter).parameters["combination_type"]
-    assert {*get_args(declared.annotation), "lorahub"} == ADAPTER_METHODS.keys()
+    declared = get_type_hints(LoraModel.add_weighted_adapter)["combination_type"]
+    assert {*get_args(declared), "lorahub"} == ADAPTER_METHODS.keys()
 
 
 def test_what_is_pruned_has_a_density_and_what_votes_an_option() -> None:

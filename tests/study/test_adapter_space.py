@@ -183,7 +183,7 @@ def test_a_warm_start_from_another_study_of_the_same_adapters(
     [
         (
             {"models": {"x": "X", "z": "Z"}},
-            r"models.z: has rank 2 in .*q_proj, but models.x has 4, "
+            r"models.z: has rank 2 in model.layers.0.*, but models.x has 4, "
             r"and linear adds A to A and B to B; write method: cat or method: svd",
         ),
         ({"models": {"x": "BASE"}}, "has no adapter_config.json, so it is no adapter"),
