@@ -35,6 +35,7 @@ class ModelFacts:
             those of the candidate itself.
         adapters: bytes of the adapters that are merged, and of the largest merge of them.
         cache: bytes that keys and values of a full batch take beside that.
+        devices: over so many the engine spreads a candidate, in equal parts.
     """
 
     loaded_in: Mapping[str, str | None] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class ModelFacts:
     engine: int | None = None
     adapters: tuple[int, int] = (0, 0)
     cache: int = 0
+    devices: int = 1
 
 
 @dataclass(frozen=True)

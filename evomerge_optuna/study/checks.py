@@ -118,6 +118,7 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     facts = ModelFacts(
         engine=engine.engine,
         cache=engine.cache,
+        devices=engine.devices,
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
         adapters=adapters_size(spec) if isinstance(spec, AdapterStudySpec) else (0, 0),
