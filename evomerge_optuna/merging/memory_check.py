@@ -7,7 +7,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
 from evomerge_optuna.merging.memory import SHARE
 from evomerge_optuna.merging.memory_plan import Headers, MemoryPlan, ModelFacts, plan_memory
-from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
+from evomerge_optuna.spec import AdapterStudySpec, MergeSearchSpec, StagedStudySpec, StudySpec
 
 _NOTHING_KNOWN = ModelFacts()
 
@@ -117,6 +117,11 @@ def _cure(
 
 def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
     """Specs that need less, by what is to be written."""
+    if isinstance(spec, AdapterStudySpec):
+        if spec.evaluation.dtype is None:
+            smaller = spec.evaluation.model_copy(update={"dtype": "bfloat16"})
+            yield "evaluation.dtype: bfloat16", spec.model_copy(update={"evaluation": smaller})
+        return
     written = spec.evaluation.model_copy(update={"merger": "checkpoint"})
     checkpoint = {"evaluation": written} if spec.stacking is None else {}
     if checkpoint:
