@@ -95,7 +95,7 @@ def _stacked_in_words(plan: MemoryPlan, machine: Machine) -> str:
 def _smaller_engine(
     plan: MemoryPlan, needed: int, machine: Machine, facts: ModelFacts
 ) -> str | None:
-    """What makes vLLM take less of the device; None where its part would not fit."""
+    """What makes vLLM take less of the device; None where its part of a candidate would not fit."""
     if facts.engine is None:
         return None
     share = math.floor(100 * (machine.memory - needed + facts.engine) / machine.memory) / 100
