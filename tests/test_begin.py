@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from evomerge_optuna.spec import load_spec
+from evomerge_optuna.spec.adapter_merge import AdapterStudySpec
 from tests.conftest import WORDS, CommandLine, save_adapter
 
 
@@ -88,7 +89,7 @@ def test_adapters(folder: Path, command_line: CommandLine) -> None:
         save_adapter(folder / name, folder / "m", seed)
     command_line.run("study", "init", "--yes", "--minutes", "1")
     spec = load_spec(folder / "sums-merge.yaml")
-    assert spec.model_ids()["base_model"] == str(folder / "m")
+    assert isinstance(spec, AdapterStudySpec) and spec.base_model == str(folder / "m")
     assert list(spec.models.values()) == [f"{folder / 'm'}+{folder / n}" for n in ("one", "two")]
 
 
