@@ -26,8 +26,16 @@ def study_list(storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.report.study_list import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
-    summaries = list_studies(open_to_read(storage), say=partial(click.echo, err=True))
-    print_result(studies_json(summaries) if as_json else studies_table(summaries))
+    store = open_to_read(storage)
+    summaries = list_studies(store, say=partial(click.echo, err=True))
+    if summaries or as_json:
+        print_result(studies_json(summaries) if as_json else studies_table(summaries))
+        return
+    click.echo(
+        f"There is no study in {store} yet. Begin with an example:\n"
+        "  evomerge-optuna study example quickstart\n"
+        "  evomerge-optuna study run quickstart.yaml"
+    )
 
 
 @click.command("show")
@@ -185,6 +193,22 @@ def study_compare(
         except OSError as error:
             raise EvomergeError(f"{html}: cannot be written: {error.strerror}") from error
         click.echo(f"The report is in {html}", err=True)
+
+
+@click.command("report")
+@click.argument("name")
+@click.argument("html", type=click.Path(path_type=Path))
+@storage_option
+def study_report(name: str, html: Path, storage: str | None) -> None:
+    """Write a study as one HTML page, to be sent to somebody.
+
+    It has scores, recipe, figures, answers or pictures, and how to reproduce them.
+    """
+    from evomerge_optuna.report.study_page import write_study_page
+    from evomerge_optuna.study.studies import open_study
+
+    write_study_page(open_study(open_to_read(storage), name), html)
+    click.echo(f"The report is in {html}")
 
 
 @click.command("export")

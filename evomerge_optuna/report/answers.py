@@ -180,7 +180,7 @@ def answer_view(asked: Sequence[Asked]) -> Group:
             parts.append(Text(f"reference: {printable(problem.reference)}"))
         shown = Table("model", "answer", "read", "verdict")
         for model, answered in problem.answers.items():
-            cells = (model, _shown(answered.answer), answered.read or "", answered.verdict)
+            cells = (model, shown_answer(answered.answer), answered.read or "", answered.verdict)
             shown.add_row(*(Text(printable(cell)) for cell in cells))
         parts.append(shown)
     return Group(*parts, Text(count_line(asked)))
@@ -197,7 +197,7 @@ def count_line(asked: Sequence[Asked]) -> str:
     return f"{len(asked)} problems" + (f"; right: {right}" if has_verdicts else "")
 
 
-def _shown(answer: str | None) -> str:
+def shown_answer(answer: str | None) -> str:
     return "-" if answer is None else answer or "(empty)"
 
 
@@ -224,7 +224,7 @@ def answers_note(tasks: Tasks, split: str, rows: Rows, whose: str) -> str:
                 f"{problem.task} {problem.number}",
                 problem.prompt,
                 problem.reference or "",
-                _shown(answered.answer),
+                shown_answer(answered.answer),
                 answered.read or "",
                 answered.verdict,
             )

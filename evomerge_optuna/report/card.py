@@ -96,7 +96,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
     if remarks:
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
-    return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+    return f"{how}\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
 
 
 def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
@@ -148,7 +148,7 @@ def _lineage(merge_study: MergeStudy, spec: StudySpec) -> str:
     return table(
         ["role", "model", "weights (sha256)"],
         (
-            [key, _shown(model), f"`{fingerprints[key]['weights'][:16]}`"]
+            [key, shown_model(model), f"`{fingerprints[key]['weights'][:16]}`"]
             for key, model in spec.model_ids().items()
         ),
     )
@@ -167,20 +167,20 @@ def _kept(spec: StudySpec) -> str:
     if spec.host is None:
         return ""
     kept = family_of_host(spec.host).kept_part
-    return f";\nits {kept} are those of {_shown(spec.host)}, bit for bit"
+    return f";\nits {kept} are those of {shown_model(spec.host)}, bit for bit"
 
 
 def _listed(spec: StudySpec) -> str:
-    return ", ".join(_shown(model) for model in spec.models.values())
+    return ", ".join(shown_model(model) for model in spec.models.values())
 
 
 def _parts(spec: StudySpec) -> Iterator[str]:
     """Every model and every adapter, each by itself as the hub links them, without a revision."""
     for model in spec.model_ids().values():
-        yield from (part.partition("@")[0] for part in _shown(model).split("+"))
+        yield from (part.partition("@")[0] for part in shown_model(model).split("+"))
 
 
-def _shown(model: str) -> str:
+def shown_model(model: str) -> str:
     """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
     parts = re.split(r"(\+|(?<=\.safetensors)@)", model)
     return "".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
