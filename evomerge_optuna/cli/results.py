@@ -231,6 +231,30 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
         say(remark)
 
 
+@click.command("push")
+@click.argument("name")
+@click.argument("repository", metavar="USER/REPOSITORY")
+@trial_option
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is made now.")
+@storage_option
+def study_push(name: str, repository: str, trial: str, public: bool, storage: str | None) -> None:
+    """Export the model of a trial to a private repository of the Hugging Face hub.
+
+    The token is read from HF_TOKEN, or is that of `hf auth login`.
+    """
+    from evomerge_optuna.report.outcome import choice_remark
+    from evomerge_optuna.report.push import push
+    from evomerge_optuna.results.chosen_trial import find_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(open_storage(storage), name).as_read()
+    chosen = find_trial(merge_study, trial)
+    address = push(merge_study, chosen, repository, public=public, say=say)
+    click.echo(f"Trial {chosen.number} is at {address}")
+    if remark := choice_remark(merge_study, trial):
+        say(remark)
+
+
 @click.command("figure")
 @click.argument("name")
 @trial_option

@@ -1,7 +1,7 @@
 """The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.card_metadata import card_metadata, evaluation_results
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS, Generated, MergeSearchSpec, StudySpec
+from evomerge_optuna.spec import SPLITS, MergeSearchSpec, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -46,7 +47,8 @@ def model_card(
     """
     recipe = recipe_of(trial)
     spec = of_recipe(merge_study.spec, recipe)
-    front = to_yaml(front_matter(spec))
+    results = evaluation_results(merge_study, trial)
+    front = to_yaml(card_metadata(spec, merge_study.name, results))
     versions = merge_study.attributes()[VERSIONS]
     return f"""---
 {front}---
@@ -110,19 +112,6 @@ def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
     return spec.model_copy(update={"merge": row, "models": models or spec.models})
 
 
-def front_matter(spec: StudySpec) -> dict[str, Any]:
-    """What the hub reads of a model card."""
-    languages = {t.language for t in spec.tasks.values() if isinstance(t, Generated)}
-    return {
-        "base_model": list(dict.fromkeys(_parts(spec))),
-        "base_model_relation": "merge",
-        **({"language": sorted(filter(None, languages))} if any(languages) else {}),
-        "library_name": family_of_host(spec.host).engine,
-        "pipeline_tag": family_of_host(spec.host).pipeline_tag,
-        "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
-    }
-
-
 def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
     """Every stored score of this trial; its search score is always there."""
     spec = merge_study.spec
@@ -174,13 +163,17 @@ def _listed(spec: StudySpec) -> str:
     return ", ".join(shown_model(model) for model in spec.models.values())
 
 
-def _parts(spec: StudySpec) -> Iterator[str]:
-    """Every model and every adapter, each by itself as the hub links them, without a revision."""
-    for model in spec.model_ids().values():
-        yield from (part.partition("@")[0] for part in shown_model(model).split("+"))
-
-
 def shown_model(model: str) -> str:
     """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
     parts = re.split(r"(\+|(?<=\.safetensors)@)", model)
     return "".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
+
+
+def without_places(part: Any) -> Any:
+    """A spec or recipe without where files lie on this machine, as it can be sent."""
+    if isinstance(part, dict):
+        return {key: without_places(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [without_places(value) for value in part]
+    is_place = isinstance(part, str) and re.match(r"/|\S+\+/", part) is not None
+    return shown_model(part) if is_place else part

@@ -14,7 +14,7 @@ from evomerge_optuna.families import family_of_host
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.answers import answers_of_study, count_line
-from evomerge_optuna.report.card import RECIPE_FILE, shown_model
+from evomerge_optuna.report.card import RECIPE_FILE, shown_model, without_places
 from evomerge_optuna.report.dashboard import study_figures
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.numbers import show_score
@@ -116,7 +116,9 @@ def study_page(merge_study: MergeStudy) -> str:
         sha256=result_of(best).sha256,
         lineage=_lineage(merge_study),
         versions=versions,
-        spec=to_yaml(_shareable(spec.model_dump(mode="json", by_alias=True, exclude_unset=True))),
+        spec=to_yaml(
+            without_places(spec.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        ),
     )
 
 
@@ -300,12 +302,3 @@ def _lineage(merge_study: MergeStudy) -> Rows:
         for key, model in merge_study.spec.model_ids().items()
     )
     return Rows(("role", "model", "SHA-256 of its weights"), tuple(rows))
-
-
-def _shareable(part: Any) -> Any:
-    """Without where files lie on this machine."""
-    if isinstance(part, dict):
-        return {key: _shareable(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_shareable(value) for value in part]
-    return shown_model(part) if isinstance(part, str) and part.startswith("/") else part
