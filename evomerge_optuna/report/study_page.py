@@ -248,7 +248,12 @@ def _answers(merge_study: MergeStudy, best: FrozenTrial) -> dict[str, Any]:
     models = [*merge_study.spec.models, result]
     nothing: dict[str, Any] = {"kinds": [], "answers_line": "", "answers_split": ""}
     with suppress(EvomergeError):  # a page without them is better than none
-        asked = answers_of_study(merge_study, [best], None, said.append)
+        asked = [
+            problem
+            for problem in answers_of_study(merge_study, [best], None, said.append)
+            # Of pictures and of scores alone there is nothing to read.
+            if any(found.answer is not None for found in problem.answers.values())
+        ]
         kinds = telling_problems(asked, result, models[:-1])
         return {
             "answers_line": count_line(asked),

@@ -6,8 +6,10 @@ Covers report.card_metadata and report.hub, too.
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -59,7 +61,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+        waiting = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
+        monkeypatch.setattr("huggingface_hub.utils._http.time", waiting)
         yield hub
 
 
@@ -101,9 +104,8 @@ def test_a_private_repository_with_the_scored_model_and_its_results(
 
     card = ModelCard((tmp_path / "README.md").read_text())
     (result,) = card.data.eval_results
-    score = tested.as_read().attributes()[
-        next(k for k in tested.study.user_attrs if k == f"final:{result_of(best).recipe}")
-    ]["test"]["words.perplexity"]
+    scores = tested.as_read().attributes()[f"final:{result_of(best).recipe}"]["test"]
+    score = scores["words.perplexity"]
     assert result.metric_value == pytest.approx(score["value"], abs=1e-6)
     assert (result.metric_type, result.dataset_name, result.dataset_split) == (
         "perplexity", "words", "test",
@@ -235,7 +237,7 @@ def test_what_is_waited_for_is_said(hub: Hub, pushed: Callable[..., list[str]]) 
     assert "the hub failed (status 503)" in refused(pushed)
 
 
-def test_the_command(hub: Hub, tested: MergeStudy, tmp_path: Path, home: Path) -> None:
+def test_the_command(hub: Hub, tested: MergeStudy, tmp_path: Path) -> None:
     home_of_study = str(tested.store.url.database).rpartition("/")[0]
     command_line = CommandLine(tmp_path, {"EVOMERGE_HOME": home_of_study})
     process = command_line.start_afresh("study", "push", "tiny", NAME)
