@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.report.answers import answers_of_study, count_line
+from evomerge_optuna.report.answers import Asked, answers_of_study, count_line
 from evomerge_optuna.report.card import RECIPE_FILE, shown_model, without_places
 from evomerge_optuna.report.dashboard import study_figures
 from evomerge_optuna.report.gap import gap_text
@@ -78,6 +77,7 @@ def study_page(merge_study: MergeStudy) -> str:
     rows = _scored(merge_study, best)
     recipe = recipe_of(best)
     versions = merge_study.attributes()[VERSIONS]
+    asked, models = _answers(merge_study, best), [*spec.models, f"trial {best.number}"]
     several = len(spec.objectives) > 1
     return page(
         "study.html",
@@ -111,7 +111,12 @@ def study_page(merge_study: MergeStudy) -> str:
         trials_title="The Pareto front" if several else "The best trials on search",
         trials=rows_of(study_table(merge_study)),
         converged=convergence_remark(merge_study, trials),
-        **_answers(merge_study, best),
+        answers_line=count_line(asked),
+        answers_split=asked[0].split if asked else "",
+        kinds=telling_problems(asked, models[-1], models[:-1]),
+        models=models,
+        shown=shown,
+        shown_prompt=shown_prompt,
         sheets=_sheets(merge_study, best),
         sha256=result_of(best).sha256,
         lineage=_lineage(merge_study),
@@ -242,50 +247,14 @@ def _search_figures(
         )
 
 
-def _answers(merge_study: MergeStudy, best: FrozenTrial) -> dict[str, Any]:
-    """Answers of the sources and of the result to the same problems, as far as any are kept."""
-    result, said = f"trial {best.number}", list[str]()
-    models = [*merge_study.spec.models, result]
-    nothing: dict[str, Any] = {"kinds": [], "answers_line": "", "answers_split": ""}
-    with suppress(EvomergeError):  # a page without them is better than none
-        asked = [
-            problem
-            for problem in answers_of_study(merge_study, [best], None, said.append)
-            # Of pictures and of scores alone there is nothing to read.
-            if any(found.answer is not None for found in problem.answers.values())
-        ]
-        kinds = telling_problems(asked, result, models[:-1])
-        return {
-            "answers_line": count_line(asked),
-            "answers_split": asked[0].split if asked else "",
-            "kinds": [
-                (
-                    kind.title,
-                    kind.count,
-                    [
-                        {
-                            "place": f"{problem.task} {problem.number}",
-                            "prompt": shown_prompt(problem.prompt),
-                            "reference": problem.reference,
-                            "answers": [
-                                {
-                                    "model": model,
-                                    "text": shown(found.answer),
-                                    "read": found.read,
-                                    "right": found.right,
-                                    "verdict": found.verdict,
-                                }
-                                for model in models
-                                if (found := problem.answers.get(model))
-                            ],
-                        }
-                        for problem in kind.problems
-                    ],
-                )
-                for kind in kinds
-            ],
-        }
-    return nothing
+def _answers(merge_study: MergeStudy, best: FrozenTrial) -> list[Asked]:
+    """What the sources and the result have answered, as far as it is kept and can be read."""
+    try:
+        asked = answers_of_study(merge_study, [best], None, lambda _: None)
+    except EvomergeError:  # a page without them is better than none
+        return []
+    # Of pictures and of scores alone there is nothing to read.
+    return [p for p in asked if any(found.answer is not None for found in p.answers.values())]
 
 
 def _sheets(merge_study: MergeStudy, best: FrozenTrial) -> list[dict[str, Any]]:
