@@ -1,6 +1,7 @@
 """Figures of how a search went: every trial, the front of two objectives, what mattered. Plotly."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 QUIET, LOUD, _GIVEN, _CHOSEN = "#8fa3b8", "#2f7ed8", "#e08a1e", "#d6336c"
 _ENOUGH = 20  # trials, before which an importance is an accident
 _SHOWN = 12  # parameters
+_NEAR = 0.06  # of the height, the least between two labels
 
 
 def history_figure(
@@ -45,13 +47,36 @@ def history_figure(
     )
     figure.add_scatter(**_points(given, "given at the start", _GIVEN, "diamond", 8))
     figure.add_scatter(**_points([chosen], "the result", _CHOSEN, "star", 14))
-    for name, value in lines.items():
-        figure.add_hline(
-            y=value, line={"dash": "dot", "width": 1, "color": QUIET}, annotation_text=name
+    for value in lines.values():
+        figure.add_hline(y=value, line={"dash": "dot", "width": 1, "color": QUIET})
+    is_log = metric is not None and metric.kind == "perplexity"  # whose worst values are huge
+    height = math.log10 if is_log else float  # of a label, which the axis does not do itself
+    values = [height(y) for y in (*(t.values[0] for t in trials.rankable), *lines.values())]
+    heights = {name: height(value) for name, value in lines.items()}
+    for names, value in _labels(heights, _NEAR * (max(values) - min(values))):
+        figure.add_annotation(
+            **{"x": 1, "xref": "paper", "xanchor": "right", "y": value, "yanchor": "bottom"},
+            text=names,
+            showarrow=False,
         )
     figure.update_layout(xaxis_title="trial", yaxis_title=f"{objective.target} on search")
+    figure.update_yaxes(type="log" if is_log else "linear")
     in_percent(figure, metric)
     return figure
+
+
+def _labels(lines: Mapping[str, float], near: float) -> Iterator[tuple[str, float]]:
+    """The names of lines, those of one label where they are near each other, and its height."""
+    names: list[str] = []
+    top = 0.0
+    for name in sorted(lines, key=lambda name: lines[name]):
+        if names and lines[name] - top > near:
+            yield ", ".join(names), top
+            names = []
+        names.append(name)
+        top = lines[name]
+    if names:
+        yield ", ".join(names), top
 
 
 def in_percent(figure: "go.Figure", metric: Metric | None) -> None:

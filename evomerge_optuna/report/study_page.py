@@ -86,7 +86,10 @@ def study_page(merge_study: MergeStudy) -> str:
         goals=goals(spec),
         tiles=_tiles(merge_study, best, rows),
         scores=[
-            (spoken(target), rows_of(final_table(merge_study.name, one, rows), (len(rows) - 1,)))
+            (
+                spoken(target, spec),
+                rows_of(final_table(merge_study.name, one, rows), (len(rows) - 1,)),
+            )
             for target, one in _by_objective(merge_study)
         ],
         is_tested=any("test" in row.scores for row in rows),
@@ -167,7 +170,7 @@ def _tiles(
         if baseline in scored:
             found.append(tile(baseline, baseline))
     found += [
-        (f"{spoken(objective.target)} of it", show_value(spec, best, objective), "")
+        (f"{spoken(objective.target, spec)} of it", show_value(spec, best, objective), "")
         for objective in spec.objectives
         if objective.is_cost
     ]

@@ -13,7 +13,7 @@ from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import METHOD, ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spaces.stack import StackSpace
-from evomerge_optuna.spec import MERGED, SPLITS, Choices, Dimension, StudySpec
+from evomerge_optuna.spec import MERGED, SPLITS, Choices, Dimension, ImageTask, StudySpec
 from evomerge_optuna.spec.samplers import SAMPLERS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
@@ -46,7 +46,7 @@ def goals(spec: StudySpec) -> str:
     most = {(False, 1): "the highest", (False, -1): "the lowest", (True, 1): "the most"}
     return listed(
         [
-            f"{most.get((o.is_cost, o.sign), 'the fewest')} {spoken(o.target)}"
+            f"{most.get((o.is_cost, o.sign), 'the fewest')} {spoken(o.target, spec)}"
             for o in spec.objectives
         ]
     )
@@ -179,12 +179,16 @@ def _layers(aliases: Mapping[str, str], run: Sequence[Step]) -> str:
     return f"{which} of {aliases.get(first.model, first.model)}"
 
 
-def spoken(target: str) -> str:
+def spoken(target: str, spec: StudySpec) -> str:
     """`math.accuracy` as 'accuracy on math', and a cost as it is."""
     task, _, metric = target.partition(".")
     if target == "flops_per_token":
         return "operations a token"
-    return f"{metric.replace('_', ' ')} on {task}" if metric else target
+    if not metric:
+        return target
+    if isinstance(spec.tasks[task], ImageTask):  # whose user names what is measured
+        return f"score '{metric}' on {task}"
+    return f"{metric.replace('_', ' ')} on {task}"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

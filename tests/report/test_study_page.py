@@ -18,7 +18,7 @@ from optuna.trial import create_trial
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.report.answers import Asked
-from evomerge_optuna.report.search_figures import front_figure, importances
+from evomerge_optuna.report.search_figures import front_figure, history_figure, importances
 from evomerge_optuna.report.study_page import study_page, write_study_page
 from evomerge_optuna.report.telling_answers import cut, shown_prompt, telling_problems
 from evomerge_optuna.report.words import listed, recipe_in_words, search_in_words, spoken
@@ -262,9 +262,23 @@ def test_a_front_goes_from_best_to_best() -> None:
     assert list(zip(front.x, front.y, strict=True)) == [(2.0, 0.1), (4.0, 0.5), (8.0, 0.9)]
 
 
-def test_words() -> None:
+def test_words(make_spec: SpecMaker) -> None:
     assert [listed([]), listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"], "or")] == [
         *("", "a", "a and b", "a, b or c"),
     ]
-    assert spoken("math.number_accuracy") == "number accuracy on math"
-    assert spoken("flops_per_token") == "operations a token"
+    spec = make_spec()
+    assert spoken("words.perplexity", spec) == "perplexity on words"
+    assert spoken("flops_per_token", spec) == "operations a token"
+    assert spoken("layers", spec) == "layers"
+
+
+def test_labels_that_would_cover_each_other_are_one(home: Path, make_spec: SpecMaker) -> None:
+    study = create_study(open_store(), make_spec())
+    run_trials(study, 2)
+    trials, best = study.read(), study.best()
+    assert best is not None
+    top = max(t.values[0] for t in trials.ranked)
+    lines = {"a": top, "b": 2 * top, "c": 1.001 * top}
+    figure = history_figure(trials, best, study.spec.metric("words.perplexity"), lines)
+    assert [label.text for label in figure.layout.annotations] == ["a, c", "b"]
+    assert len(figure.layout.shapes) == 3
