@@ -50,8 +50,8 @@ class Hub:
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, said: str, code: str = "") -> None:
-        self.status, self.said, self.code = status, said, code
+    def __init__(self, status: int, said: str, code: str = "", **more: str) -> None:
+        self.status, self.code, self.body = status, code, {"error": said, **more}
 
 
 @contextmanager
@@ -92,8 +92,8 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
             try:
                 content, status = self._content(path, body), 200
             except _Refused as refused:
-                content, status = {"error": refused.said}, refused.status
-                headers = {"X-Error-Message": refused.said, "X-Error-Code": refused.code}
+                content, status = refused.body, refused.status
+                headers = {"X-Error-Message": content["error"], "X-Error-Code": refused.code}
             sent = json.dumps(content).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(sent))}.items():
@@ -136,7 +136,7 @@ def _created(hub: Hub, wanted: dict[str, Any]) -> dict[str, str]:
         raise _Refused(403, "You don't have the rights to create a model under this namespace")
     name = f"{USER}/{wanted['name']}"
     if name in hub.repos:
-        raise _Refused(409, "You already created this model repo")
+        raise _Refused(409, "You already created this model repo", url=f"{hub.address}/{name}")
     private = wanted.get("private", wanted.get("visibility") == "private")
     hub.repos[name] = Repo(private, {".gitattributes": b"*.safetensors filter=lfs\n"})
     return {"url": f"{hub.address}/{name}"}
