@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.plain_yaml import to_yaml
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -25,6 +26,8 @@ from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
+# What the hub reads of the card of an adapter.
+_OF_ADAPTERS = {"base_model_relation": "adapter", "library_name": "peft"}
 
 
 def card_picture(sheet: Sheet) -> str:
@@ -38,20 +41,29 @@ def model_card(
     digest: str,
     remarks: Sequence[str] = (),
     sheets: Sequence[Sheet] = (),
+    *,
+    merged: bool = False,
 ) -> str:
     """The README.md of an exported checkpoint.
 
     Args:
-        remarks: why plain mergekit does not make the same model of the recipe.
+        remarks: why plain mergekit does not make the same model of the recipe; of an adapter its
+            rank.
         sheets: contact sheets, whose files lie beside it.
+        merged: an adapter is merged into its base model.
     """
     recipe = recipe_of(trial)
     spec = of_recipe(merge_study.spec, recipe)
+    bases, own = list(spec.model_ids().values()), dict[str, str]()
+    if isinstance(recipe, AdapterRecipe) and not merged:
+        bases, own = [recipe.base_model], _OF_ADAPTERS
     results = evaluation_results(merge_study, trial)
-    front = to_yaml(card_metadata(spec, merge_study.name, results))
+    front = card_metadata(spec, bases, merge_study.name, results) | own
+    if isinstance(recipe, AdapterRecipe):
+        front["tags"].remove("mergekit")
     versions = merge_study.attributes()[VERSIONS]
     return f"""---
-{front}---
+{to_yaml(front)}---
 
 # {merge_study.name}, trial {trial.number}
 
@@ -85,12 +97,19 @@ def _pictures(sheets: Sequence[Sheet]) -> str:
 
 
 def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[str]) -> str:
-    made_with = f"mergekit {versions['mergekit']}, torch {versions['torch']}"
+    libraries = ("peft" if isinstance(recipe, AdapterRecipe) else "mergekit", "torch")
+    made_with = ", ".join(f"{name} {versions[name]}" for name in libraries if name in versions)
     if isinstance(recipe, StackRecipe):
         return (
             "The layers in the order in which a token passes them, with what the residual stream "
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
+        )
+    if isinstance(recipe, AdapterRecipe):
+        return (
+            f"The adapters are merged by `{recipe.method}` as peft's `add_weighted_adapter` does "
+            f"({made_with}), every group of modules with its own values. The result has "
+            f"{remarks[0]}.\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
         )
     family = family_of_host(recipe.host)
     command, *others = recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program)
@@ -103,6 +122,9 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
 
 def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
     """The spec with the method and the source models of this recipe, where they are searched."""
+    if isinstance(recipe, AdapterRecipe):
+        models = {alias: m for alias, m in spec.models.items() if m in recipe.adapters}
+        return spec.model_copy(update={"models": models})
     if not isinstance(spec, MergeSearchSpec):
         return spec
     merge = recipe if isinstance(recipe, MergeRecipe) else next(iter(recipe.merges.values()))
@@ -172,7 +194,7 @@ def shown_model(model: str) -> str:
 def without_places(part: Any) -> Any:
     """A spec or recipe without where files lie on this machine, as it can be sent."""
     if isinstance(part, dict):
-        return {key: without_places(value) for key, value in part.items()}
+        return {without_places(key): without_places(value) for key, value in part.items()}
     if isinstance(part, list):
         return [without_places(value) for value in part]
     is_place = isinstance(part, str) and re.match(r"/|\S+\+/", part) is not None

@@ -1,7 +1,7 @@
 """What the Hugging Face hub reads of a model card: where the model comes from, and its results."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,15 @@ _UNSEEN = "test"  # the search saw search, and dev chose
 
 
 def card_metadata(
-    spec: StudySpec, name: str = "", results: "list[EvalResult] | None" = None
+    spec: StudySpec,
+    models: Iterable[str],
+    name: str = "",
+    results: "list[EvalResult] | None" = None,
 ) -> dict[str, Any]:
     """The front matter of a model card.
 
     Args:
+        models: of which it is made; those that the hub can link are its base models.
         name: the model's, with its results.
     """
     from huggingface_hub import ModelCardData
@@ -33,11 +37,11 @@ def card_metadata(
     languages = sorted(
         {t.language for t in spec.tasks.values() if isinstance(t, Generated) and t.language}
     )
-    bases = list(dict.fromkeys(_on_the_hub(spec)))
+    bases = list(dict.fromkeys(_on_the_hub(models)))
     family = family_of_host(spec.host)
     data = ModelCardData(
         base_model=bases or None,
-        base_model_relation="merge" if bases else None,
+        base_model_relation="merge",
         language=languages or None,
         library_name=family.engine,
         pipeline_tag=family.pipeline_tag,
@@ -93,9 +97,9 @@ def _is_hub_id(path: str) -> bool:
     return not path.startswith("zoo:") and not Path(path).is_absolute() and path.count("/") == 1
 
 
-def _on_the_hub(spec: StudySpec) -> Iterator[str]:
+def _on_the_hub(models: Iterable[str]) -> Iterator[str]:
     """Every model and every adapter that the hub can link, each by itself, without a revision."""
-    for model in spec.model_ids().values():
+    for model in models:
         for part in model.split("+"):
             if source_of(part).is_on_hub(part) and not Path(part).is_absolute():
                 yield part.partition("@")[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import EvomergeError, UsageError
-from evomerge_optuna.explain import first_line, one_line
+from evomerge_optuna.explain import first_line, kind_and_message, one_line
 
 Say = Callable[[str], None]
 
@@ -28,6 +28,9 @@ _CURES = {  # by the status of the hub's answer
     413: "a file is larger than the hub takes",
     429: "the hub wants fewer requests; wait, and run the command again",
 }
+
+# What libraries call the errors of a network; which library it is changes with huggingface_hub.
+_OF_NETWORKS = ("TransportError", "ConnectionError", "Timeout", "TimeoutError")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ class Repository:
             return f"{self.name}: the hub failed (status {status}){told}; {again}"
         if status is not None or isinstance(error, ValueError):
             return f"{self.name}: the hub refused it{told or f': {first_line(error)}'}"
-        why = f"{type(error).__name__}: {first_line(error)}"
+        why = kind_and_message(error)
+        if not any(kind.__name__ in _OF_NETWORKS for kind in type(error).__mro__):
+            return f"{self.name}: the upload failed: {why}"
         return f"{self._api.endpoint} cannot be reached ({why}); is the network there? {again}"
 
     def _hide_and_say(self, line: str) -> None:

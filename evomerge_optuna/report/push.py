@@ -1,5 +1,6 @@
 """A trial's model on the Hugging Face hub: exported, checked, uploaded with its results."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,16 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import UsageError
 from evomerge_optuna.home import home
+from evomerge_optuna.models.adapters import ADAPTER_CONFIG
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.report.card import RECIPE_FILE, without_places
 from evomerge_optuna.report.card_metadata import evaluation_results
-from evomerge_optuna.report.export import export
+from evomerge_optuna.report.export import STACK_FILE, export
+from evomerge_optuna.report.export_adapter import ADAPTER_RECIPE
 from evomerge_optuna.report.hub import Contents, Repository, differing
 from evomerge_optuna.study.studies import MergeStudy
+
+_NAMING = (RECIPE_FILE, STACK_FILE, ADAPTER_RECIPE, ADAPTER_CONFIG)  # files that name models
 
 
 def push(
@@ -56,7 +61,7 @@ def push(
     with tempfile.TemporaryDirectory(prefix="push-", dir=home()) as temporary:
         folder = Path(temporary) / "model"
         export(merge_study, trial, folder, say)
-        _leave_out_places(folder / RECIPE_FILE)
+        _leave_out_places(folder)
         if contents is not None:
             _check_same(target.name, folder, contents)
         files = [file for file in folder.rglob("*") if file.is_file()]
@@ -88,10 +93,14 @@ def _check_same(name: str, folder: Path, contents: Contents) -> None:
         )
 
 
-def _leave_out_places(file: Path) -> None:
-    """Has a recipe name models without where they lie on this machine."""
-    if file.is_file():
-        text = file.read_text(encoding="utf-8")
-        remarks = [line for line in text.splitlines(keepends=True) if line.startswith("#")]
-        content = to_yaml(without_places(yaml.safe_load(text)))
-        file.write_text("".join(remarks) + content, encoding="utf-8")
+def _leave_out_places(folder: Path) -> None:
+    """Has recipes, and the configuration of an adapter, name models without where they lie here."""
+    for name in _NAMING:
+        file = folder / name
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            content = without_places(yaml.safe_load(text))
+            remarks = [line for line in text.splitlines(keepends=True) if line.startswith("#")]
+            is_json = file.suffix == ".json"
+            shown = json.dumps(content, indent=2) + "\n" if is_json else to_yaml(content)
+            file.write_text("".join(remarks) + shown, encoding="utf-8")

@@ -11,7 +11,10 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.plain_yaml import to_yaml
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
+from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.answers import Asked, answers_of_study, count_line
 from evomerge_optuna.report.card import RECIPE_FILE, shown_model, without_places
 from evomerge_optuna.report.dashboard import study_figures
@@ -103,12 +106,10 @@ def study_page(merge_study: MergeStudy) -> str:
         on_dev=is_chosen_on_dev(merge_study),
         words=recipe_in_words(merge_study, best),
         values=_values(merge_study, best),
-        recipe=recipe.located(shown_model).to_yaml()
-        if isinstance(recipe, MergeRecipe)
-        else recipe.to_yaml(),
-        repeat=recipe.how_to_repeat(RECIPE_FILE, family_of_host(recipe.host).mergekit_program)
-        if isinstance(recipe, MergeRecipe)
-        else [],
+        about=_about(recipe),
+        recipe=recipe.to_yaml()
+        if isinstance(recipe, StackRecipe)
+        else recipe.located(shown_model).to_yaml(),
         recipe_figures=_recipe_figures(merge_study, best),
         figures=list(_search_figures(merge_study, best, rows)),
         trials_title="The Pareto front" if several else "The best trials on search",
@@ -200,6 +201,19 @@ def _values(merge_study: MergeStudy, best: FrozenTrial) -> Rows | None:
         for (owner, group), row in cells.items()
     )
     return Rows((*heads, *kinds), tuple(rows))
+
+
+def _about(recipe: Recipe) -> list[tuple[str, str]]:
+    """What a recipe is, and how it is repeated: commands, each with what it does."""
+    if isinstance(recipe, MergeRecipe):
+        program = family_of_host(recipe.host).mergekit_program
+        command, *remarks = recipe.how_to_repeat(RECIPE_FILE, program)
+        done = "merges the same models by mergekit, with this in the file:"
+        return [(command, done), *(("", remark) for remark in remarks)]
+    if isinstance(recipe, AdapterRecipe):
+        return [("", f"The adapters are merged by {recipe.method}, as peft does it:")]
+    told = "The layers in the order in which a token passes them, with what the input of each is"
+    return [("", f"{told} multiplied by:")]
 
 
 def _test_figure(merge_study: MergeStudy) -> Figures:

@@ -9,14 +9,16 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
+from evomerge_optuna.spaces.adapter import AdapterSpace
 from evomerge_optuna.spaces.joint import JointSpace
-from evomerge_optuna.spaces.parameter import METHOD, ParameterSpace
+from evomerge_optuna.spaces.searched import METHOD, SearchedSpace
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spaces.stack import StackSpace
 from evomerge_optuna.spec import MERGED, SPLITS, Choices, Dimension, ImageTask, StudySpec
 from evomerge_optuna.spec.samplers import SAMPLERS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
+_PART = "which models take part"
 _OF_STACKS = {
     "layer": "which layers a token passes through",
     "scale": "what the input of a layer is multiplied by",
@@ -54,8 +56,9 @@ def goals(spec: StudySpec) -> str:
 
 def _candidates(spec: StudySpec, space: SearchSpace) -> str:
     models = listed(list(spec.models))
-    if isinstance(space, ParameterSpace):
-        return f"merges of {models}, by {spec.method}"
+    if isinstance(space, SearchedSpace):
+        what = "adapters merged of" if isinstance(space, AdapterSpace) else "merges of"
+        return f"{what} {models}, by {spec.method}"
     stack = space.stack if isinstance(space, JointSpace) else space
     stacked = listed(list(stack.models)) if isinstance(stack, StackSpace) else models
     what = f"stacks of layers of {stacked}"
@@ -104,11 +107,12 @@ def _ranges(ranges: Mapping[str, Dimension]) -> Iterator[str]:
         elif name == METHOD:
             found["the merge method", _choices(dimension)].append(owner)
         elif rest == "include":
-            found["which models take part", ""].append(owner)
+            found[_PART, ""].append(owner)
         else:
             found[f"the {rest.partition('.')[0]}", _choices(dimension)].append(owner)
     for (what, values), owners in found.items():
         names = [name for name in dict.fromkeys(owners) if name not in ("merge", *_OF_STACKS)]
+        names = [] if what == _PART else names
         whose = f" of {listed(names)}" if names else ""
         count = f" ({len(owners)} parameters)" if len(owners) > 1 else ""
         yield f"{what}{whose}{values}{count}"
@@ -130,7 +134,7 @@ def merge_values(merge_study: MergeStudy, values: Values) -> Values:
     """Every parameter of the merge in a recipe, those too that the spec fixes."""
     space = merge_study.space
     merge = space.merge if isinstance(space, JointSpace) else space
-    return merge.values(values) if isinstance(merge, ParameterSpace) else {}
+    return merge.values(values) if isinstance(merge, SearchedSpace) else {}
 
 
 def _weights(merge_study: MergeStudy, values: Values) -> Iterator[str]:

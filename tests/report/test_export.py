@@ -100,7 +100,7 @@ def test_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_the_hub_links_models_without_their_revisions(make_spec: SpecMaker) -> None:
     spec = make_spec(base_model="o/base@v1", models={"a": "o/base@v1+o/x@v2", "b": "o/b"})
-    assert card_metadata(spec)["base_model"] == ["o/base", "o/x", "o/b"]
+    assert card_metadata(spec, spec.model_ids().values())["base_model"] == ["o/base", "o/x", "o/b"]
 
 
 def test_a_card_names_the_method_and_the_models_that_were_chosen(make_spec: SpecMaker) -> None:
@@ -109,8 +109,11 @@ def test_a_card_names_the_method_and_the_models_that_were_chosen(make_spec: Spec
     space = ParameterSpace.of(spec, LAYERS)
     drawn = {"merge.method": "della", "a.include": False}
     chosen = of_recipe(spec, space.recipe(space.baseline() | drawn))
-    assert card_metadata(chosen)["base_model"] == ["o/base", "o/b"]
-    assert chosen.method == "della" and "della" in card_metadata(chosen)["tags"]
+    assert card_metadata(chosen, chosen.model_ids().values())["base_model"] == ["o/base", "o/b"]
+    assert (
+        chosen.method == "della"
+        and "della" in card_metadata(chosen, chosen.model_ids().values())["tags"]
+    )
 
 
 def test_a_union_is_repeated_from_the_exported_tokenizer(tmp_path: Path, home: Path) -> None:

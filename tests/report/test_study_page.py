@@ -116,7 +116,7 @@ def test_scores_recipe_answers_and_how_to_reproduce_them(tested: MergeStudy) -> 
     assert result_of(best).sha256 in text
     assert f"Which? {EVIL} word" in text  # the questions, as they are
     assert "✓ right" in text and "✗ wrong" in text
-    assert text.count("Reference: word") >= 5
+    assert text.count("Reference: word") >= 2
 
 
 def test_texts_stay_texts(tested: MergeStudy) -> None:
