@@ -195,7 +195,7 @@ def _committed(hub: Hub, name: str, body: bytes) -> dict[str, Any]:
 
 _NAME = r"(\w+/[\w.-]+)"
 _OF_A_REPO = {
-    f"/api/models/{_NAME}": _told,
+    f"/api/models/{_NAME}(?:/revision/main)?": _told,
     f"/api/models/{_NAME}/preupload/main": _modes,
     f"/{_NAME}.git/info/lfs/objects/batch": _batch,
     f"/api/models/{_NAME}/commit/main": _committed,
