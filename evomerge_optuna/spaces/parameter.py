@@ -1,6 +1,6 @@
 """Parameter space: a weight and a density per source model and layer group (paper, section 3.1)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from evomerge_optuna.methods import BASELINES, METHODS, Method, Parameter, Value
@@ -124,7 +124,7 @@ class ParameterSpace(SearchSpace):
         }
         return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
 
-    def unsearched(self) -> dict[str, Recipe]:
+    def unsearched(self) -> dict[str, MergeRecipe]:
         """All source models merged by each method that has nothing to search and takes them."""
         found = {row.name: baseline_configuration(self.spec, row) for row in BASELINES.values()}
         return {
@@ -144,7 +144,7 @@ class ParameterSpace(SearchSpace):
         flags = {flag: self.spec.models[alias] in models for flag, alias in self._flags().items()}
         given = self.baseline() | self._discrete(method) | flags
         for place in self._searched:
-            for found in (place.name, replace(place, key=place.parameter.name).name):
+            for found in place.names:
                 if found in parameters:
                     given[place.name] = parameters[found]
         parameters_of = self.spec.merge.parameters_of(method)
@@ -171,7 +171,7 @@ class ParameterSpace(SearchSpace):
         )
 
     def values(self, searched: Values) -> Values:
-        """Every parameter that the recipe of these has, by name, those too that the spec fixes."""
+        """Those that the spec fixes, too; what is idle is not among them."""
         places = self._places.of(self._method(searched), self._included(searched))
         return {place.name: searched.get(place.name, place.dimension.first) for place in places}
 

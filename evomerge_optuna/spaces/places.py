@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evomerge_optuna.methods import Method, Parameter
+from evomerge_optuna.methods import METHODS, Method, Parameter
 from evomerge_optuna.spaces.groups import LayerGroup
 from evomerge_optuna.spaces.space import Values
 from evomerge_optuna.spec import Dimension, MergeSpec
@@ -37,7 +37,25 @@ class Place:
     @property
     def name(self) -> str:
         """As the sampler knows it."""
-        return f"{self.owner}.{self.key}.{self.group.at(self.point)}"
+        return self._named(self.key)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """As samplers of other studies may know it, too, which have other methods beside its own.
+
+        The names are those that `Places.key` gives; what means another thing has none of them.
+        """
+        alike = {
+            f"{method.name}-{self.parameter.name}"
+            for method in METHODS.values()
+            for other in (*method.parameters, *(option.searched for option in method.options))
+            if (other.name, other.description) == (self.parameter.name, self.parameter.description)
+        }
+        yield from map(self._named, sorted({self.parameter.name, *alike} - {self.key}))
+        yield self.name
+
+    def _named(self, key: str) -> str:
+        return f"{self.owner}.{key}.{self.group.at(self.point)}"
 
 
 @dataclass(frozen=True)
