@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+from optuna.trial import TrialState
 
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.results.chosen_trial import find_trial
@@ -51,7 +52,9 @@ def run(store: Store, spec: StudySpec, trials: int) -> tuple[MergeStudy, Search]
     run_trials(merge_study, trials)
     seconds = time.perf_counter() - begin
     target = spec.objective.target
-    scored = [result_of(t) for t in merge_study.trials() if SAME_AS not in t.user_attrs]
+    # Starts that are still queued have no result.
+    done = merge_study.read().of(TrialState.COMPLETE)
+    scored = [result_of(trial) for trial in done if SAME_AS not in trial.user_attrs]
     scorer = FinalScorer(merge_study)
     scorer.score_finalists()
     chosen = find_trial(merge_study, "best")

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import click
+from optuna.trial import TrialState
 
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.search.loop import run_trials
@@ -36,7 +37,9 @@ def main(trials: int, json_file: Path | None) -> None:
         merge_study = create_study(open_store(f"sqlite:///{folder}/studies.db"), spec)
         run_trials(merge_study, trials + 1)
         # The first trial loads the data and the language model.
-        found = [trial for trial in merge_study.trials() if trial.number > 0]
+        # Starts that are still queued have no result.
+        scored = merge_study.read().of(TrialState.COMPLETE)
+        found = [trial for trial in scored if trial.number > 0]
     wholes = [trial.duration.total_seconds() for trial in found if trial.duration]
     medians = {
         part: statistics.median(result_of(trial).seconds[part] for trial in found) for part in PARTS
