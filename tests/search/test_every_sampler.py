@@ -106,6 +106,34 @@ def test_a_study_resumes_trial_for_trial(row: Sampler, alone: bool, make: Make, 
     assert len({str(params) for params in drawn(whole)}) > 0.7 * there_are
 
 
+@pytest.mark.parametrize("kind", ["postgres", "proxy of postgres"])
+@pytest.mark.parametrize(
+    "row", [r for r in SAMPLERS.values() if r.categories], ids=lambda r: r.name
+)
+def test_choices_are_stored_and_resumed_in_postgresql(
+    row: Sampler, kind: str, database: Callable[[str], str], spec_content: Any, home: Path
+) -> None:
+    """Strings, booleans and numbers, as a database keeps them."""
+    choices = {"choices": [0.25, 0.5, 1]}
+    merge = {"method": ["ties", "della"], "include": "search", "normalize": [True, False]}
+    merge |= {"weight": choices, "density": choices, "epsilon": choices, "lambda": choices}
+    spec = parse_spec(spec_content(merge=merge, sampler={"name": row.name, "seed": 3}))
+    here, there = (
+        create_study(open_store(url), spec) for url in (database("sqlite"), database(kind))
+    )
+    take(here, TRIALS)
+    take(there, 5)
+    take(open_study(there.store, there.name), TRIALS)
+    assert drawn(there) == drawn(here)
+    assert {type(value) for params in drawn(there) for value in params.values()} == {
+        str,
+        bool,
+        float,
+    }
+    recipes = [trial.user_attrs[RECIPE] for trial in there.trials()]
+    assert recipes == [trial.user_attrs[RECIPE] for trial in here.trials()]
+
+
 def test_brute_force_tries_each_combination_once(make: Make, tiny: Path) -> None:
     study = make("all", **spec_of(SAMPLERS["brute_force"], tiny, alone=True))
     take(study, 3)
