@@ -79,11 +79,12 @@ def test_merges_with_nothing_to_search_draw_too(run: Run) -> None:
     red = [{"maximize": "pictures.red"}]
     several = run("several", trials=1, objectives=red)
     names = [row.name for row in FinalScorer(several).final_scores(several.trials()[0])]
-    assert names == ["a", "b", "uniform merge", "model_stock merge", "karcher merge", "trial 0"]
+    merges = ["uniform merge", "model_stock merge", "karcher merge"]
+    assert names == ["base_model", "a", "b", *merges, "trial 0"]
     models = {"a": several.spec.models["a"]}
     one = run("one", trials=1, objectives=red, models=models)
     names = [row.name for row in FinalScorer(one).final_scores(one.trials()[0])]
-    assert names == ["a", "uniform merge", "arcee_fusion merge", "trial 0"]
+    assert names == ["base_model", "a", "uniform merge", "arcee_fusion merge", "trial 0"]
 
 
 def test_raced_pictures_are_scored_block_by_block(run: Run) -> None:
