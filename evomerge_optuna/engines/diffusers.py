@@ -140,6 +140,7 @@ class Builder:
         self._held: _Held | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        assert isinstance(recipe, MergeRecipe)
         self._merger.load(recipe)
         assert isinstance(recipe, MergeRecipe)
         self._pipeline_for(recipe)

@@ -5,14 +5,14 @@ the methods that were not drawn are idle. Samplers then see one space whatever i
 and a Gaussian process need it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evomerge_optuna.methods import METHODS, Method, Parameter
+from evomerge_optuna.methods import Method, Parameter
 from evomerge_optuna.spaces.groups import LayerGroup
 from evomerge_optuna.spaces.space import Values
-from evomerge_optuna.spec import Dimension, MergeSpec
+from evomerge_optuna.spec import Dimension, SearchedMerge
 
 OF_THE_MERGE = "merge"  # in the place of an alias, where source models share a parameter
 
@@ -39,15 +39,17 @@ class Place:
         """As the sampler knows it."""
         return self._named(self.key)
 
-    @property
-    def names(self) -> Iterator[str]:
+    def names(self, methods: Iterable[Method]) -> Iterator[str]:
         """As samplers of other studies may know it, too, which have other methods beside its own.
 
         The names are those that `Places.key` gives; what means another thing has none of them.
+
+        Args:
+            methods: all that there are.
         """
         alike = {
             f"{method.name}-{self.parameter.name}"
-            for method in METHODS.values()
+            for method in methods
             for other in (*method.parameters, *(option.searched for option in method.options))
             if (other.name, other.description) == (self.parameter.name, self.parameter.description)
         }
@@ -62,7 +64,7 @@ class Place:
 class Places:
     """All places of a merge."""
 
-    merge: MergeSpec
+    merge: SearchedMerge
     aliases: tuple[str, ...]
     groups: tuple[LayerGroup, ...]
 

@@ -116,7 +116,7 @@ class Diffusion(Family):
                 f"merge.layer_group_size: {configs[first].architectures[0]} has blocks of "
                 "different kinds and no depth; write blocks: true"
             )
-        check_layer_groups(search, layers, shapes)
+        check_layer_groups(search.merge, layers, shapes)
         check_blocks(search, blocks_of(shapes))
         host = models[spec.host_key or first]
         _ = self.reader(host)
