@@ -28,6 +28,7 @@ def export(
     say: Callable[[str], None] = lambda _: None,
     *,
     merged: bool = False,
+    single_file: bool = False,
 ) -> str:
     """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
 
@@ -38,13 +39,15 @@ def export(
     Args:
         say: is given a line about what was checked.
         merged: an adapter is merged into its base model, and that is written.
+        single_file: also write a pipeline as one file, named as the folder is.
 
     Returns:
         SHA-256 over the exported tensors, which is that of the scored ones; of an adapter that is
         merged into its base model those of the adapter.
 
     Raises:
-        UsageError: the folder exists; nothing is ever overwritten. Or `merged` is for adapters.
+        UsageError: the folder exists, and nothing is ever overwritten; `merged` is for adapters; or
+            the model cannot be written as one file.
         ExportError: it is not the model that was scored, or the disk is full.
     """
     # Imported here: mergekit and torch take seconds.
@@ -53,8 +56,11 @@ def export(
     from evomerge_optuna.report.export_adapter import write_found
 
     recipe, remarks = recipe_of(trial), list[str]()
+    family = family_of_host(recipe.host)
     if merged and not isinstance(recipe, AdapterRecipe):
         raise UsageError(f"trial {trial.number} is a whole model; leave --merged out")
+    if single_file:
+        family.check_single_file(recipe.host)
     with new_folder(folder) as temporary:
         try:
             with as_scored(trial):
@@ -73,8 +79,10 @@ def export(
                 "the kind of CPU still the same?"
             )
         if merged or not isinstance(recipe, AdapterRecipe):
-            family_of_host(recipe.host).write_for_others(temporary)
+            family.write_for_others(temporary)
         say(ask_both(merge_study, trial, temporary, merged=merged))
+        if single_file:
+            say(family.write_single_file(temporary, temporary / f"{folder.name}.safetensors"))
         if isinstance(recipe, AdapterRecipe):
             say(f"the adapter has {remarks[0]}")
         elif isinstance(recipe, StackRecipe):

@@ -31,7 +31,9 @@ from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
 from evomerge_optuna.study.unchanged import check_unchanged
-from tests.adapters import save_lora
+from tests.adapters import save_base, save_lora
+from tests.conftest import save_tiny_model
+from tests.vision import save_tiny_llava
 
 Content = Callable[..., dict[str, Any]]
 
@@ -163,6 +165,54 @@ def test_a_candidate_is_what_peft_makes_of_the_files(
         torch.testing.assert_close(logits(model), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "modules", "dtype"),
+    [("gpt2", ["c_attn", "wte"], None), ("llama", ["q_proj", "lm_head"], "bfloat16")],
+)
+def test_embeddings_and_heads_are_exported_too(
+    kind: str,
+    modules: list[str],
+    dtype: str | None,
+    spec_content: Content,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    """Of tied embeddings, one end of which an adapter changes; in the dtype of the evaluation."""
+    base = save_base(tmp_path / "base", kind)
+    for seed, name in enumerate("xy"):
+        save_lora(tmp_path / name, base, seed, modules)
+    content = a_spec(spec_content, tmp_path, {"method": "cat", "layer_groups": [modules[0]]})
+    content |= {"base_model": str(base)} | ({"evaluation": {"dtype": dtype}} if dtype else {})
+    study = a_study(content)
+    run_trials(study, 2)
+    (best, *_) = study.ranked()
+    said: list[str] = []
+    digest = export(study, best, tmp_path / "adapter", said.append)
+    assert digest == result_of(best).sha256
+    export(study, best, tmp_path / "whole", said.append, merged=True)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    wanted = logits(PeftModel.from_pretrained(model, tmp_path / "adapter"))
+    found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole"))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_tokenizer_beside_the_first_adapter_is_read_with_and_exported(
+    spec_content: Content, tiny: Path, home: Path, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("xy"):
+        save_lora(tmp_path / name, tiny / "base", seed, ["q_proj"])
+    tokenizer = AutoTokenizer.from_pretrained(tiny / "base")
+    tokenizer.chat_template = "{{ messages[0]['content'] }} word1"
+    tokenizer.save_pretrained(tmp_path / "x")
+    study = a_study(a_spec(spec_content, tmp_path, {"method": "linear"}))
+    run_trials(study, 1)
+    said: list[str] = []
+    export(study, study.ranked()[0], tmp_path / "out", said.append)
+    assert "tokens, chat template" in said[0]
+    found = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert found.chat_template == tokenizer.chat_template
+
+
 def test_a_warm_start_from_another_study_of_the_same_adapters(
     adapters: Path, spec_content: Content, home: Path
 ) -> None:
@@ -209,6 +259,16 @@ def test_what_cannot_be_merged_is_refused_by_name(
         a_study(content)
 
 
+def test_a_vision_language_base_is_refused(
+    adapters: Path, spec_content: Content, tiny: Path, home: Path, tmp_path: Path
+) -> None:
+    vlm = save_tiny_llava(tmp_path / "vlm", 5, tiny / "base", rows=3)
+    content = a_spec(spec_content, adapters, {"method": "linear"}, base_model=str(vlm))
+    words = "merge.space: base_model is a vision-language model, and adapters are merged for"
+    with pytest.raises(SpecError, match=words):
+        a_study(content)
+
+
 def test_an_adapter_of_another_base_is_refused_or_told(
     adapters: Path, spec_content: Content, tiny: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +285,12 @@ def test_an_adapter_of_another_base_is_refused_or_told(
         return [line for line in said if "was trained on" in line]
 
     assert told("elsewhere/Base", "same") == []
+    wide = save_tiny_model(tmp_path / "wide", 0, hidden_size=32)
+    save_lora(tmp_path / "of-wide", wide, 0, ["q_proj"])
+    models = {"o": str(tmp_path / "of-wide")}
+    content = a_spec(spec_content, adapters, {"method": "linear"}, study="wide")
+    with pytest.raises(SpecError, match=r"models.o: .* has shape \[4, 32\], but this base model"):
+        a_study(content | {"models": models})
     (line,) = told("o/another", "another")
     assert line.startswith("models.o was trained on o/another; base_model ")
     assert line.endswith("is right if these are the same model")
