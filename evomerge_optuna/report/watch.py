@@ -52,7 +52,8 @@ def watch(
         converged = trials.have_converged(None if stop is None else stop.no_better_in)
         if rested > 1 and (trials.finished >= wanted or converged):
             command = run_command(merge_study)
-            last = outcome_line(merge_study.name, trials, wanted, command, converged=converged)
+            why = "stop.no_better_in" if converged else ""
+            last = outcome_line(merge_study.name, trials, wanted, command, converged=why)
             return "\n".join(filter(None, [last, convergence_remark(merge_study, trials)]))
         for about, remark in _remarks(merge_study, trials, rested):
             if about not in said:
