@@ -49,11 +49,12 @@ def centre(models: Mapping[str, Path]) -> Centre | None:
     try:
         folders = {name: _weights(folder) for name, folder in models.items()}
         headers = {name: headers_in(folder, name) for name, folder in folders.items()}
-        chosen = _chosen(headers)
+        if not (chosen := _chosen(headers)):
+            return None
         samples = {name: _sample(folder, name, chosen) for name, folder in folders.items()}
     except (SpecError, OSError):
         return None
-    found = [Centre(name, _largest_cosine(name, samples)) for name in samples if chosen]
+    found = [Centre(name, _largest_cosine(name, samples)) for name in samples]
     best = min(found, key=lambda one: one.cosine, default=None)
     return best if best is not None and best.cosine < _APART else None
 

@@ -24,6 +24,7 @@ from evomerge_optuna.spec import StudySpec
 from tests.conftest import CommandLine, save_tiny_model
 
 TASKS = ["arc_train"]
+PLAIN = {"apply_chat_template": False}
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,7 @@ def test_smooth_is_interpolation() -> None:
 
 def test_slerp_of_two_goes_from_one_to_the_other() -> None:
     spec, lost, _ = translated(
-        configuration(merge_method="slerp", base_model=None, layer_granularity=2)
+        configuration(more=PLAIN, merge_method="slerp", base_model=None, layer_granularity=2)
     )
     assert spec.model_ids()["base_model"].endswith("/a") and list(spec.models) == ["b"]
     assert spec.merge.method == "slerp" and lost == []  # type: ignore[attr-defined]
@@ -116,7 +117,9 @@ def test_slerp_of_two_goes_from_one_to_the_other() -> None:
 
 def test_slerp_of_more_has_no_counterpart() -> None:
     spec, lost, draft = translated(
-        configuration(merge_method="slerp", models=["./a", "./b", "./c"], base_model=None)
+        configuration(
+            more=PLAIN, merge_method="slerp", models=["./a", "./b", "./c"], base_model=None
+        )
     )
     assert spec.merge.method == "multislerp"  # type: ignore[attr-defined]
     assert len(lost) == 1 and "picks two of the 3 models" in lost[0]
@@ -132,6 +135,7 @@ def test_negative_weights() -> None:
 def test_models_as_mergekit_names_them() -> None:
     adapted = {"model": "org/base", "lora": "org/lora"}
     content = configuration(
+        more=PLAIN,  # else the hub is asked for a chat template
         models=[adapted, "org/a@v1", "./b", "./base"],
         merge_method="ties",
         tokenizer_source="org/a@v1",
@@ -139,7 +143,7 @@ def test_models_as_mergekit_names_them() -> None:
     spec, lost, _ = translated(content)
     assert list(spec.models) == ["lora", "a", "b"]
     assert spec.models["lora"] == "org/base+org/lora" and spec.models["a"] == "org/a@v1"
-    assert spec.tokenizer_source == "a"
+    assert spec.merge.tokenizer_source == "a"  # type: ignore[attr-defined]
     assert any("./base is the base model, too" in line for line in lost)
     with pytest.raises(SpecError, match="org/else is none of the models"):
         translated(configuration(merge_method="ties", tokenizer_source="org/else"))
