@@ -50,5 +50,5 @@ def test_a_sampler_or_a_method_of_ones_own(reader: CommandLine) -> None:
     own = CommandLine(folder, {"PYTHONPATH": str(folder)})
     table, tested, _ = do("guides/research.md", own, afresh=True)
     assert "each" in table and "worst" in table and "%" not in table
-    assert "best of 6 trials" in tested
+    assert "Gap of trial" in tested
     assert digest_files(folder / "my-model") in (folder / "my-model" / "README.md").read_text()
