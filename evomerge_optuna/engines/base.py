@@ -254,10 +254,12 @@ class EngineMemory:
     Attributes:
         engine: in all, with any candidate's weights; None: the candidate's weights and `cache`.
         cache: for keys and values, beside the weights.
+        devices: over so many a candidate is spread in equal parts; `engine` is of each of them.
     """
 
     engine: int | None = None
     cache: int = 0
+    devices: int = 1
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,8 @@ def memory_of_vllm(spec: EvaluationSpec, _: int = 0) -> EngineMemory:
         return EngineMemory(cache=int(cache))
     usual = EngineArgs.__dataclass_fields__["gpu_memory_utilization"].default
     share = float(given.get("gpu_memory_utilization", usual))
-    return EngineMemory(engine=int(share * memory_of(torch_device(spec.device))[1]))
+    whole = memory_of(torch_device(spec.device))[1]
+    return EngineMemory(engine=int(share * whole), devices=spread(spec))
 
 
 def _vllm() -> Any:

@@ -95,11 +95,11 @@ def _stacked_in_words(plan: MemoryPlan, machine: Machine) -> str:
 def _smaller_engine(
     plan: MemoryPlan, needed: int, machine: Machine, facts: ModelFacts
 ) -> str | None:
-    """What makes vLLM take less of the device; None where a candidate would not fit into that."""
+    """What makes vLLM take less of the device; None where its part would not fit."""
     if facts.engine is None:
         return None
     share = math.floor(100 * (machine.memory - needed + facts.engine) / machine.memory) / 100
-    if share * machine.memory <= plan.export:
+    if share * machine.memory <= plan.export / facts.devices:
         return None
     return f"write evaluation.engine_args: {{gpu_memory_utilization: {share}}}"
 

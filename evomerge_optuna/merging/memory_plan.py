@@ -28,6 +28,7 @@ class ModelFacts:
         engine: bytes of the device that the engine takes for candidates and for running them; None:
             those of the candidate itself.
         cache: bytes that keys and values of a full batch take beside that.
+        devices: over so many the engine spreads a candidate, in equal parts.
     """
 
     loaded_in: Mapping[str, str | None] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class ModelFacts:
     kept: int = 0
     engine: int | None = None
     cache: int = 0
+    devices: int = 1
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     facts = ModelFacts(
         engine=engine.engine,
         cache=engine.cache,
+        devices=engine.devices,
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
         kept=0 if host is None else family_of(host).kept_size(host, spec.components),

@@ -247,6 +247,16 @@ def test_vllm_takes_what_four_7b_models_leave(of_7b: Any, mistral: Path, tmp_pat
     )
 
 
+def test_vllm_on_two_cards_has_half_a_candidate_on_each(of_7b: Any) -> None:
+    spec, headers = of_7b()
+    machine = card(16, 128)
+    usual = ModelFacts(engine=int(0.9 * machine.memory))
+    with pytest.raises(SpecError, match=r"; write evaluation\.merger: checkpoint"):
+        check_memory(spec, headers, machine, usual)
+    with pytest.raises(SpecError, match="gpu_memory_utilization"):
+        check_memory(spec, headers, machine, replace(usual, devices=2))
+
+
 def test_what_the_engine_takes(of_7b: Any) -> None:
     spec, headers = of_7b()
     plain = plan_memory(spec, headers, on_gpu=True)

@@ -105,6 +105,26 @@ def test_out_of_memory_in_vllm_fails_its_trial_alone(
     assert [state for n, state in enumerate(states) if n != 2] == [TrialState.COMPLETE] * 4
 
 
+def test_a_candidate_that_is_not_finite_fails_its_trial_alone(
+    content: dict[str, Any], home: Path
+) -> None:
+    content["merge"] = {"method": "task_arithmetic", "layer_group_size": 2, "weight": [0, 1e39]}
+    found = []
+    for evaluation in (content["evaluation"], {"device": "cpu"}):
+        name = evaluation.get("engine", "transformers")
+        study = run({**content, "study": name, "evaluation": evaluation, "trials": 1})
+        for weight in (1e39, 0.5):
+            study.study.enqueue_trial(dict.fromkeys(study.space.ranges(), weight))
+        run_trials(study, 3)
+        first, infinite, last = study.trials()
+        assert infinite.state is TrialState.FAIL
+        assert "NaN or infinite" in infinite.user_attrs["error"]
+        found.append([result_of(first), result_of(last)])
+    for one, other in zip(*found, strict=True):
+        assert one.sha256 == other.sha256
+        assert one.measures == pytest.approx(other.measures, rel=1e-6)
+
+
 def test_without_the_heads_own_name_a_tied_model_keeps_the_old_head(
     families: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
