@@ -99,15 +99,21 @@ def export(
     storage: str | None = None,
     *,
     trial: int | str = "best",
+    merged: bool = False,
+    single_file: bool = False,
     say: Callable[[str], None] = say_nothing,
 ) -> str:
     """Writes a trial's model to a new folder: weights, tokenizer, recipe and model card.
+
+    Of a study of adapters that is an adapter.
 
     Args:
         study: the study's name.
         folder: the new folder.
         storage: see `create_study`.
         trial: a number, `best` or, of several objectives, `knee`.
+        merged: merge an adapter into its base model, and write that.
+        single_file: also write a pipeline of SD 1.5 or SDXL as one file.
         say: called with each line about what was checked, as `print` is.
 
     Returns:
@@ -120,7 +126,14 @@ def export(
     store = open_store(storage)
     with database_errors(store.url):
         opened, which = open_study(store, study).as_read(), str(trial)
-        digest = export_trial(opened, find_trial(opened, which), Path(folder), say)
+        digest = export_trial(
+            opened,
+            find_trial(opened, which),
+            Path(folder),
+            say,
+            merged=merged,
+            single_file=single_file,
+        )
         if remark := choice_remark(opened, which):
             say(remark)
         return digest

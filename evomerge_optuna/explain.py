@@ -19,8 +19,7 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         first = next((e for e in unknown if _is_misspelt(e["loc"], first["loc"])), first)
     # In parentheses pydantic says which form of a value it took.
     location = [part for part in first["loc"] if not str(part).startswith("(")]
-    # After a task's name it says which kind of task it is, which is no key.
-    keys = [p for index, p in enumerate(location) if index != 2 or location[0] != "tasks"]
+    keys, _ = _walked(kind, location)
     parts = [f"[{p}]" if isinstance(p, int) else f".{one_line(p, _LONGEST_PART)}" for p in keys]
     path = "".join(parts).lstrip(".")
     return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
@@ -97,17 +96,29 @@ def _keys_at(kind: type[BaseModel], location: list[int | str]) -> set[str]:
 
 
 def _parts_at(kind: type[BaseModel], location: list[int | str]) -> list[type[BaseModel]]:
-    """What may be at this path, in which after a task's name its type may stand."""
-    parts, names = [kind], iter(location)
+    """What may be at this path."""
+    return _walked(kind, location)[1]
+
+
+def _walked(
+    kind: type[BaseModel], location: list[int | str]
+) -> tuple[list[int | str], list[type[BaseModel]]]:
+    """The keys of pydantic's path as the user wrote them, and what may be at its end.
+
+    Where a part has several types, as a task or a scorer, pydantic puts in the type that it took.
+    """
+    keys, parts, names = list[int | str](), [kind], iter(location)
     for name in names:
         # A type first: `image` is a type of task, and a key of another.
         if of_type := [part for part in parts if name in _types_of(part) and len(parts) > 1]:
             parts = of_type
-        elif field := next((f for f_name, f in _fields(parts) if f_name == name), None):
+            continue
+        keys.append(name)
+        if field := next((f for f_name, f in _fields(parts) if f_name == name), None):
             parts = _models_in(field.annotation)
-            if get_origin(field.annotation) is dict:
-                next(names, None)  # a name that the user chose
-    return parts
+            if get_origin(field.annotation) is dict and (chosen := next(names, None)) is not None:
+                keys.append(chosen)  # a name that the user chose
+    return keys, parts
 
 
 def _fields(parts: list[type[BaseModel]]) -> list[tuple[str, Any]]:

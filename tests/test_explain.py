@@ -63,6 +63,7 @@ def test_the_first_line_of_an_error_that_says_nothing_is_its_name() -> None:
     [
         ({}, "tasks.pictures.scorers.right.type: missing; write type: clip, pickscore,"),
         ({"type": "clp"}, "tasks.pictures.scorers.right.type: should be 'clip', 'pickscore',"),
+        ({"type": "clip", "model": 3}, "tasks.pictures.scorers.right.model: should be a valid str"),
     ],
 )
 def test_a_type_of_task_that_is_a_key_of_another_type(

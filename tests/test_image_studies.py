@@ -1,4 +1,4 @@
-"""Studies of models that draw: raced, and with two scorers as objectives."""
+"""Studies of models that draw: raced, with two scorers as objectives, and shared by workers."""
 
 import json
 from collections.abc import Callable
@@ -6,29 +6,46 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from evomerge_optuna.engines.diffusers import Builder
 from evomerge_optuna.run import Limits, run_study
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.result import result_of
-from evomerge_optuna.study.schema import STOPPED
-from evomerge_optuna.study.studies import MergeStudy
+from evomerge_optuna.study.schema import STOPPED, WORKER
+from evomerge_optuna.study.studies import MergeStudy, open_study, recipe_of
+from tests.conftest import CommandLine
 from tests.pipelines import save_pipeline, save_variant
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue") for shape in ("circle", "square")]
-CODE = """def red(images, rows):
-    return [image.resize((1, 1)).getpixel((0, 0))[0] / 255 for image in images]
+CODE = """import os, pathlib, time
+
+import numpy
+
+
+def red(images, rows):
+    return [numpy.asarray(image)[..., 0].mean() / 255 for image in images]
 
 
 def blue(images, rows):
-    return [image.resize((1, 1)).getpixel((0, 0))[2] / 255 for image in images]
+    return [numpy.asarray(image)[..., 2].mean() / 255 for image in images]
+
+
+def together(images, rows):
+    here = pathlib.Path(__file__).parent
+    (here / f"{os.getpid()}.worker").touch()
+    while len(list(here.glob("*.worker"))) < 2:
+        time.sleep(0.05)
+    return red(images, rows)
 """
+Content = Callable[..., dict[str, Any]]
 Run = Callable[..., MergeStudy]
 
 
 @pytest.fixture
-def run(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a study of tiny pipelines on twelve prompts, which are scored by their colours."""
+def content(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Content:
+    """Specs of tiny pipelines on twelve prompts, which are scored by their colours."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "tints.py").write_text(CODE)
     rows = [{"prompt": PROMPTS[number % 4], "seed": number} for number in range(12)]
@@ -46,8 +63,8 @@ def run(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "scorers": {n: {"type": "python", "function": f"tints:{n}"} for n in ("red", "blue")},
     }
 
-    def make(name: str, **keys: Any) -> MergeStudy:
-        content = {
+    def make(name: str, **keys: Any) -> dict[str, Any]:
+        return {
             "study": name,
             "stage": "ps",
             "base_model": str(base),
@@ -56,7 +73,15 @@ def run(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             "tasks": {"pictures": task},
             **keys,
         }
-        return run_study(open_store(f"sqlite:///{tmp_path / 'db'}"), parse_spec(content), Limits())
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path, content: Content) -> Run:
+    def make(name: str, **keys: Any) -> MergeStudy:
+        store, spec = open_store(f"sqlite:///{tmp_path / 'db'}"), parse_spec(content(name, **keys))
+        return run_study(store, spec, Limits())
 
     return make
 
@@ -75,7 +100,7 @@ def test_two_scorers_are_two_objectives(run: Run) -> None:
 
 def test_raced_pictures_are_scored_block_by_block(run: Run) -> None:
     red = [{"maximize": "pictures.red"}]
-    raced = run("raced", trials=4, objectives=red, racing={"blocks": 12, "p_threshold": 0.2})
+    raced = run("raced", trials=12, objectives=red, racing={"blocks": 12, "p_threshold": 0.2})
     whole = run("whole", trials=1, objectives=red)
     for trial in raced.trials():
         blocks = trial.intermediate_values
@@ -84,3 +109,25 @@ def test_raced_pictures_are_scored_block_by_block(run: Run) -> None:
         assert trial.value == pytest.approx(sum(blocks.values()) / len(blocks))
     first, alone = raced.trials()[0], whole.trials()[0]
     assert first.params == alone.params and first.value == pytest.approx(alone.value)
+    best, stopped = raced.best(), raced.read().stopped
+    assert best is not None and 0 < len(stopped) < 11
+    for trial in stopped:
+        assert trial.user_attrs[STOPPED] < 12 and trial.values[0] < best.values[0]
+
+
+def test_two_workers_share_a_study_on_postgres(
+    content: Content, tmp_path: Path, database: Callable[[str], str], command_line: CommandLine
+) -> None:
+    url, made = database("postgres"), content("shared", trials=6)
+    made["objectives"] = [{"maximize": "pictures.red"}]
+    # The first picture of either worker waits for the other worker.
+    made["tasks"]["pictures"]["scorers"]["red"]["function"] = "tints:together"
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump(made))
+    command_line.run("study", "run", "shared.yaml", "--workers", "2", "--storage", url)
+    study = open_study(open_store(url), "shared")
+    trials = study.trials()
+    assert len(trials) == study.finished() == 6
+    assert len({json.dumps(trial.user_attrs[WORKER]) for trial in trials}) == 2
+    builder = Builder(study.spec.evaluation)
+    for trial in trials:
+        assert builder.build(recipe_of(trial)).take_digest() == result_of(trial).sha256

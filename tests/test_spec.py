@@ -1,7 +1,7 @@
 """Bad specs get one line: where, what, and the cure. Good ones survive the way to YAML and back.
 
 Covers spec.data, spec.evaluation, spec.files, spec.merge, spec.objectives, spec.part, spec.search,
-spec.stack, spec.stages, spec.study and spec.tasks, too.
+spec.searched_merge, spec.stack, spec.stages, spec.study and spec.tasks, too.
 """
 
 import json

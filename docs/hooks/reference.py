@@ -2,7 +2,7 @@
 `<!-- commands -->` or `<!-- functions -->` is replaced by what the package has."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from evomerge_optuna import api
 from evomerge_optuna.cli import main
-from evomerge_optuna.methods import METHODS
+from evomerge_optuna.methods import ADAPTER_METHODS, METHODS, Method
 from evomerge_optuna.spec import (
+    AdapterStudySpec,
     Choices,
     JointStudySpec,
     ParameterStudySpec,
@@ -27,6 +28,7 @@ from evomerge_optuna.spec.part import Strict
 _STAGES: dict[type[BaseModel], str] = {
     StudySpec: "Every study",
     ParameterStudySpec: "Stage ps",
+    AdapterStudySpec: "Stage ps in the space of adapters",
     StackStudySpec: "Stage dfs",
     JointStudySpec: "Stage ps+dfs with a merge of its own",
     StagedStudySpec: "Stage ps+dfs on another study's merge",
@@ -75,8 +77,14 @@ def _keys() -> Iterator[str]:
 
 def _methods() -> Iterator[str]:
     """What each merge method searches and in which range unless given, and its options."""
+    yield from _table_of(METHODS.values())
+    yield "\nIn the space of [adapters](adapters.md):\n"
+    yield from _table_of(ADAPTER_METHODS.values())
+
+
+def _table_of(methods: Iterable[Method]) -> Iterator[str]:
     yield "| method | searched | options |\n| --- | --- | --- |"
-    for method in METHODS.values():
+    for method in methods:
         searched = [f"{_code(p.name)} [{p.low:g}, {p.high:g}]" for p in method.parameters]
         options = [f"{_code(o.name)} {str(o.default).lower()}" for o in method.options]
         yield f"| {_code(method.name)} | {', '.join(searched)} | {', '.join(options)} |"

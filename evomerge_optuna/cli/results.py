@@ -191,9 +191,20 @@ def study_compare(
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
 @trial_option
+@click.option("--merged", is_flag=True, help="Merge an adapter into its base model.")
+@click.option(
+    "--single-file",
+    is_flag=True,
+    help="Also write a pipeline of SD 1.5 or SDXL as one .safetensors file.",
+)
 @storage_option
-def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
-    """Write the model of a trial to the new folder OUT."""
+def study_export(
+    name: str, out: Path, trial: str, merged: bool, single_file: bool, storage: str | None
+) -> None:
+    """Write the model of a trial to the new folder OUT.
+
+    Of a study of adapters that is an adapter.
+    """
     from evomerge_optuna.report.export import export
     from evomerge_optuna.report.outcome import choice_remark
     from evomerge_optuna.results.chosen_trial import find_trial
@@ -201,7 +212,7 @@ def study_export(name: str, out: Path, trial: str, storage: str | None) -> None:
 
     merge_study = open_study(open_storage(storage), name).as_read()
     chosen = find_trial(merge_study, trial)
-    digest = export(merge_study, chosen, out, say)
+    digest = export(merge_study, chosen, out, say, merged=merged, single_file=single_file)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
     if remark := choice_remark(merge_study, trial):
         say(remark)

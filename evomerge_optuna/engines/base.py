@@ -3,7 +3,7 @@
 `engines/__init__.py` says which engines there are.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,8 +122,10 @@ class Engine(Protocol):
 class ImageEngine(Engine, Protocol):
     """A model that draws pictures."""
 
-    def draw(self, asked: Sequence[Picture], how: Drawing) -> "list[Image]":
+    def draw(self, asked: Sequence[Picture], how: Drawing) -> "Iterator[Image]":
         """The pictures in RGB, in their order. None depends on the others, nor on the batch size.
+
+        A batch is drawn when its first picture is asked for, so that memory holds no more of them.
 
         Raises:
             CandidateError: the pipeline cannot draw them.

@@ -13,13 +13,15 @@ from evomerge_optuna.merging.merged import Merged, ModelMaker
 from evomerge_optuna.models.loading import in_dtype
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
-from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.adapter import AdapterRecipe
+from evomerge_optuna.recipes.recipe import Recipe, WholeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from evomerge_optuna.merging.adapters.placed import AdapterOnBase
     from evomerge_optuna.merging.stacked import StackedModels
 
 
@@ -40,7 +42,9 @@ class Builder:
         self._host: Host | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
-        if isinstance(recipe, StackRecipe):
+        if isinstance(recipe, AdapterRecipe):
+            self._adapted.load(recipe)
+        elif isinstance(recipe, StackRecipe):
             self._stacked.load(recipe, layers_of)
         else:
             self._merged.load(recipe)
@@ -48,23 +52,30 @@ class Builder:
             self._host_of(recipe.host)
 
     def build(self, recipe: Recipe) -> Candidate:
+        if isinstance(recipe, AdapterRecipe):
+            placed = self._adapted.merge(recipe)
+            reader = Reader(placed.tokenizer, positions(placed.model.config))
+            return self._candidate(placed.model, reader, lambda: placed.digest)
         if self._host is not None and self._spec.merger == "checkpoint":
             self._host.release()  # else the last candidate is in memory while this one is loaded
         merged = self._merge(recipe)
         if recipe.host is None:
             reader = Reader(merged.tokenizer, positions(merged.model.config))
-            return self._candidate(merged.model, reader, lambda: merged.digest)
+            return self._candidate(self._running(merged.model), reader, lambda: merged.digest)
         host = self._completed(recipe.host, merged)
-        return self._candidate(host.model, host.reader, lambda: host.digest(merged.digest))
+        model = self._running(host.model)
+        return self._candidate(model, host.reader, lambda: host.digest(merged.digest))
 
     def _candidate(
         self, model: "PreTrainedModel", reader: Reader, take_digest: Callable[[], str]
     ) -> Candidate:
-        if self._spec.dtype is not None:
-            model = in_dtype(model, self._spec.dtype)
         return Candidate(TransformersEngine(model, reader, self._spec.batch_size), take_digest)
 
-    def _merge(self, recipe: Recipe) -> Merged:
+    def _running(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model in the dtype in which it runs."""
+        return model if self._spec.dtype is None else in_dtype(model, self._spec.dtype)
+
+    def _merge(self, recipe: WholeRecipe) -> Merged:
         if isinstance(recipe, StackRecipe):
             return self._stacked.merge(recipe)
         return self._merged.merge(recipe)
@@ -83,6 +94,12 @@ class Builder:
             family, device = family_of_host(name), torch_device(self._spec.device)
             self._host = family.host(name, device)
         return self._host
+
+    @cached_property
+    def _adapted(self) -> "AdapterOnBase":
+        from evomerge_optuna.merging.adapters.placed import AdapterOnBase
+
+        return AdapterOnBase(self._spec.device, self._spec.dtype)
 
     @cached_property
     def _stacked(self) -> "StackedModels":

@@ -69,13 +69,19 @@ class DiffusersEngine:
     def reader(self) -> Reader:
         return self._reader
 
-    def draw(self, asked: Sequence[Picture], how: Drawing) -> "list[Image]":
+    def draw(self, asked: Sequence[Picture], how: Drawing) -> "Iterator[Image]":
+        done = 0
+        while done < len(asked):
+            batch = self._batch(asked[done:], how)
+            yield from batch
+            done += len(batch)
+
+    def _batch(self, asked: Sequence[Picture], how: Drawing) -> "list[Image]":
+        """As many of the first pictures as are drawn at a time."""
         found: list[Image] = []
 
         def work(size: int) -> None:
-            while len(found) < len(asked):
-                batch = asked[len(found) : len(found) + size]
-                found.extend(self._draw(batch, how))
+            found.extend(self._draw(asked[:size], how))
 
         try:
             with quiet():
@@ -140,6 +146,7 @@ class Builder:
         self._held: _Held | None = None
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        assert isinstance(recipe, MergeRecipe)
         self._merger.load(recipe)
         assert isinstance(recipe, MergeRecipe)
         self._pipeline_for(recipe)

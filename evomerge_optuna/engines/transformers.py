@@ -20,6 +20,7 @@ from evomerge_optuna.engines.lengths import fitted, room
 from evomerge_optuna.engines.library import generate_by_library
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.families import load_checkpoint
+from evomerge_optuna.models.adapters import ADAPTER_CONFIG
 from evomerge_optuna.models.ends import ends_of_model
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.spec import Cut, EvaluationSpec
@@ -141,6 +142,11 @@ class TransformersEngine:
 
 
 def load_engine(folder: Path, spec: EvaluationSpec) -> TransformersEngine:
-    """A checkpoint, ready to be asked; see `EngineKind` for what it raises."""
-    model, reader = load_checkpoint(folder, spec.device, spec.dtype)
+    """A checkpoint, or an adapter on its base; see `EngineKind` for what it raises."""
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        from evomerge_optuna.merging.adapters.placed import load_with_adapter
+
+        model, reader = load_with_adapter(folder, spec.device, spec.dtype)
+    else:
+        model, reader = load_checkpoint(folder, spec.device, spec.dtype)
     return TransformersEngine(model, reader, spec.batch_size)

@@ -29,6 +29,7 @@ from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.shards import NamedTensor, read_tensors
 from evomerge_optuna.models.stream import Stream
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spec import Cut, EvaluationSpec
@@ -161,10 +162,12 @@ class Builder:
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         """Starts vLLM, too: behind what the merger keeps, since it takes of what is left."""
+        assert not isinstance(recipe, AdapterRecipe)  # `lacks` says so
         self._merger.load(recipe, layers_of)
         self._live_for(recipe, self._frame_of(self._merger.stream(recipe)))
 
     def build(self, recipe: Recipe) -> Candidate:
+        assert not isinstance(recipe, AdapterRecipe)
         stream = self._merger.stream(recipe)
         frame = self._frame_of(stream)
         live = self._live_for(recipe, frame)

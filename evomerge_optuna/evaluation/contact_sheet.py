@@ -21,9 +21,14 @@ _INK = (30, 30, 30)
 
 def thumbnail(image: "Image", most: int = 256) -> str:
     """A picture of at most so many pixels in each direction: a PNG file in base64."""
-    small = image.copy()
-    small.thumbnail((most, most))
-    return base64.b64encode(_png(small)).decode()
+    return base64.b64encode(_png(small(image, most))).decode()
+
+
+def small(image: "Image", most: int = _JUDGED) -> "Image":
+    """A copy of at most so many pixels in each direction; a `grid` shows no more of it."""
+    found = image.copy()
+    found.thumbnail((most, most))
+    return found
 
 
 def from_thumbnail(text: str) -> "Image":

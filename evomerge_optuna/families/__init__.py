@@ -14,7 +14,7 @@ from evomerge_optuna.families.vision_language.family import VisionLanguage
 from evomerge_optuna.models.ends import read_json
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.pipelines import PIPELINE, is_pipeline
-from evomerge_optuna.spec import HOST_KEY, StudySpec
+from evomerge_optuna.spec import HOST_KEY, AdapterStudySpec, StudySpec
 
 CAUSAL_LM = CausalLM()
 FAMILIES: tuple[Family, ...] = (CAUSAL_LM, VisionLanguage(), Diffusion())
@@ -107,6 +107,11 @@ def check_models(spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architec
     if spec.host_key is None:
         return CAUSAL_LM.check(spec, models)
     family = family_of(models[spec.host_key])
+    if isinstance(spec, AdapterStudySpec):
+        raise SpecError(
+            f"merge.space: {spec.host_key} is a {family.name}, and adapters are merged for "
+            "language models of text alone; leave merge.space out"
+        )
     if family is CAUSAL_LM:
         hosts = _named("{} that can be merged, which are of type {}")
         raise SpecError(f"{HOST_KEY}: {spec.host_key} ({spec.host}) is none of the {hosts}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
+from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.reader import Reader
@@ -271,6 +272,26 @@ class Family(ABC):
     def why_mergekit_differs(self, recipe: MergeRecipe) -> list[str]:
         """Why that program does not make the same of a recipe, beside what plans tell."""
         return []
+
+    def check_single_file(self, host: str | None) -> None:
+        """Refuses a merge that is not written as one file in the layout of a model's authors.
+
+        Raises:
+            SpecError: saying why.
+        """
+        raise SpecError(
+            f"--single-file: a {self.name} is not written so, only pipelines of Stable Diffusion "
+            "are; leave it out"
+        )
+
+    def write_single_file(self, folder: Path, file: Path) -> str:
+        """Writes a written merge as one file, too; says what was checked.
+
+        Raises:
+            SpecError, IncompleteError: the file does not hold the model.
+            OSError: a file cannot be read or written.
+        """
+        raise NotImplementedError(f"a {self.name} is not written as one file")
 
     @abstractmethod
     def write_for_others(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from evomerge_optuna.devices import torch_device
 from evomerge_optuna.errors import SpecError
+from evomerge_optuna.families.adapters import check_adapters, check_plain_adapters
 from evomerge_optuna.families.base import Architecture, Family, Loaded
 from evomerge_optuna.families.fit import (
     check_architecture,
@@ -32,7 +33,7 @@ from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.tokens import check_ids
 from evomerge_optuna.models.transformers_internals import causal_language_models
-from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
+from evomerge_optuna.spec import AdapterStudySpec, MergeSearchSpec, StagedStudySpec, StudySpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -92,8 +93,11 @@ class CausalLM(Family):
 
     def check(self, spec: StudySpec, models: Mapping[str, OpenedModel]) -> Architecture:
         torch_device(spec.evaluation.device)
+        if isinstance(spec, AdapterStudySpec):
+            check_plain_adapters(models)
         configs = {key: self._checked_config(model) for key, model in models.items()}
         first, *others = configs
+        notes = configuration_remarks(spec, configs, self.whose_configuration(spec, first))
         config = configs[first]
         tokenizer = _merged_tokenizer(models[first])
         check_ids(tokenizer, config.vocab_size, models[first].name, first)
@@ -113,7 +117,9 @@ class CausalLM(Family):
         shapes = parameter_shapes(config, first)
         if isinstance(spec, MergeSearchSpec):
             check_not_of_pipelines(spec)
-            check_layer_groups(spec, config.num_hidden_layers, shapes)
+            check_layer_groups(spec.merge, config.num_hidden_layers, shapes)
+        if isinstance(spec, AdapterStudySpec):
+            notes += check_adapters(spec, models, config.num_hidden_layers)
         if spec.stacking is not None:
             check_stack(spec.stacking, configs)
         union = spec.tokenizer_source == "union"
@@ -121,7 +127,7 @@ class CausalLM(Family):
             name=config.architectures[0],
             layers={key: config.num_hidden_layers for key, config in configs.items()},
             parameters=sum(map(prod, shapes.values())),
-            remarks=configuration_remarks(spec, configs, self.whose_configuration(spec, first)),
+            remarks=notes,
             others=with_another_configuration(configs),
             dtypes={k: None if c.dtype is None else dtype_name(c) for k, c in configs.items()},
             tokens=(config.vocab_size, len(tokens)) if union else None,

@@ -1,5 +1,6 @@
 """Do the models of a study fit together? Their configurations and tokenizers are compared."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from evomerge_optuna.errors import SpecError
@@ -9,7 +10,7 @@ from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
-from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StudySpec
+from evomerge_optuna.spec import MergeSearchSpec, SearchedMerge, StackSpec, StudySpec
 from evomerge_optuna.spec.merge import OF_PIPELINES
 
 if TYPE_CHECKING:
@@ -120,28 +121,27 @@ def check_not_of_pipelines(spec: MergeSearchSpec) -> None:
             )
 
 
-def check_layer_groups(
-    spec: MergeSearchSpec, layers: int, shapes: dict[str, tuple[int, ...]]
-) -> None:
-    size = spec.merge.layer_group_size
+def check_layer_groups(merge: SearchedMerge, layers: int, names: Collection[str]) -> None:
+    """Refuses groups that models of so many layers, with tensors of these names, do not have."""
+    size = merge.layer_group_size
     if size is not None and size > layers:
         raise SpecError(
             f"merge.layer_group_size: {size} is more than the models' {layers} layers; "
             "leave it out for one group"
         )
-    points = spec.merge.interpolate
+    points = merge.interpolate
     if points is not None and points > layers:
         raise SpecError(
             f"merge.interpolate: {points} points are more than the models' {layers} "
             f"{'layers' if layers > 1 else 'layer'}; leave it out, or write fewer"
         )
     taken: set[str] = set()
-    for text in spec.merge.layer_groups or ():
-        matching = {name for name in shapes if text in name}
+    for text in merge.layer_groups or ():
+        matching = {name for name in names if text in name}
         if not matching:
             raise SpecError(
                 f"merge.layer_groups: no tensor's name contains '{text}'; names look like "
-                f"{_example_name(shapes)}"
+                f"{_example_name(names)}"
             )
         if matching <= taken:
             raise SpecError(
@@ -184,8 +184,8 @@ def _match(spec: StudySpec) -> str:
     return _MATCHED_BY_MERGEKIT if isinstance(spec, MergeSearchSpec) else _OTHERS_UNUSED
 
 
-def _example_name(shapes: dict[str, tuple[int, ...]]) -> str:
-    return next((name for name in shapes if ".0." in name), next(iter(shapes)))
+def _example_name(names: Collection[str]) -> str:
+    return next((name for name in names if ".0." in name), next(iter(names)))
 
 
 def dtype_name(config: "PretrainedConfig") -> str:

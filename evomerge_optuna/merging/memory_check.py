@@ -7,7 +7,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.machine import Machine
 from evomerge_optuna.merging.memory import SHARE
 from evomerge_optuna.merging.memory_plan import Headers, MemoryPlan, ModelFacts, plan_memory
-from evomerge_optuna.spec import MergeSearchSpec, StagedStudySpec, StudySpec
+from evomerge_optuna.spec import AdapterStudySpec, MergeSearchSpec, StagedStudySpec, StudySpec
 
 _NOTHING_KNOWN = ModelFacts()
 
@@ -95,7 +95,7 @@ def _stacked_in_words(plan: MemoryPlan, machine: Machine) -> str:
 def _smaller_engine(
     plan: MemoryPlan, needed: int, machine: Machine, facts: ModelFacts
 ) -> str | None:
-    """What makes vLLM take less of the device; None where its part would not fit."""
+    """What makes vLLM take less of the device; None where its part of a candidate would not fit."""
     if facts.engine is None:
         return None
     share = math.floor(100 * (machine.memory - needed + facts.engine) / machine.memory) / 100
@@ -117,6 +117,11 @@ def _cure(
 
 def _alternatives(spec: StudySpec) -> Iterator[tuple[str, StudySpec]]:
     """Specs that need less, by what is to be written."""
+    if isinstance(spec, AdapterStudySpec):
+        if spec.evaluation.dtype is None:
+            smaller = spec.evaluation.model_copy(update={"dtype": "bfloat16"})
+            yield "evaluation.dtype: bfloat16", spec.model_copy(update={"evaluation": smaller})
+        return
     written = spec.evaluation.model_copy(update={"merger": "checkpoint"})
     checkpoint = {"evaluation": written} if spec.stacking is None else {}
     if checkpoint:

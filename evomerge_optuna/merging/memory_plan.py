@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from evomerge_optuna.merging.kernel import TORCH, Layout, ignores_base
 from evomerge_optuna.merging.kernels import GeneralKernel, kernel_for
 from evomerge_optuna.models.headers import STORED, Header
-from evomerge_optuna.spec import MergeSearchSpec, StackSpec, StagedStudySpec, StudySpec
+from evomerge_optuna.spec import (
+    AdapterStudySpec,
+    MergeSearchSpec,
+    StackSpec,
+    StagedStudySpec,
+    StudySpec,
+)
 
 Headers = Mapping[str, Header]  # of one model, by the tensor's name
 
@@ -27,6 +33,7 @@ class ModelFacts:
         kept: bytes of the tensors that are not merged, which every candidate has.
         engine: bytes of the device that the engine takes for candidates and for running them; None:
             those of the candidate itself.
+        adapters: bytes of the adapters that are merged, and of the largest merge of them.
         cache: bytes that keys and values of a full batch take beside that.
         devices: over so many the engine spreads a candidate, in equal parts.
     """
@@ -35,6 +42,7 @@ class ModelFacts:
     tokens: tuple[int, int] | None = None
     kept: int = 0
     engine: int | None = None
+    adapters: tuple[int, int] = (0, 0)
     cache: int = 0
     devices: int = 1
 
@@ -77,6 +85,8 @@ def plan_memory(
     Args:
         headers: of every model, by its key in the spec.
     """
+    if isinstance(spec, AdapterStudySpec):
+        return _with_adapters(spec, headers["base_model"], on_gpu, facts)
     adapted = {model: key for key, model in spec.model_ids().items() if "+" in model}
     adapters = sum(_size(headers[key]) for key in adapted.values())
     plan = MemoryPlan(scratch=adapters)
@@ -103,6 +113,18 @@ def plan_memory(
         required=plan.required + copied + facts.kept,
         export=plan.export + facts.kept,
     )
+
+
+def _with_adapters(
+    spec: AdapterStudySpec, base: Headers, on_gpu: bool, facts: ModelFacts
+) -> MemoryPlan:
+    """The base model is held once; adapters lie in the machine's memory, one merge beside it."""
+    read, merged = facts.adapters
+    model = _size(base, spec.evaluation.dtype or facts.loaded_in.get("base_model"))
+    required = model + merged + (0 if on_gpu else read)
+    if facts.engine is not None:
+        required = facts.engine + (0 if on_gpu else read)
+    return MemoryPlan(required=required, export=_size(base) + merged)
 
 
 def _size_of_copy(model: Headers, run_in: str | None) -> int:

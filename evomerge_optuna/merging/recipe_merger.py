@@ -1,4 +1,4 @@
-"""The merger of every kind of recipe: what gives a candidate's tensors, whoever takes them."""
+"""The merger of all recipes of whole models: what gives their tensors, whoever takes them."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,7 +11,7 @@ from evomerge_optuna.merging.merger import MergeMerger
 from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.stack_sources import StackSources
 from evomerge_optuna.models.stream import NO_MEMORY, Memory, Stream
-from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.recipe import WholeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
 
@@ -38,7 +38,7 @@ class RecipeMerger:
         )
         self._stacks = StackMerger(models)
 
-    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+    def load(self, recipe: WholeRecipe, layers_of: Collection[str] = ()) -> None:
         """Reads what the streams of all recipes of this structure share, if that is kept.
 
         Args:
@@ -52,7 +52,7 @@ class RecipeMerger:
         else:
             self._merges.load(recipe)
 
-    def stream(self, recipe: Recipe, into: Memory = NO_MEMORY) -> Stream:
+    def stream(self, recipe: WholeRecipe, into: Memory = NO_MEMORY) -> Stream:
         """The recipe's model.
 
         Args:
@@ -67,7 +67,7 @@ class RecipeMerger:
             return family.whole_stream(recipe.host, self.part(recipe))
         return self.part(recipe, into)
 
-    def part(self, recipe: Recipe, into: Memory = NO_MEMORY) -> Stream:
+    def part(self, recipe: WholeRecipe, into: Memory = NO_MEMORY) -> Stream:
         """The merged part alone of a recipe with a host; see `stream`."""
         if isinstance(recipe, StackRecipe):
             return self._stacks.stream(recipe)
@@ -77,7 +77,7 @@ class RecipeMerger:
         return family_of_host(recipe.host).fused(merged, recipe.host, recipe.after)
 
 
-def write_recipe(recipe: Recipe, folder: Path, device: str) -> str:
+def write_recipe(recipe: WholeRecipe, folder: Path, device: str) -> str:
     """Writes a recipe's checkpoint, made as mergekit itself makes it, and returns its digest.
 
     Args:

@@ -11,6 +11,7 @@ from evomerge_optuna.families import family_of
 from evomerge_optuna.models.opened import OpenedModel, OpenModel
 from evomerge_optuna.models.positions import positions
 from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -81,7 +82,9 @@ def model_of_tokenizer(recipe: Recipe) -> str | None:
 
 
 def _of_text(recipe: Recipe) -> MergeRecipe | str:
-    """The merge that gives the tokenizer; of a stack of other models the model's name."""
+    """The merge that gives the tokenizer; else the name of the model or adapter that does."""
+    if isinstance(recipe, AdapterRecipe):
+        return recipe.reads_as
     if isinstance(recipe, StackRecipe):
         return recipe.merges.get(recipe.embeddings, recipe.embeddings)
     return recipe

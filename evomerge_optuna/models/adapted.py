@@ -50,7 +50,9 @@ def merged_folder(base: Path, adapter: Path, name: str) -> Path:
             otherwise than the adapter on its base model.
     """
     both = hashlib.sha256(repr((_WAY, fingerprint(base, adapter))).encode()).hexdigest()
-    return derived_folder("adapter", both[:16], lambda folder: _write(base, adapter, name, folder))
+    return derived_folder(
+        "adapter", both[:16], lambda folder: write_merged(base, adapter, name, folder)
+    )
 
 
 def is_changed_at_the_ends(base: Path, merged: Path) -> bool:
@@ -64,7 +66,8 @@ def is_changed_at_the_ends(base: Path, merged: Path) -> bool:
     )
 
 
-def _write(base: Path, adapter: Path, name: str, folder: Path) -> None:
+def write_merged(base: Path, adapter: Path, name: str, folder: Path) -> None:
+    """Writes the checkpoint of the base model with the adapter in it; see `merged_folder`."""
     import torch
 
     with _warned() as said, torch.no_grad():

@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.layout import meta_model
-from evomerge_optuna.models.shards import (
-    DIFFUSERS_STEM,
-    STEM,
-    single_and_index,
-    weight_files,
-    weight_map,
-)
+from evomerge_optuna.models.pipelines import single_name
+from evomerge_optuna.models.shards import single_and_index, weight_files, weight_map
 
 if TYPE_CHECKING:
     import torch
@@ -122,8 +117,7 @@ def _file_names(folder: Path) -> list[str]:
     _, index = single_and_index(folder)
     if (folder / index).is_file():
         return sorted(set(weight_map(folder).values()))
-    stem = STEM if folder.name.startswith("text_encoder") else DIFFUSERS_STEM
-    return [f"{stem}.safetensors"]
+    return [single_name(folder)]
 
 
 def headers_in(folder: Path, model: str) -> dict[str, Header]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge_optuna.errors import SpecError
-from evomerge_optuna.models.shards import weight_files
+from evomerge_optuna.models.shards import DIFFUSERS_STEM, STEM, weight_files
 
 PIPELINE = "diffusers"  # the kind of all pipelines, whatever is in them
 PIPELINE_INDEX = "model_index.json"
@@ -68,6 +68,12 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return [place for place in component_folders(folder).values() if weight_files(place)]
 
 
+def single_name(component: Path) -> str:
+    """What the one weight file of a component is called, by the library that the model is of."""
+    stem = STEM if component.name.startswith("text_encoder") else DIFFUSERS_STEM
+    return f"{stem}.safetensors"
+
+
 def denoiser_of(index: Mapping[str, Any], where: str) -> str:
     """The component of a pipeline that is merged.
 
@@ -104,7 +110,7 @@ def without_unused(index: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_pipeline(folder: Path, where: str) -> None:
-    """Refuses a pipeline of which a merged component has no safetensors weights.
+    """Refuses a pipeline of which a component that draws has no safetensors weights.
 
     Raises:
         SpecError: beginning with `where`.
@@ -112,12 +118,15 @@ def check_pipeline(folder: Path, where: str) -> None:
     denoiser = denoiser_of(pipeline_index(folder), where)
     if not (folder / denoiser / "config.json").is_file():
         raise SpecError(f"{where}: {denoiser} has no config.json, so it is no pipeline")
-    if not weight_files(folder / denoiser):
-        raise SpecError(
-            f"{where}: {denoiser} has no weights by the name diffusion_pytorch_model.safetensors; "
-            "pickled ones are refused because they can run code, and variants as fp16 are not "
-            "looked for. Save it again with save_pretrained"
-        )
+    for name, place in component_folders(folder).items():
+        is_model = (place / "config.json").is_file() and name not in _UNUSED
+        if is_model and not weight_files(place):
+            raise SpecError(
+                f"{where}: {name} has no weights by the name {single_name(place)}; pickled ones "
+                "are refused because they can run code, and those of a variant are not read. Load "
+                'it with from_pretrained(..., variant="fp16"), or whatever it has, and save it '
+                "with save_pretrained"
+            )
 
 
 def tokenizer_folders(folder: Path) -> Sequence[Path]:

@@ -1,25 +1,27 @@
-"""Checkpoints of one file, in the layout of a model's authors, turned into folders of diffusers.
+"""Checkpoints of one file, in the layout of a model's authors: turned into folders, and written.
 
-Its own loader turns them. It takes sizes, scheduler and tokenizer from a pipeline's small files.
+diffusers' own loader reads them. It takes sizes, scheduler and tokenizer from a pipeline's small
+files.
 """
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evomerge_optuna.derived import derived_folder
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.errors import IncompleteError, SpecError
 from evomerge_optuna.explain import first_line
+from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.files import check_types
 from evomerge_optuna.models.fingerprint import sha256_of
 from evomerge_optuna.models.headers import STORED, opened
+from evomerge_optuna.models.original_layout import in_original_layout
 from evomerge_optuna.models.pipelines import pipeline_index, require_diffusers, without_unused
 from evomerge_optuna.quiet import quiet
-
-if TYPE_CHECKING:
-    pass
 
 _DENOISER = "model.diffusion_model."  # how the names of its tensors begin, of whatever model
 _SMALL = (".json", ".txt", ".model")
@@ -73,14 +75,10 @@ def folder_of_single_file(file: Path, pipeline: Path, where: str) -> Path:
     key = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     def write(folder: Path) -> None:
-        with TemporaryDirectory() as bare:  # no weights of the pipeline go in unseen
-            for path in small:
-                copy = Path(bare, path.relative_to(pipeline))
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copy(path, copy)
+        with _without_weights(pipeline) as bare:
             try:
                 with quiet():
-                    _load(file, Path(bare), where).save_pretrained(folder)
+                    _load(file, bare, where).save_pretrained(folder)
             except SpecError:
                 raise
             except Exception as error:  # every part has its own demands
@@ -91,6 +89,58 @@ def folder_of_single_file(file: Path, pipeline: Path, where: str) -> Path:
                 ) from error
 
     return derived_folder("single", key, write)
+
+
+def write_single_file(folder: Path, file: Path, where: str) -> None:
+    """Writes the pipeline of a folder as one file, and loads that again.
+
+    Args:
+        where: begins messages.
+
+    Raises:
+        SpecError: it cannot be written so.
+        IncompleteError: diffusers reads other tensors from the file than from the folder.
+        OSError: a file cannot be read or written.
+    """
+    from diffusers import DiffusionPipeline
+    from safetensors.torch import save_file
+
+    save_file(in_original_layout(folder, where), file, metadata={"format": "pt"})
+    index = pipeline_index(folder)
+    with quiet(), _without_weights(folder) as bare:
+        found = _digests(loaded := _load(file, bare, where))
+        dtype = loaded.dtype
+        del loaded  # before the other is read
+        wanted = _digests(
+            DiffusionPipeline.from_pretrained(
+                folder, torch_dtype=dtype, use_safetensors=True, **without_unused(index)
+            )
+        )
+    for component, digest in wanted.items():
+        if found.get(component) != digest:
+            raise IncompleteError(file.name, f"diffusers reads another {component} from it")
+
+
+def _digests(pipeline: Any) -> dict[str, str]:
+    """SHA-256 over the tensors of each component of a pipeline that has any."""
+    import torch
+
+    return {
+        name: digest_tensors(own.state_dict())
+        for name, own in pipeline.components.items()
+        if isinstance(own, torch.nn.Module)
+    }
+
+
+@contextmanager
+def _without_weights(pipeline: Path) -> Iterator[Path]:
+    """A copy of a pipeline's small files, so that no weights of it go in unseen."""
+    with TemporaryDirectory() as bare:
+        for path in _small_files(pipeline):
+            copy = Path(bare, path.relative_to(pipeline))
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(path, copy)
+        yield Path(bare)
 
 
 def _load(file: Path, config: Path, where: str) -> Any:

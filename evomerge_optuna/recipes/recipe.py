@@ -1,15 +1,17 @@
-"""A recipe of either kind, as it is stored with a trial."""
+"""A recipe of any kind, as it is stored with a trial."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import explain
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 
-Recipe = MergeRecipe | StackRecipe
+WholeRecipe: TypeAlias = MergeRecipe | StackRecipe  # of a model with all of its weights
+Recipe: TypeAlias = WholeRecipe | AdapterRecipe
 
 
 def parse_recipe(stored: dict[str, Any]) -> Recipe:
@@ -18,7 +20,11 @@ def parse_recipe(stored: dict[str, Any]) -> Recipe:
     Raises:
         SpecError: one line for the first thing that is wrong with it.
     """
-    kind = StackRecipe if "steps" in stored else MergeRecipe
+    kind: type[Recipe] = MergeRecipe
+    if "steps" in stored:
+        kind = StackRecipe
+    elif "adapters" in stored:
+        kind = AdapterRecipe
     try:
         return kind.model_validate(stored)
     except ValidationError as error:

@@ -24,6 +24,7 @@ from evomerge_optuna.study.studies import MergeStudy
 
 NOTED = 12  # problems in a note, which a page reads as a whole
 _LONGEST = 200  # characters of a cell there
+_NO_ANSWER = "-"  # of a model that was asked for none
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,15 @@ def answer_view(asked: Sequence[Asked]) -> Group:
         parts += [head, Text(printable(problem.prompt))]
         if problem.reference is not None:
             parts.append(Text(f"reference: {printable(problem.reference)}"))
-        shown = Table("model", "answer", "read", "verdict")
-        for model, answered in problem.answers.items():
-            cells = (model, _shown(answered.answer), answered.read or "", answered.verdict)
+        titles, rows = _without_empty(
+            ["model", "answer", "read", "verdict"],
+            [
+                [model, _shown(answered.answer), answered.read or "", answered.verdict]
+                for model, answered in problem.answers.items()
+            ],
+        )
+        shown = Table(*titles)
+        for cells in rows:
             shown.add_row(*(Text(printable(cell)) for cell in cells))
         parts.append(shown)
     return Group(*parts, Text(count_line(asked)))
@@ -198,7 +205,15 @@ def count_line(asked: Sequence[Asked]) -> str:
 
 
 def _shown(answer: str | None) -> str:
-    return "-" if answer is None else answer or "(empty)"
+    return _NO_ANSWER if answer is None else answer or "(empty)"
+
+
+def _without_empty(
+    titles: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """A table without the columns that say nothing, as that of the answers of models that draw."""
+    kept = [n for n in range(len(titles)) if {row[n] for row in rows} - {"", _NO_ANSWER}]
+    return [titles[n] for n in kept], [[row[n] for n in kept] for row in rows]
 
 
 def printable(text: str) -> str:
@@ -217,7 +232,7 @@ def answers_note(tasks: Tasks, split: str, rows: Rows, whose: str) -> str:
     chosen = [*wrong[: max(half, NOTED - len(others))], *others[: max(half, NOTED - len(wrong))]]
     if not chosen:
         return ""
-    cells = (
+    cells = [
         [
             plain(text, _LONGEST)
             for text in (
@@ -231,6 +246,6 @@ def answers_note(tasks: Tasks, split: str, rows: Rows, whose: str) -> str:
         ]
         for problem in chosen
         for answered in problem.answers.values()
-    )
+    ]
     titles = ["on " + split, "prompt", "reference", f"answer of {whose}", "read in it", "verdict"]
-    return table(titles, cells)
+    return table(*_without_empty(titles, cells))

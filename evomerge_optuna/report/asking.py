@@ -16,6 +16,7 @@ from evomerge_optuna.errors import EvomergeError, ExportError
 from evomerge_optuna.evaluation.day import on_day
 from evomerge_optuna.evaluation.tasks import Outcome, Tasks, runners
 from evomerge_optuna.families import family_of_host
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report import asking_images
@@ -53,10 +54,15 @@ class Replies:
     outcomes: tuple[Outcome, ...]
 
 
-def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
+def ask_both(
+    merge_study: MergeStudy, trial: FrozenTrial, folder: Path, *, merged: bool = False
+) -> str:
     """Loads an exported checkpoint as anyone would, and compares it with the candidate made anew.
 
     One after the other, so that the two are not in memory together.
+
+    Args:
+        merged: it is a base model into which the scored adapter was merged.
 
     Returns:
         What was compared, in one line.
@@ -67,8 +73,9 @@ def ask_both(merge_study: MergeStudy, trial: FrozenTrial, folder: Path) -> str:
     spec, recipe, tasks = merge_study.spec, recipe_of(trial), runners(merge_study.spec.tasks)
     family = family_of_host(recipe.host)
     ask: Callable[[Any], Any] = partial(_ask, tasks, merge_study.day)
-    compare: Callable[[Any, Any], str | None] = partial(_difference, recipe)
-    tell: Callable[[Any, Any], str] = partial(_what_was_compared, recipe)
+    why = "the adapter is rounded into the weights" if merged else _why_not_exact(recipe)
+    compare: Callable[[Any, Any], str | None] = partial(_difference, why is None)
+    tell: Callable[[Any, Any], str] = partial(_what_was_compared, recipe, why)
     if family.answers == "images":
         ask = partial(asking_images.ask, tasks)
         compare, tell = asking_images.difference, asking_images.what_was_compared
@@ -127,7 +134,12 @@ def _outcomes(tasks: Tasks, engine: TextEngine) -> Sequence[Outcome]:
     return found
 
 
-def _difference(recipe: Recipe, scored: Replies, found: Replies) -> str | None:
+def _why_not_exact(recipe: Recipe) -> str | None:
+    """Why an export is not the very candidate; None: it is."""
+    return "the norms' epsilon cannot be folded" if isinstance(recipe, StackRecipe) else None
+
+
+def _difference(is_exact: bool, scored: Replies, found: Replies) -> str | None:
     if scored.vocabulary != found.vocabulary:
         return "its tokenizer has other tokens"
     if scored.template != found.template:
@@ -135,7 +147,7 @@ def _difference(recipe: Recipe, scored: Replies, found: Replies) -> str | None:
     if scored.ends != found.ends:
         return f"its texts end with other tokens ({scored.ends} scored, {found.ends} exported)"
     apart = _relative_difference(scored, found)
-    if isinstance(recipe, StackRecipe):
+    if not is_exact:
         marks = [outcome.mark() for outcome in scored.outcomes]
         can_tell = bool(marks) and None not in marks  # likelihoods alone cannot
         alike = can_tell and _same(scored.outcomes, found.outcomes)
@@ -147,15 +159,14 @@ def _difference(recipe: Recipe, scored: Replies, found: Replies) -> str | None:
     return None if _same(scored.outcomes, found.outcomes) else "it answers otherwise"
 
 
-def _what_was_compared(recipe: Recipe, scored: Replies, found: Replies) -> str:
+def _what_was_compared(recipe: Recipe, why: str | None, scored: Replies, found: Replies) -> str:
     whole = "checked: plain transformers loads it, no tensor missing or left over"
+    if isinstance(recipe, AdapterRecipe) and why is None:
+        whole = "checked: plain peft loads it on its base model"
     tokens = "tokens, chat template and end-of-text tokens equal those of the scored candidate"
-    if isinstance(recipe, StackRecipe):
+    if why is not None:
         apart = _relative_difference(scored, found)
-        return (
-            f"{whole}; {tokens}; its logits differ by {apart:.1e}, because the norms' epsilon "
-            "cannot be folded"
-        )
+        return f"{whole}; {tokens}; its logits differ by {apart:.1e}, because {why}"
     asked = f"logits, answers to {len(found.outcomes)} problems" if found.outcomes else "logits"
     return f"{whole}; tensors, {asked}, {tokens}"
 

@@ -1,13 +1,17 @@
 """What an exported pipeline is asked, and how its replies are compared; see `asking`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from evomerge_optuna.engines.base import Drawing, ImageEngine, Picture
 from evomerge_optuna.evaluation.tasks import Tasks
+from evomerge_optuna.spec import ImageTask
 
-_PROMPTS = 2
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PROMPTS = 2  # of each task
 _HOW = Drawing(steps=4, guidance=1.0)
 
 
@@ -29,7 +33,7 @@ class Drawn:
 
 
 def ask(tasks: Tasks, engine: ImageEngine) -> Drawn:
-    """A pipeline's replies: the first prompts of the study's tasks, as it draws them in 4 steps."""
+    """A pipeline's replies: the first prompts of each task, in its size, drawn in 4 steps."""
     import torch
 
     from evomerge_optuna.models.digest import digest_tensors
@@ -37,18 +41,17 @@ def ask(tasks: Tasks, engine: ImageEngine) -> Drawn:
     pipeline: Any = engine.pipeline  # type: ignore[attr-defined]
     components = pipeline.components.items()
     modules = {name: own for name, own in components if isinstance(own, torch.nn.Module)}
-    texts = [
-        problem.text
-        for runner in tasks.values()
-        if "search" in runner.splits
-        for problem in runner.problems("search")[:_PROMPTS]
-    ]
-    asked = [Picture(text, seed) for seed, text in enumerate(texts[:_PROMPTS])]
+    images: list[Image] = []
+    for runner in tasks.values():
+        if isinstance(runner.task, ImageTask) and "search" in runner.splits:
+            texts = [problem.text for problem in runner.problems("search")[:_PROMPTS]]
+            asked = [Picture(text, seed) for seed, text in enumerate(texts)]
+            images += engine.draw(asked, replace(_HOW, size=runner.task.size))
     return Drawn(
         tensors={name: digest_tensors(module.state_dict()) for name, module in modules.items()},
         scheduler={k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")},
         vocabulary=engine.reader.tokenizer.get_vocab(),
-        pictures=tuple(image.tobytes() for image in engine.draw(asked, _HOW)),
+        pictures=tuple(image.tobytes() for image in images),
     )
 
 

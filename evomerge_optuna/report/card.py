@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.methods import METHODS
 from evomerge_optuna.plain_yaml import to_yaml
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
@@ -24,6 +25,8 @@ from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
+# What the hub reads of the card of an adapter.
+_OF_ADAPTERS = {"base_model_relation": "adapter", "library_name": "peft"}
 
 
 def card_picture(sheet: Sheet) -> str:
@@ -37,19 +40,27 @@ def model_card(
     digest: str,
     remarks: Sequence[str] = (),
     sheets: Sequence[Sheet] = (),
+    *,
+    merged: bool = False,
 ) -> str:
     """The README.md of an exported checkpoint.
 
     Args:
-        remarks: why plain mergekit does not make the same model of the recipe.
+        remarks: why plain mergekit does not make the same model of the recipe; of an adapter its
+            rank.
         sheets: contact sheets, whose files lie beside it.
+        merged: an adapter is merged into its base model.
     """
     recipe = recipe_of(trial)
     spec = of_recipe(merge_study.spec, recipe)
-    front = to_yaml(front_matter(spec))
+    front = front_matter(spec)
+    if isinstance(recipe, AdapterRecipe):
+        front["tags"].remove("mergekit")
+        if not merged:
+            front |= {"base_model": [_shown(recipe.base_model).partition("@")[0]], **_OF_ADAPTERS}
     versions = merge_study.attributes()[VERSIONS]
     return f"""---
-{front}---
+{to_yaml(front)}---
 
 # {merge_study.name}, trial {trial.number}
 
@@ -83,12 +94,19 @@ def _pictures(sheets: Sequence[Sheet]) -> str:
 
 
 def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[str]) -> str:
-    made_with = f"mergekit {versions['mergekit']}, torch {versions['torch']}"
+    libraries = ("peft" if isinstance(recipe, AdapterRecipe) else "mergekit", "torch")
+    made_with = ", ".join(f"{name} {versions[name]}" for name in libraries if name in versions)
     if isinstance(recipe, StackRecipe):
         return (
             "The layers in the order in which a token passes them, with what the residual stream "
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
             f"\n```yaml\n{recipe.to_yaml()}```"
+        )
+    if isinstance(recipe, AdapterRecipe):
+        return (
+            f"The adapters are merged by `{recipe.method}` as peft's `add_weighted_adapter` does "
+            f"({made_with}), every group of modules with its own values. The result has "
+            f"{remarks[0]}.\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
         )
     family = family_of_host(recipe.host)
     command, *others = recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program)
@@ -101,6 +119,9 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
 
 def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
     """The spec with the method and the source models of this recipe, where they are searched."""
+    if isinstance(recipe, AdapterRecipe):
+        models = {alias: m for alias, m in spec.models.items() if m in recipe.adapters}
+        return spec.model_copy(update={"models": models})
     if not isinstance(spec, MergeSearchSpec):
         return spec
     merge = recipe if isinstance(recipe, MergeRecipe) else next(iter(recipe.merges.values()))

@@ -29,7 +29,7 @@ from evomerge_optuna.report.sheets import attach_sheets
 from evomerge_optuna.results.chosen_trial import chosen_trial
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
 from evomerge_optuna.spaces.joint import JointSpace
-from evomerge_optuna.spaces.parameter import ParameterSpace
+from evomerge_optuna.spaces.searched import SearchedSpace
 from evomerge_optuna.store.optuna_internals import study_id
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -96,7 +96,7 @@ def _merge_values(merge_study: MergeStudy, trial: FrozenTrial) -> dict[str, floa
     """A trial's weights and densities, those too that the spec fixes; what is no number is not."""
     space = merge_study.space
     merge = space.merge if isinstance(space, JointSpace) else space
-    values = merge.values(trial.params) if isinstance(merge, ParameterSpace) else {}
+    values = merge.values(trial.params) if isinstance(merge, SearchedSpace) else {}
     return {name: v for name, v in values.items() if not isinstance(v, bool | str)}
 
 

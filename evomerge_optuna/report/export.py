@@ -5,11 +5,12 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.errors import CandidateError, ExportError
+from evomerge_optuna.errors import CandidateError, ExportError, UsageError
 from evomerge_optuna.families import family_of_host, merged_folder
 from evomerge_optuna.models.adapters import split_adapter
 from evomerge_optuna.models.catalog import local_folder, mergekit_name
 from evomerge_optuna.new_folder import new_folder
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.card import RECIPE_FILE, card_picture, model_card
@@ -25,30 +26,49 @@ def export(
     trial: FrozenTrial,
     folder: Path,
     say: Callable[[str], None] = lambda _: None,
+    *,
+    merged: bool = False,
+    single_file: bool = False,
 ) -> str:
     """Writes the trial's model to a new folder: weights, tokenizer, recipe and model card.
+
+    Of a study of adapters that is an adapter.
 
     It is loaded and asked before it is there, see `ask_both`.
 
     Args:
         say: is given a line about what was checked.
+        merged: an adapter is merged into its base model, and that is written.
+        single_file: also write a pipeline as one file, named as the folder is.
 
     Returns:
-        SHA-256 over the exported tensors, which is that of the scored ones.
+        SHA-256 over the exported tensors, which is that of the scored ones; of an adapter that is
+        merged into its base model those of the adapter.
 
     Raises:
-        UsageError: the folder exists; nothing is ever overwritten.
+        UsageError: the folder exists, and nothing is ever overwritten; `merged` is for adapters; or
+            the model cannot be written as one file.
         ExportError: it is not the model that was scored, or the disk is full.
     """
     # Imported here: mergekit and torch take seconds.
     from evomerge_optuna.merging.recipe_merger import write_recipe
     from evomerge_optuna.report.asking import ask_both
+    from evomerge_optuna.report.export_adapter import write_found
 
-    recipe = recipe_of(trial)
+    recipe, remarks = recipe_of(trial), list[str]()
+    family = family_of_host(recipe.host)
+    if merged and not isinstance(recipe, AdapterRecipe):
+        raise UsageError(f"trial {trial.number} is a whole model; leave --merged out")
+    if single_file:
+        family.check_single_file(recipe.host)
     with new_folder(folder) as temporary:
         try:
             with as_scored(trial):
-                digest = write_recipe(recipe, temporary, merge_study.spec.evaluation.device)
+                if isinstance(recipe, AdapterRecipe):
+                    written = write_found(recipe, temporary, merged=merged)
+                    digest, remarks = written.digest, [written.remark]
+                else:
+                    digest = write_recipe(recipe, temporary, merge_study.spec.evaluation.device)
         except CandidateError as error:
             raise ExportError(f"trial {trial.number}: {error}") from error
         scored = result_of(trial).sha256
@@ -58,10 +78,14 @@ def export(
                 f"that were scored ({scored[:12]}); are the model files, package versions and "
                 "the kind of CPU still the same?"
             )
-        family_of_host(recipe.host).write_for_others(temporary)
-        say(ask_both(merge_study, trial, temporary))
-        remarks: list[str] = []
-        if isinstance(recipe, StackRecipe):
+        if merged or not isinstance(recipe, AdapterRecipe):
+            family.write_for_others(temporary)
+        say(ask_both(merge_study, trial, temporary, merged=merged))
+        if single_file:
+            say(family.write_single_file(temporary, temporary / f"{folder.name}.safetensors"))
+        if isinstance(recipe, AdapterRecipe):
+            say(f"the adapter has {remarks[0]}")
+        elif isinstance(recipe, StackRecipe):
             (temporary / STACK_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
         else:
             remarks = why_mergekit_differs(recipe)
@@ -70,7 +94,7 @@ def export(
         sheets = contact_sheets(merge_study, trial)
         for sheet in sheets:
             (temporary / card_picture(sheet)).write_bytes(sheet.png)
-        card = model_card(merge_study, trial, digest, remarks, sheets)
+        card = model_card(merge_study, trial, digest, remarks, sheets, merged=merged)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return digest
 

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.errors import StorageError
 from evomerge_optuna.evaluation.tasks import runners
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.answers import answers_note
 from evomerge_optuna.report.gap import gap_text
@@ -86,6 +87,8 @@ def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> s
         recipe = recipe_of(trial)
         if isinstance(recipe, MergeRecipe):
             parts.append(f"mergekit configuration, masks seeded with {recipe.seed}:")
+        elif isinstance(recipe, AdapterRecipe):
+            parts.append(f"Adapters of {recipe.base_model}, merged by {recipe.method}:")
         else:
             parts.append(f"A path of {len(recipe.steps)} layers:")
         parts.append(f"```yaml\n{recipe.to_yaml()}```")

@@ -24,6 +24,7 @@ from evomerge_optuna.results.final_scores import (
     stored_quarters,
     stored_scores,
 )
+from evomerge_optuna.results.trained import trained_recipe
 from evomerge_optuna.spec import SPLITS
 from evomerge_optuna.study.answers import keep_final_answers
 from evomerge_optuna.study.quarters import QUARTERS, Part, dev_blocks, parts_of
@@ -166,6 +167,10 @@ class FinalScorer:
     @contextmanager
     def _engine(self, entry: ModelToScore, trial: FrozenTrial) -> Iterator[Engine]:
         """A model that can be asked in the block; the trial's own must be what it was scored as."""
+        if entry.is_trained:
+            self._say("training an adapter on the search split")
+            yield self._builder.build(trained_recipe(self._study)).engine
+            return
         if entry.recipe is None:
             assert entry.model is not None
             loaded = load_engine(local_folder(entry.model), self._study.spec.evaluation)

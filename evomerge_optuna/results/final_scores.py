@@ -1,11 +1,14 @@
 """Final scores as they are stored: of the sources, the baseline and one trial, on every split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
+from evomerge_optuna.results.trained import TRAINED, trained_identity
+from evomerge_optuna.spec import AdapterStudySpec
 from evomerge_optuna.study.quarters import Part
 from evomerge_optuna.study.result import Scores, as_scores, result_of
 from evomerge_optuna.study.schema import (
@@ -22,8 +25,9 @@ from evomerge_optuna.study.studies import MergeStudy, recipe_of
 class ModelToScore:
     """One row of the final table: a source model or a recipe.
 
-    `confirmed` are the scores by split that its trial has from the search, `quarters` those on the
-    quarters of dev. What `is_extra` is left out where it cannot be built.
+    What `is_trained` has no recipe before it is trained. `confirmed` are the scores by split that
+    its trial has from the search, `quarters` those on the quarters of dev. What `is_extra` is left
+    out where it cannot be built.
     """
 
     name: str
@@ -33,6 +37,7 @@ class ModelToScore:
     confirmed: dict[str, Scores] = field(default_factory=dict)
     quarters: Sequence[Part] = ()
     is_extra: bool = False
+    is_trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,18 @@ class FinalScores:
 def models_to_score(merge_study: MergeStudy, trial: FrozenTrial) -> list[ModelToScore]:
     """Each source model, the baseline, merges that nothing was searched for, the trial's recipe."""
     fingerprints = merge_study.attributes()[FINGERPRINTS]
-    sources = [
-        ModelToScore(key.removeprefix("models."), fingerprints[key]["weights"], model=model)
-        for key, model in merge_study.spec.source_ids().items()
-    ]
     space = merge_study.space
+    sources = [
+        ModelToScore(alias, fingerprints[key]["weights"], model, space.alone(alias))
+        for key, model in merge_study.spec.source_ids().items()
+        for alias in [key.removeprefix("models.")]
+    ]
     baseline = space.recipe(space.baseline())
     return [
         *sources,
         ModelToScore(space.baseline_name, baseline.digest(), recipe=baseline),
         *_unsearched(merge_study),
+        *_controls(merge_study, trial),
         model_of_trial(trial),
     ]
 
@@ -65,6 +72,19 @@ def _unsearched(merge_study: MergeStudy) -> list[ModelToScore]:
     stored = merge_study.attributes().get(UNSEARCHED, {})
     recipes = {name: parse_recipe(content) for name, content in stored.items()}
     return [ModelToScore(name, r.digest(), recipe=r, is_extra=True) for name, r in recipes.items()]
+
+
+def _controls(merge_study: MergeStudy, trial: FrozenTrial) -> Iterator[ModelToScore]:
+    """What a study of adapters is to be compared with, as its spec asks."""
+    spec, recipe = merge_study.spec, recipe_of(trial)
+    if not isinstance(spec, AdapterStudySpec) or not isinstance(recipe, AdapterRecipe):
+        return
+    if "random_adapters" in spec.baselines:
+        drawn = recipe.model_copy(update={"random": spec.sampler.seed})
+        name = f"random adapters, merged as trial {trial.number}"
+        yield ModelToScore(name, drawn.digest(), recipe=drawn, is_extra=True)
+    if "trained" in spec.baselines:
+        yield ModelToScore(TRAINED, trained_identity(merge_study), is_extra=True, is_trained=True)
 
 
 def model_of_trial(trial: FrozenTrial) -> ModelToScore:

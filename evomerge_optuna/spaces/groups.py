@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evomerge_optuna.spec import MergeSpec
+from evomerge_optuna.spec import SearchedMerge
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,22 @@ class LayerGroup:
 _ALL = LayerGroup("g0")
 
 
-def layer_groups(merge: MergeSpec, layers: int) -> tuple[LayerGroup, ...]:
+def layer_groups(merge: SearchedMerge, layers: int) -> tuple[LayerGroup, ...]:
     """The groups of a spec whose models have this many layers, from the input on."""
     return tuple(_groups(merge, layers))
 
 
-def _blocks(merge: MergeSpec) -> list[tuple[str, str]]:
+def _blocks(merge: SearchedMerge) -> list[tuple[str, str]]:
     """The name of each block's group, as down.0 for down_blocks.0, and its filter.
 
     The first filter that a name contains counts, and single_transformer_blocks.0 contains
     transformer_blocks.0.
     """
-    blocks = merge.blocks if isinstance(merge.blocks, tuple) else ()
-    ordered = sorted(blocks, key=lambda block: -len(block.partition(".")[0]))
+    ordered = sorted(merge.block_filters, key=lambda block: -len(block.partition(".")[0]))
     return [(re.sub(r"_blocks?\b", "", block), f"{block}.") for block in ordered]
 
 
-def _groups(merge: MergeSpec, layers: int) -> Iterator[LayerGroup]:
+def _groups(merge: SearchedMerge, layers: int) -> Iterator[LayerGroup]:
     filters = [(text, text) for text in merge.layer_groups or ()] + _blocks(merge)
     by_name: list[tuple[str, str | None]] = [*filters, ("other", None)] if filters else []
     size = merge.layer_group_size

@@ -3,12 +3,14 @@
 from functools import partial
 
 from evomerge_optuna.errors import UsageError
+from evomerge_optuna.spaces.adapter import AdapterSpace
 from evomerge_optuna.spaces.joint import JointSpace
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spaces.stack import StackSpace
 from evomerge_optuna.spec import (
     MERGED,
+    AdapterStudySpec,
     JointStudySpec,
     ParameterStudySpec,
     StackStudySpec,
@@ -30,6 +32,8 @@ def make_space(spec: StudySpec, layers: dict[str, int]) -> SearchSpace:
     depths = {MERGED: depth} | {alias: layers[f"models.{alias}"] for alias in spec.models}
     if isinstance(spec, ParameterStudySpec):
         return ParameterSpace.of(spec, depth)
+    if isinstance(spec, AdapterStudySpec):
+        return AdapterSpace.of(spec, depth)
     sampler = spec.sampler
     stack = partial(
         StackSpace, dtype=spec.dtype, host=spec.host, binary=sampler.row.binary, seed=sampler.seed

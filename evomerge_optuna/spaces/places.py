@@ -12,7 +12,7 @@ from functools import cached_property
 from evomerge_optuna.methods import Method, Parameter
 from evomerge_optuna.spaces.groups import LayerGroup
 from evomerge_optuna.spaces.space import Values
-from evomerge_optuna.spec import Dimension, MergeSpec
+from evomerge_optuna.spec import Dimension, SearchedMerge
 
 OF_THE_MERGE = "merge"  # in the place of an alias, where source models share a parameter
 
@@ -44,7 +44,7 @@ class Place:
 class Places:
     """All places of a merge."""
 
-    merge: MergeSpec
+    merge: SearchedMerge
     aliases: tuple[str, ...]
     groups: tuple[LayerGroup, ...]
 

@@ -41,6 +41,10 @@ class SearchSpace(ABC):
     def sources(self) -> dict[str, Values]:
         """Parameters of each source model on its own, by alias, as near as the ranges allow."""
 
+    def alone(self, alias: str) -> Recipe | None:
+        """The recipe of a source model as it is, if it is built as candidates are; else None."""
+        return None
+
     def starts(self) -> dict[str, Values]:
         """Parameters that people try by hand, by name, those worth most first."""
         return {}

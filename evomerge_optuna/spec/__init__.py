@@ -1,5 +1,6 @@
 """The spec: what a study searches, with which models, on which tasks. Validated YAML."""
 
+from evomerge_optuna.spec.adapter_merge import AdapterMergeSpec, AdapterStudySpec
 from evomerge_optuna.spec.data import SPLITS, DataSource, Documents, ShotSource, TaskData
 from evomerge_optuna.spec.dimension import Choices, Dimension, Range
 from evomerge_optuna.spec.evaluation import EvaluationSpec
@@ -17,6 +18,7 @@ from evomerge_optuna.spec.metrics import Metric
 from evomerge_optuna.spec.objectives import COSTS, Constraint, Objective
 from evomerge_optuna.spec.part import DTypeName
 from evomerge_optuna.spec.search import RacingSpec, SamplerSpec, StopSpec
+from evomerge_optuna.spec.searched_merge import SearchedMerge
 from evomerge_optuna.spec.stack import MERGED, StackSpec
 from evomerge_optuna.spec.stages import (
     JointStudySpec,
@@ -51,6 +53,8 @@ __all__ = [
     "IMAGE",
     "MERGED",
     "SPLITS",
+    "AdapterMergeSpec",
+    "AdapterStudySpec",
     "Asked",
     "ChoiceTask",
     "Choices",
@@ -81,6 +85,7 @@ __all__ = [
     "Regex",
     "SamplerSpec",
     "Scorer",
+    "SearchedMerge",
     "ShotSource",
     "StackSpec",
     "StackStudySpec",

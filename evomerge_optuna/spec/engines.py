@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 # What a task or a kind of model may need of an engine, beside texts and likelihoods.
-Need: TypeAlias = Literal["a model", "a checkpoint", "sampling", "sight", "drawing"]
+Need: TypeAlias = Literal["a model", "a checkpoint", "sampling", "sight", "drawing", "adapters"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ _ROWS = (
             "sampling": "has answers that are not the most likely ones, which alone vllm gives",
             "sight": "takes images, which vllm is not given yet",
             "drawing": "draws images, and vllm writes texts alone",
+            "adapters": "merges adapters in space: adapter, which vllm is not given yet",
         },
     ),
     EngineRow(
@@ -53,6 +54,7 @@ _ROWS = (
             None: "writes texts, and diffusers draws images alone",
             "a model": "runs code that is given a model of transformers, which diffusers has not",
             "sight": "takes images, and diffusers draws images alone",
+            "adapters": "merges adapters of language models, and diffusers draws images alone",
         },
     ),
 )

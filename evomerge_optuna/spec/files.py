@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import explain, kind_and_message, one_line, value
+from evomerge_optuna.spec.adapter_merge import AdapterStudySpec
 from evomerge_optuna.spec.stages import (
     JointStudySpec,
     ParameterStudySpec,
@@ -101,12 +102,20 @@ def parse_spec(content: dict[str, object], origin: str = "spec") -> StudySpec:
     stage = content.get("stage")
     if "stage" in content and (not isinstance(stage, str) or stage not in _STAGES):
         raise SpecError(f"{origin}: stage: should be 'ps', 'dfs' or 'ps+dfs', not {value(stage)}")
-    staged = stage == "ps+dfs" and "from_study" in content
-    kind = StagedStudySpec if staged else _STAGES.get(stage, ParameterStudySpec)
+    kind = _kind(content, stage)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         raise SpecError(f"{origin}: {explain(error, kind)}") from error
+
+
+def _kind(content: dict[str, object], stage: object) -> type[StudySpec]:
+    merge = content.get("merge")
+    if stage == "ps" and isinstance(merge, dict) and "space" in merge:
+        return AdapterStudySpec
+    if stage == "ps+dfs" and "from_study" in content:
+        return StagedStudySpec
+    return _STAGES.get(stage, ParameterStudySpec)
 
 
 def differences(stored: StudySpec, given: StudySpec) -> list[str]:

@@ -61,7 +61,7 @@ class FunctionScorer(_Scorer):
     """The type of the scorer."""
     function: FunctionName
     """`module:function`, imported from the current folder. It is called with a list of images of
-    Pillow and the list of their rows, and returns a number for each."""
+    Pillow, 64 at most, and the list of their rows, and returns a number for each."""
 
 
 class ZooScorer(_Scorer):

@@ -21,7 +21,7 @@ HOST_KEY = "vision"  # under which users name the host
 _KEY_ORDER = (
     *("study", "stage", "from_study", "base_model", "models", "vision", "merge", "merged", "stack"),
     *("sampler", "trials", "starts", "warm_start", "tasks", "objectives", "constraints", "racing"),
-    *("stop", "evaluation"),
+    *("stop", "baselines", "evaluation"),
 )
 
 _NEED_NOT_BE_NAMED = ("diffusers",)  # engines, since the models decide

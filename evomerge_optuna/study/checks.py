@@ -13,11 +13,13 @@ from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
 from evomerge_optuna.families import family_of, family_of_host
+from evomerge_optuna.families.adapters import check_adapter_values
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.space import SearchSpace
-from evomerge_optuna.spec import Choices, StudySpec
+from evomerge_optuna.spec import AdapterStudySpec, Choices, StudySpec
 from evomerge_optuna.spec.samplers import Sampler
 from evomerge_optuna.study.directions import unusual_directions
 
@@ -33,6 +35,10 @@ def runnable_tasks(spec: StudySpec) -> Tasks:
     """
     tasks = runners(spec.tasks)
     check_asked(tasks, family_of_host(spec.host), spec.evaluation.row)
+    if isinstance(spec, AdapterStudySpec) and "adapters" in (lacks := spec.evaluation.row.lacks):
+        raise SpecError(
+            f"evaluation.engine: the study {lacks['adapters']}; write engine: transformers"
+        )
     check_engine(spec.evaluation)
     return tasks
 
@@ -99,6 +105,7 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
     """
     from evomerge_optuna.devices import torch_device
     from evomerge_optuna.machine import this_machine  # imports torch
+    from evomerge_optuna.merging.adapters.merger import adapters_size
     from evomerge_optuna.merging.memory_check import check_memory
     from evomerge_optuna.merging.memory_plan import ModelFacts
 
@@ -114,6 +121,7 @@ def memory_plan(spec: StudySpec, models: OpenedModels, architecture: Architectur
         devices=engine.devices,
         loaded_in=architecture.dtypes,
         tokens=architecture.tokens,
+        adapters=adapters_size(spec) if isinstance(spec, AdapterStudySpec) else (0, 0),
         kept=0 if host is None else family_of(host).kept_size(host, spec.components),
     )
     return check_memory(spec, headers, this_machine(torch_device(spec.evaluation.device)), facts)
@@ -143,8 +151,13 @@ def check_all_weights(spec: StudySpec, models: OpenedModels, space: SearchSpace)
     from evomerge_optuna.families.weights import check_weights
     from evomerge_optuna.merging.check import check_merge  # imports torch
 
+    if isinstance(spec, AdapterStudySpec):
+        check_weights(spec, {"base_model": models["base_model"]})
+        check_adapter_values(models)
+        return []
     check_weights(spec, models)
     recipe = space.recipe(space.baseline())  # all others read the same
+    assert not isinstance(recipe, AdapterRecipe)
     merges = [recipe] if isinstance(recipe, MergeRecipe) else recipe.merges.values()
     return [line for merge in merges for line in check_merge(merge, models.named)]
 

@@ -50,6 +50,8 @@ def _readers(spec: StudySpec, space: SearchSpace, models: OpenedModels) -> list[
     key, name = ("merge", "its tokenizer") if model is None else (keys[model], model)
     found = [NamedReader(key, name, own)]
     for key, name in spec.source_ids().items():
+        if space.alone(key.removeprefix("models.")) is not None:
+            continue  # it reads as the candidates do
         with suppress(SpecError):  # without a tokenizer of its own it has that of the first model
             source = reader_of(models.named(name), key)
             copied = copy.copy(source.reader.tokenizer)  # others read with it, too

@@ -21,7 +21,13 @@ from evomerge_optuna.errors import (
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.spaces.of_spec import make_space
 from evomerge_optuna.spaces.space import SearchSpace, Values
-from evomerge_optuna.spec import StagedStudySpec, StudySpec, differences, parse_spec
+from evomerge_optuna.spec import (
+    AdapterStudySpec,
+    StagedStudySpec,
+    StudySpec,
+    differences,
+    parse_spec,
+)
 from evomerge_optuna.spec.samplers import AUTO
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.optuna_internals import ARTIFACT, study_attributes, trial_id
@@ -254,11 +260,13 @@ def continue_with(stored: MergeStudy, given: StudySpec) -> MergeStudy:
         given = given.model_copy(update={"sampler": chosen})
     own = stored.spec.evaluation
     same = {"dtype": own.dtype, "engine": own.engine}
-    free = {
+    free: dict[str, object] = {
         "trials": given.trials,
         "stop": given.stop,
         "evaluation": given.evaluation.model_copy(update=same),
     }
+    if isinstance(given, AdapterStudySpec):
+        free["baselines"] = given.baselines
     changed = differences(stored.spec.model_copy(update=free), given)
     if changed:
         raise StudyChangedError(

@@ -10,7 +10,7 @@ from evomerge_optuna.evaluation.user_code import fingerprint_code
 from evomerge_optuna.families.diffusion.lora import fingerprint_lora
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.models.sources.base import Source
-from evomerge_optuna.spec import LMEvalTask, StudySpec
+from evomerge_optuna.spec import AdapterStudySpec, LMEvalTask, StudySpec
 from evomerge_optuna.study.foreign import named
 from evomerge_optuna.study.prompts import prompts_of
 from evomerge_optuna.study.schema import DATA, FINGERPRINTS, PROMPTS, VERSIONS
@@ -112,5 +112,6 @@ def versions_of(spec: StudySpec) -> dict[str, str]:
     """The versions of the packages that decide a study's scores."""
     has_harness = any(isinstance(task, LMEvalTask) for task in spec.tasks.values())
     harness = ("lm-eval",) if has_harness else ()
+    adapters = ("peft",) if isinstance(spec, AdapterStudySpec) else ()
     engine = spec.evaluation.row.package
-    return engine_versions(*harness, *([engine] if engine else []))
+    return engine_versions(*harness, *adapters, *([engine] if engine else []))

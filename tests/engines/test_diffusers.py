@@ -12,11 +12,12 @@ from evomerge_optuna.engines import diffusers
 from evomerge_optuna.engines.base import Drawing, Picture
 from evomerge_optuna.engines.diffusers import Builder, DiffusersEngine, check_diffusers, load_engine
 from evomerge_optuna.errors import CandidateError, EvomergeError, SpecError
+from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report import asking_images
-from evomerge_optuna.spec import EvaluationSpec
+from evomerge_optuna.spec import EvaluationSpec, ImageTask
 
 SPEC = EvaluationSpec(engine="diffusers", device="cpu")
 ASKED = [Picture("a red circle", 1), Picture("a blue square", 2), Picture("a red circle", 3)]
@@ -63,6 +64,19 @@ def test_an_export_draws_what_the_candidate_drew(
     assert asking_images.difference(scored, other) == f"its {named} has other tensors"
 
 
+def test_an_export_is_asked_in_the_size_of_each_task(pipelines: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a red circle"}\n' * 3)
+    wide = {
+        "type": "image",
+        "data": {"search": {"path": str(tmp_path / "rows.jsonl")}},
+        "size": [24, 16],
+        "scorers": {"right": {"type": "zoo"}},
+    }
+    tasks = runners({"wide": ImageTask.model_validate(wide)})
+    found = asking_images.ask(tasks, load_engine(pipelines / "base", SPEC))
+    assert [len(picture) for picture in found.pictures] == [24 * 16 * 3] * 2
+
+
 def test_candidates_are_made_in_the_memory_of_one_pipeline(pipelines: Path, home: Path) -> None:
     builder = Builder(SPEC)
     first = builder.build(recipe(pipelines, 0.5))
@@ -86,8 +100,8 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(pipelines: Path) -> None
     small = load_engine(pipelines / "base", SPEC.model_copy(update={"batch_size": 2}))
     assert pixels(small, ASKED) == together
     assert pixels(engine, ASKED[::-1]) == together[::-1]
-    larger = engine.draw(ASKED[:1], Drawing(steps=2, guidance=1.0, size=(24, 16)))
-    assert larger[0].size == (24, 16)
+    (larger,) = engine.draw(ASKED[:1], Drawing(steps=2, guidance=1.0, size=(24, 16)))
+    assert larger.size == (24, 16)
     negative = [Picture("a red circle", 1, "a blue square")]
     guided = Drawing(steps=2, guidance=5.0)
     assert pixels(engine, negative, guided) != pixels(engine, ASKED[:1], guided)
@@ -96,9 +110,16 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(pipelines: Path) -> None
 def test_passes_are_counted(pipelines: Path) -> None:
     engine, counted = load_engine(pipelines / "base", SPEC), []
     with engine.counting(lambda: counted.append(1)):
-        engine.draw(ASKED, HOW)
-    engine.draw(ASKED, HOW)
+        pixels(engine, ASKED)
+    pixels(engine, ASKED)
     assert len(counted) == HOW.steps
+
+
+def test_a_batch_is_drawn_when_it_is_asked_for(pipelines: Path) -> None:
+    engine, counted = load_engine(pipelines / "base", SPEC.model_copy(update={"batch_size": 2})), []
+    with engine.counting(lambda: counted.append(1)):
+        pictures = engine.draw(ASKED, HOW)
+        assert [len(counted) for _ in pictures] == [HOW.steps, HOW.steps, 2 * HOW.steps]
     assert engine.costs() == {"parameters": sum(p.numel() for p in engine.denoiser.parameters())}
 
 
@@ -116,7 +137,7 @@ def test_the_dtype_of_a_spec_is_that_of_the_pipeline(pipelines: Path, home: Path
 def test_what_a_pipeline_does_not_draw_is_the_candidates_fault(pipelines: Path) -> None:
     engine = load_engine(pipelines / "base", SPEC)
     with pytest.raises(CandidateError, match=r"StableDiffusionPipeline cannot draw .* divisible"):
-        engine.draw(ASKED, Drawing(steps=2, guidance=1.0, size=(17, 16)))
+        pixels(engine, ASKED, Drawing(steps=2, guidance=1.0, size=(17, 16)))
 
 
 def test_weights_that_are_not_whole_are_refused(pipelines: Path, tmp_path: Path) -> None:

@@ -320,6 +320,32 @@ def test_adapters_are_merged_on_disk(of_7b: Any, tmp_path: Path) -> None:
     assert needs.scratch == 2 * 14_483_464_192
 
 
+def test_adapters_that_are_searched_need_one_model(of_7b: Any, tmp_path: Path) -> None:
+    """It and they are held; a candidate is an adapter. Half precision is the cure."""
+    for name in "xy":
+        (tmp_path / name).mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / name / file).touch()
+    models = {name: f"{tmp_path}/{name}" for name in "xy"}
+    merge = {"space": "adapter", "method": "cat"}
+    spec, headers = of_7b(models=models, merge=merge, evaluation={"dtype": "float32"})
+    facts = ModelFacts(adapters=(300 * 10**6, 200 * 10**6))
+    base = 7_241_732_096
+    needs = plan_memory(spec, headers, on_gpu=False, facts=facts)
+    assert needs.required == 4 * base + 500 * 10**6
+    assert (needs.shared, needs.scratch) == (0, 0)
+    assert plan_memory(spec, headers, on_gpu=True, facts=facts).required == 4 * base + 200 * 10**6
+    engine = replace(facts, engine=20 * GB)
+    assert plan_memory(spec, headers, on_gpu=True, facts=engine).required == 20 * GB
+    plain, headers = of_7b(models=models, merge=merge)
+    assert check_memory(plain, headers, box(24), facts).startswith(
+        "memory: 15.0 GB are needed to build a candidate; an export takes up to "
+    )
+    loaded = replace(facts, loaded_in={"base_model": "float32"})
+    with pytest.raises(SpecError, match=r"write evaluation.dtype: bfloat16, which needs 15.0 GB"):
+        check_memory(plain, headers, box(24), loaded)
+
+
 def test_headers_that_the_hub_gives(
     monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ from evomerge_optuna.report.notes import study_note, trial_note
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import EvaluationSpec, Task, parse_spec
+from evomerge_optuna.spec import EvaluationSpec, ImageTask, Task, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.studies import MergeStudy
@@ -180,12 +180,22 @@ def test_a_note_is_small_and_shows_signs_as_they_are(content: dict[str, Any]) ->
     assert len(lines) == 2 + NOTED
     assert len(note) < 20_000
     cells = lines[2].split(" | ")
-    assert len(cells) == 6
+    assert len(cells) == 5  # without "read in it": nothing was
     assert html.unescape(cells[2]).startswith(
         "<b>|`$x$`|\\_*a* [l](http://e.example) # h \\x1b[31m"
     )
     assert not set("<>`$*_[]\\") & set(note.split("\n", 2)[2])
     assert sum("wrong" in line for line in lines) == sum("right" in line for line in lines) == 6
+
+
+def test_tables_have_no_empty_columns() -> None:
+    task = {"type": "image", "data": "zoo:scenes", "scorers": {"right": {"type": "zoo"}}}
+    tasks = runners({"look": ImageTask.model_validate(task)})
+    row = {"task": "look", "prompt": "赤い 丸", "seed": 3, "scores": {"right": 1.0}, "right": True}
+    note = answers_note(tasks, "test", [row], "trial 1")
+    assert note.splitlines()[0] == "| on test | prompt | verdict |"
+    shown = in_a_terminal(side_by_side(tasks, "test", {"m": [row]}))
+    assert "verdict" in shown and "answer" not in shown and "read" not in shown
 
 
 def test_a_terminal_gets_no_orders(content: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The parameter space: readable names, and recipes that mean to mergekit what they say.
 
-Covers spaces.configuration, spaces.groups, spaces.of_spec, spaces.places and spaces.space, too.
+Covers spaces.configuration, spaces.groups, spaces.of_spec, spaces.places, spaces.searched and
+spaces.space, too.
 """
 
 from collections.abc import Callable

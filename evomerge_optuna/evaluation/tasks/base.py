@@ -165,6 +165,13 @@ class TaskRunner(ABC, Generic[T]):
             CandidateError: none of them can be scored.
         """
 
+    def lessons(self, reader: Reader, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        """What a model with this reader would be taught: prompts, and right texts behind them.
+
+        Nothing where a task has no right texts.
+        """
+        return []
+
     def remark(self, outcomes: Sequence[Any]) -> str:
         """What a reader of the scores should know of these outcomes, in a line; mostly nothing."""
         return ""

@@ -78,6 +78,14 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
     def scores(self, outcomes: Sequence[Choice], split: str) -> dict[str, Score]:
         return choice_scores(outcomes)
 
+    def lessons(self, reader: Reader, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        pairs = iter(self._pairs(reader, problems))
+        found = []
+        for problem in problems:
+            own = dict(zip(problem.options, islice(pairs, len(problem.options)), strict=True))
+            found.append(own[problem.references[0]])
+        return found
+
     def answered(self, row: Stored) -> Answered:
         options, found, right = row["options"], row["log_likelihoods"], row["right"]
         chosen = options[found.index(max(found))]

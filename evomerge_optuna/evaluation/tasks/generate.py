@@ -78,6 +78,10 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     def scores(self, outcomes: Sequence[Answer], split: str) -> dict[str, Score]:
         return answer_scores(self.task, outcomes)
 
+    def lessons(self, reader: Reader, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        asked = self.prompts(reader, problems)
+        return [(p, one.references[0]) for p, one in zip(asked, problems, strict=True)]
+
     def remark(self, outcomes: Sequence[Answer]) -> str:
         return answer_remark(self.key, outcomes)
 

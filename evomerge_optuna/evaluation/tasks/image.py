@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evomerge_optuna.engines.base import Drawing, ImageEngine, Picture
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.answered import Answered, Stored, verdict_of
-from evomerge_optuna.evaluation.contact_sheet import grid, thumbnail
+from evomerge_optuna.evaluation.contact_sheet import grid, small, thumbnail
 from evomerge_optuna.evaluation.image_scorers import Drawn, PictureScorer, picture_scorers
 from evomerge_optuna.evaluation.person import Question, asked
 from evomerge_optuna.evaluation.problem import Problem, Row, column, content, filled
@@ -25,6 +26,7 @@ from evomerge_optuna.spec.images import MeanScorer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+AT_A_TIME = 64  # pictures that are held and scored together
 SHOWN = 8  # pictures of each split that are kept with the answers, those of its first prompts
 
 
@@ -64,7 +66,7 @@ class Painted(Outcome):
 
 
 class ImageRunner(TaskRunner[ImageTask]):
-    """Has the pictures drawn, and asks each scorer about all of them."""
+    """Has the pictures drawn, and asks each scorer about some at a time, a person about all."""
 
     asks: ClassVar[Asked] = "images"
     has_answers: ClassVar[bool] = True
@@ -112,39 +114,50 @@ class ImageRunner(TaskRunner[ImageTask]):
         wanted = [problem for problem in problems if isinstance(problem, ImageProblem)]
         how = Drawing(self.task.steps, self.task.guidance, self.task.size)
         images = engine.draw([Picture(p.text, p.seed, p.negative) for p in wanted], how)
-        scores = self._scores(wanted, images)
+        is_judged = bool(self.task.human) and asked() is not None
+        found: list[Painted] = []
+        judged: list[Image] = []
+        for start in range(0, len(wanted), AT_A_TIME):
+            part = wanted[start : start + AT_A_TIME]
+            drawn = [
+                Drawn(image, problem.text, json.loads(problem.row))
+                for problem, image in zip(part, islice(images, len(part)), strict=True)
+            ]
+            found += self._painted(part, drawn)
+            if is_judged:
+                judged += [small(one.image) for one in drawn]
+        if not judged:
+            return found
+        by_person = self._of_person(judged)
+        return [replace(one, scores=one.scores | by_person) for one in found]
+
+    def _painted(
+        self, problems: Sequence[ImageProblem], drawn: Sequence[Drawn]
+    ) -> Iterator[Painted]:
+        scores = {name: scorer.scores(drawn) for name, scorer in self._scorers.items()}
+        for name, scorer in self.task.scorers.items():
+            if isinstance(scorer, MeanScorer):
+                scores[name] = _weighted(scorer, scores)
         marks = next((s for s in self.task.metrics if s.kind == "share"), None)
-        return [
-            Painted(
+        for place, (problem, one) in enumerate(zip(problems, drawn, strict=True)):
+            yield Painted(
                 self.name,
                 problem.text,
                 problem.seed,
-                {name: found[place] for name, found in scores.items()},
+                {name: values[place] for name, values in scores.items()},
                 None if marks is None else bool(scores[marks.name][place]),
-                thumbnail(images[place]) if problem.number < SHOWN else None,
+                thumbnail(one.image) if problem.number < SHOWN else None,
             )
-            for place, problem in enumerate(wanted)
-        ]
 
-    def _scores(
-        self, problems: "Sequence[ImageProblem]", images: "Sequence[Image]"
-    ) -> dict[str, list[float]]:
-        """What each scorer gives each picture."""
-        drawn = [
-            Drawn(image, problem.text, json.loads(problem.row))
-            for image, problem in zip(images, problems, strict=True)
-        ]
-        found = {name: scorer.scores(drawn) for name, scorer in self._scorers.items()}
-        for name, scorer in self.task.scorers.items():
-            if isinstance(scorer, MeanScorer):
-                found[name] = _weighted(scorer, found)
-        if (ask := asked()) is not None:
-            for name, human in self.task.human.items():
-                question = Question(
-                    f"{self.name}.{name}", human.question, human.choices, grid(images)
-                )
-                found[name] = [ask(question)] * len(images)
-        return found
+    def _of_person(self, images: "Sequence[Image]") -> dict[str, float]:
+        """What a person says of all pictures, by the scorers' names."""
+        ask = asked()
+        assert ask is not None
+        sheet = grid(images)
+        return {
+            name: ask(Question(f"{self.name}.{name}", human.question, human.choices, sheet))
+            for name, human in self.task.human.items()
+        }
 
     def scores(self, outcomes: Sequence[Painted], split: str) -> dict[str, Score]:
         found = {}

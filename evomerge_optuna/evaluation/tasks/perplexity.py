@@ -41,6 +41,9 @@ class PerplexityRunner(TaskRunner[PerplexityTask]):
             for text, (nll, tokens) in zip(texts, found, strict=True)
         ]
 
+    def lessons(self, reader: Reader, problems: Sequence[Problem]) -> list[tuple[str, str]]:
+        return [("", problem.text) for problem in problems]
+
     def scores(self, outcomes: Sequence[Likelihood], split: str) -> dict[str, Score]:
         return {"perplexity": perplexity(outcomes, f"{self.key}.data.{split}")}
 

@@ -29,9 +29,11 @@ from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.files import check_files
 from evomerge_optuna.models.headers import Header
 from evomerge_optuna.models.opened import OpenedModel
+from evomerge_optuna.models.original_layout import in_original_layout
 from evomerge_optuna.models.pipeline_part import blocks_of, check_whole, tensors_on_meta
 from evomerge_optuna.models.pipelines import PIPELINE, checkpoint_folders, denoiser_files
 from evomerge_optuna.models.reader import Reader
+from evomerge_optuna.models.single_file import write_single_file
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.recipes.merge import Fused, MergeRecipe
 from evomerge_optuna.spec import MergeSearchSpec, StudySpec
@@ -116,7 +118,7 @@ class Diffusion(Family):
                 f"merge.layer_group_size: {configs[first].architectures[0]} has blocks of "
                 "different kinds and no depth; write blocks: true"
             )
-        check_layer_groups(search, layers, shapes)
+        check_layer_groups(search.merge, layers, shapes)
         check_blocks(search, blocks_of(shapes))
         host = models[spec.host_key or first]
         _ = self.reader(host)
@@ -152,6 +154,14 @@ class Diffusion(Family):
     def why_mergekit_differs(self, recipe: MergeRecipe) -> list[str]:
         files = max(len(denoiser_files(local_folder(model))) for model in recipe.models())
         return why_it_differs(recipe, files)
+
+    def check_single_file(self, host: str | None) -> None:
+        assert host is not None
+        in_original_layout(local_folder(host), f"--single-file: {host}", "meta")
+
+    def write_single_file(self, folder: Path, file: Path) -> str:
+        write_single_file(folder, file, "--single-file")
+        return f"checked: diffusers reads every tensor of {file.name} as those of the folder"
 
     def write_for_others(self, folder: Path) -> None:
         """Nothing: it has the files that diffusers writes."""

@@ -59,19 +59,19 @@ class AdaptedSource(Source):
 
     def tokenizer_location(self, name: str) -> Location:
         """The adapter's folder if a tokenizer lies there, else the base model's."""
-        if has_tokenizer(folder := _adapter_folder(name)):
+        if has_tokenizer(folder := adapter_folder(name)):
             return str(folder), None
         return self.location(name)
 
     def folder(self, name: str) -> Path:
-        return merged_folder(self._base_folder(name), _adapter_folder(name), name)
+        return merged_folder(self._base_folder(name), adapter_folder(name), name)
 
     def config(self, config: "PretrainedConfig", name: str, key: str) -> "PretrainedConfig":
         _, adapter = _split(name)
-        return config_with_adapter(config, _adapter_folder(name), f"{key}: {adapter}")
+        return config_with_adapter(config, adapter_folder(name), f"{key}: {adapter}")
 
     def fingerprint(self, name: str) -> Fingerprint:
-        return fingerprint(self._base_folder(name), _adapter_folder(name))
+        return fingerprint(self._base_folder(name), adapter_folder(name))
 
     def mergekit_name(self, name: str) -> str:
         base, adapter = _split(name)
@@ -96,6 +96,11 @@ def _source_of(adapter: str) -> Source:
     return next(source for source in _ADAPTERS if source.recognises(adapter))
 
 
-def _adapter_folder(name: str) -> Path:
+def adapter_folder(name: str) -> Path:
+    """The local folder of the adapter of `MODEL+ADAPTER`, which is downloaded if need be.
+
+    Raises:
+        SpecError: it cannot be had.
+    """
     _, adapter = _split(name)
     return _source_of(adapter).folder(adapter)

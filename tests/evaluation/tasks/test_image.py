@@ -10,7 +10,7 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.contact_sheet import from_thumbnail, grid, side_by_side, thumbnail
 from evomerge_optuna.evaluation.data import check_data, fingerprint_data
 from evomerge_optuna.evaluation.image_scorers import Drawn, picture_scorers
+from evomerge_optuna.evaluation.image_scorers.zoo import AllRight
 from evomerge_optuna.evaluation.person import Question, person
 from evomerge_optuna.evaluation.tasks import runners
 from evomerge_optuna.evaluation.tasks.image import SHOWN, ImageRunner
@@ -50,13 +51,14 @@ class Painter:
         self.asked: list[Picture] = []
         self.how: Drawing | None = None
 
-    def draw(self, asked: Sequence[Picture], how: Drawing) -> list[Image.Image]:
+        self.drawn = 0
+
+    def draw(self, asked: Sequence[Picture], how: Drawing) -> Iterator[Image.Image]:
         self.asked, self.how = list(asked), how
         manners = ["japanese"] * (len(self.rows) - 1) + ["plain"]
-        return [
-            Scene(row["colour"], row["shape"], manner).picture()
-            for row, manner in zip(self.rows, manners, strict=True)
-        ]
+        for row, manner in zip(self.rows, manners, strict=True):
+            self.drawn += 1
+            yield Scene(row["colour"], row["shape"], manner).picture()
 
 
 @pytest.fixture
@@ -71,6 +73,22 @@ def runner(tmp_path: Path) -> Callable[..., ImageRunner]:
         return found
 
     return make
+
+
+def test_few_pictures_are_held_at_a_time(
+    runner: Callable[..., ImageRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painter, seen = Painter(ROWS * 50), list[tuple[int, int]]()
+
+    def scores(_: object, drawn: Sequence[Drawn]) -> list[float]:
+        seen.append((painter.drawn, len(drawn)))
+        return [0.0] * len(drawn)
+
+    monkeypatch.setattr(AllRight, "scores", scores)
+    found = runner(ROWS * 50)
+    outcomes = found.run(painter, found.problems("search"))
+    assert seen == [(64, 64), (128, 64), (150, 22)]
+    assert [o.prompt for o in outcomes] == [row["prompt"] for row in ROWS * 50]
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +177,7 @@ def test_clip_scores_are_those_of_the_model_itself(
     model, processor = CLIPModel.from_pretrained(clip), CLIPProcessor.from_pretrained(clip)
     read = processor(
         text=[row["prompt"] for row in ROWS],
-        images=Painter(ROWS).draw([], Drawing(1, 1)),
+        images=list(Painter(ROWS).draw([], Drawing(1, 1))),
         padding=True,
         return_tensors="pt",
     )
@@ -353,7 +371,7 @@ def test_a_person_sees_pictures_large_enough_to_judge_them(drawn: int, shown: in
 
 
 def test_sheets_have_a_row_for_each_model() -> None:
-    images = Painter(ROWS).draw([], Drawing(1, 1))
+    images = list(Painter(ROWS).draw([], Drawing(1, 1)))
     sheet = Image.open(io.BytesIO(side_by_side({"one": images, "another": images})))
     assert sheet.size == (120 + 3 * 132, 18 + 2 * 132)
     first, second = sheet.crop((120, 18, 516, 146)), sheet.crop((120, 150, 516, 278))

@@ -301,6 +301,12 @@ def with_tensor(name: str, tensor: torch.Tensor | None) -> Callable[[Path], None
             lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
             r"models\.b: .* unet has no weights by the name diffusion_pytorch_model",
         ),
+        (
+            lambda f: (f / "text_encoder" / "model.safetensors").rename(
+                f / "text_encoder" / "model.fp16.safetensors"
+            ),
+            r"models\.b: .* text_encoder has no weights by the name model\.safetensors; .*variant",
+        ),
         (lambda f: (f / "model_index.json").write_text("{"), r"model_index\.json cannot be read"),
     ],
 )

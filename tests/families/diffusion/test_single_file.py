@@ -3,6 +3,7 @@
 Covers models.single_file, models.sources.single_file and spec.single_file.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +11,28 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.engines.diffusers import Builder
-from evomerge_optuna.errors import SpecError
-from evomerge_optuna.families import completed
+from evomerge_optuna.errors import IncompleteError, SpecError
+from evomerge_optuna.families import CAUSAL_LM, completed
 from evomerge_optuna.models.catalog import local_folder
+from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.models.opened import OpenedModels
+from evomerge_optuna.models.original_layout import in_original_layout
 from evomerge_optuna.models.pipelines import is_pipeline
+from evomerge_optuna.models.single_file import write_single_file
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.report.card import _shown
+from evomerge_optuna.report.export import export
+from evomerge_optuna.run import Limits, run_study
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, load_spec, parse_spec
 from evomerge_optuna.spec.single_file import with_pipeline
+from evomerge_optuna.store.open import open_store
 from tests.checked import checked
 from tests.conftest import SpecMaker
-from tests.original_layout import save_single_file, save_single_file_xl, sd_pipeline, sdxl_pipeline
+from tests.original_layout import save_single_file, sd_pipeline, sdxl_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,7 @@ def test_a_file_of_sdxl_has_two_text_encoders(tmp_path: Path, home: Path) -> Non
     pipeline = sdxl_pipeline(1)
     pipeline.save_pretrained(tmp_path / "xl")
     sdxl_pipeline(2).save_pretrained(tmp_path / "base")
-    file = save_single_file_xl(pipeline, tmp_path / "xl.safetensors")
+    file = save_single_file(pipeline, tmp_path / "xl.safetensors")
     found = local_folder(f"{file}@{tmp_path / 'base'}")
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         (own,), (want,) = ((f / part).glob("*.safetensors") for f in (found, tmp_path / "xl"))
@@ -169,6 +177,59 @@ def test_a_file_with_a_plus_in_its_name_is_no_adapter(
         SpecError, match=r"models\.b: .*name of an adapter; rename the folder or th"
     ):
         checked(study(make_spec, files, b=str(file)))
+
+
+def test_an_export_is_one_file_too(
+    files: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "equal.py").write_text("def score(images, rows):\n    return [1] * len(rows)\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a red circle"}))
+    task = {
+        "type": "image",
+        "data": {"search": {"path": str(tmp_path / "rows.jsonl")}},
+        "steps": 1,
+        "guidance": 1,
+        "scorers": {"own": {"type": "python", "function": "equal:score"}},
+    }
+    content = {
+        "study": "single",
+        "stage": "ps",
+        "base_model": str(files / "base"),
+        "models": {name: str(files / name) for name in "ab"},
+        "merge": {"method": "ties", "weight": [0, 2]},
+        "trials": 1,
+        "tasks": {"look": task},
+        "objectives": [{"maximize": "look.own"}],
+    }
+    study = run_study(open_store(f"sqlite:///{tmp_path / 'db'}"), parse_spec(content), Limits())
+    best, said = study.best(), list[str]()
+    assert best is not None
+    digest = export(study, best, tmp_path / "out", said.append, single_file=True)
+    assert said[-1].startswith("checked: diffusers reads every tensor of out.safetensors")
+    found = StableDiffusionPipeline.from_single_file(
+        str(tmp_path / "out" / "out.safetensors"), config=str(tmp_path / "out")
+    )
+    assert digest_tensors(found.unet.state_dict()) == digest
+
+
+def test_a_file_from_which_diffusers_reads_other_tensors_is_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(folder: Path, where: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+        found = in_original_layout(folder, where, device)
+        turned = "first_stage_model.decoder.mid.attn_1.q.weight"
+        return found | {turned: found[turned].transpose(0, 1).contiguous()}
+
+    write_single_file(files / "a", tmp_path / "a.safetensors", "it")
+    monkeypatch.setattr("evomerge_optuna.models.single_file.in_original_layout", changed)
+    with pytest.raises(IncompleteError, match=r"b\.safetensors diffusers reads another vae from"):
+        write_single_file(files / "a", tmp_path / "b.safetensors", "it")
+
+
+def test_only_pipelines_are_written_as_one_file() -> None:
+    with pytest.raises(SpecError, match=r"--single-file: a causal language model is not written"):
+        CAUSAL_LM.check_single_file(None)
 
 
 def test_the_pipeline_of_a_file_is_one(
