@@ -1,6 +1,6 @@
 """`study init` on a terminal and in a script: what it writes makes a study that runs.
 
-Covers cli.begin, cli.asked, proposal.proposed and timed_try.
+Covers cli.begin, cli.asked, proposal.proposed and `timed_try`.
 """
 
 import csv
@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from evomerge_optuna.spec import load_spec
+from evomerge_optuna.spec.adapter_merge import AdapterStudySpec
 from tests.conftest import WORDS, CommandLine, save_adapter
 
 
@@ -88,7 +89,7 @@ def test_adapters(folder: Path, command_line: CommandLine) -> None:
         save_adapter(folder / name, folder / "m", seed)
     command_line.run("study", "init", "--yes", "--minutes", "1")
     spec = load_spec(folder / "sums-merge.yaml")
-    assert spec.model_ids()["base_model"] == str(folder / "m")
+    assert isinstance(spec, AdapterStudySpec) and spec.base_model == str(folder / "m")
     assert list(spec.models.values()) == [f"{folder / 'm'}+{folder / n}" for n in ("one", "two")]
 
 
@@ -161,5 +162,5 @@ def test_enter_all_the_way(folder: Path) -> None:
 def test_ctrl_c_leaves_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", CTRL_C))
-    assert code == 1 and "Aborted!" in seen
+    assert code != 0 and "Aborted!" in seen
     assert sorted(folder.rglob("*")) == before

@@ -64,6 +64,13 @@ def is_adapter(model: str) -> bool:
     return "+" not in model and (folder / ADAPTER_CONFIG).is_file() and not has_model
 
 
+def is_lora_of(base: str, model: str) -> bool:
+    """Is it a LoRA adapter of this base model, as `BASE+ADAPTER`?"""
+    own, _, adapter = model.partition("+")
+    settings = small_json(_folder(adapter) / ADAPTER_CONFIG) if adapter else {}
+    return own == base and settings.get("peft_type") == "LORA"
+
+
 def _declared(source: str) -> list[tuple[str, str]]:
     """Names of a base model that a source's own files give, and which file each is from."""
     folder = _folder(source)

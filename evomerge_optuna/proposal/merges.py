@@ -45,6 +45,18 @@ def merge_of(models: ModelFacts, has_base: bool, trials: int) -> MergeDraft:
     return draft
 
 
+def merge_of_adapters(models: ModelFacts, trials: int) -> MergeDraft:
+    """The merge of LoRA adapters, an adapter again, that is searched in so many trials."""
+    draft = MergeDraft({"space": "adapter", "method": "cat", "weight": [0, 1.5]})
+    draft.notes |= {
+        "space": "the merge is an adapter, too; without this line it is a whole model",
+        "method": "the exact sum, of adapters of any ranks; or svd, ties_svd, lorahub ...",
+        "weight": "of each adapter: 0 leaves it out, 1 takes all of it",
+    }
+    _add_groups(draft, models, trials)
+    return draft
+
+
 def _add_groups(draft: MergeDraft, models: ModelFacts, trials: int) -> None:
     if models.kind == "pipeline":
         if trials >= FEW:

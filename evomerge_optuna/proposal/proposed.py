@@ -9,7 +9,7 @@ from evomerge_optuna.proposal.data import Data
 from evomerge_optuna.proposal.draft import Draft
 from evomerge_optuna.proposal.facts import ModelFacts
 from evomerge_optuna.proposal.goals import GOALS
-from evomerge_optuna.proposal.merges import merge_of
+from evomerge_optuna.proposal.merges import merge_of, merge_of_adapters
 from evomerge_optuna.proposal.names import plain
 from evomerge_optuna.proposal.sources import Sources
 from evomerge_optuna.proposal.splits import split_named
@@ -53,7 +53,12 @@ def draft_of(
         UsageError: the data has no columns for the goal.
     """
     base = wishes.sources.base
-    merge = merge_of(models, base is not None, trials)
+    sources = dict(wishes.sources.models)
+    if wishes.sources.are_lora and base is not None:
+        merge = merge_of_adapters(models, trials)
+        sources = {name: model.removeprefix(f"{base.model}+") for name, model in sources.items()}
+    else:
+        merge = merge_of(models, base is not None, trials)
     name = task_name(wishes.data.name)
     task = task_of(
         wishes.goal,
@@ -71,7 +76,7 @@ def draft_of(
         "study": wishes.study,
         "stage": "ps",
         **({} if base is None else {"base_model": base.model}),
-        "models": dict(wishes.sources.models),
+        "models": sources,
         "merge": merge.content,
         "sampler": {"name": "auto", "seed": 0},
         "trials": trials,

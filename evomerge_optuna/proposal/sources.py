@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evomerge_optuna.errors import UsageError
-from evomerge_optuna.proposal.base_model import Base, adapter_base, find_base, is_adapter
+from evomerge_optuna.proposal.base_model import (
+    Base,
+    adapter_base,
+    find_base,
+    is_adapter,
+    is_lora_of,
+)
 from evomerge_optuna.proposal.inventory import Inventory
 from evomerge_optuna.proposal.names import alias, seen_from
 
@@ -18,10 +24,12 @@ class Sources:
     Attributes:
         base: None: there is none.
         models: the source models by their aliases.
+        are_lora: all are LoRA adapters of the base model, of which one adapter can be made.
     """
 
     base: Base | None
     models: dict[str, str]
+    are_lora: bool = False
 
     @property
     def by_key(self) -> dict[str, str]:
@@ -34,7 +42,8 @@ class Sources:
         base = self.base
         if base is not None:
             base = replace(base, model=seen_from(folder, base.model))
-        return Sources(base, {n: seen_from(folder, model) for n, model in self.models.items()})
+        models = {name: seen_from(folder, model) for name, model in self.models.items()}
+        return Sources(base, models, self.are_lora)
 
 
 def proposed_sources(here: Inventory) -> list[str]:
@@ -68,7 +77,8 @@ def sources_of(chosen: Sequence[str], base: Base | None, here: Inventory) -> Sou
             f"a merge needs {'two models, or one and a base model' if base is None else 'a model'}"
             f" to merge; {'only ' + ', '.join(named) + ' is' if named else 'none is'} given"
         )
-    return Sources(base, named)
+    are_lora = base is not None and all(is_lora_of(base.model, m) for m in named.values())
+    return Sources(base, named, are_lora)
 
 
 def _with_base(model: str, base: Base | None, here: Inventory) -> str:
