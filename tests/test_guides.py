@@ -57,10 +57,10 @@ def test_a_sampler_or_a_method_of_ones_own(reader: CommandLine) -> None:
     assert digest_files(folder / "my-model") in (folder / "my-model" / "README.md").read_text()
 
 
-def save_questions(file: Path, count: int = 40) -> None:
+def save_questions(file: Path) -> None:
     """Questions in Japanese whose answers are numbers, in a CSV as people have it."""
     rows = [
-        f"りんごが{i}個と{i % 7}個あります。全部で何個ですか。,{i + i % 7}" for i in range(count)
+        f"りんごが{i}個と{i % 7}個あります。全部で何個ですか。,{i + i % 7}" for i in range(1, 41)
     ]
     file.write_text("\n".join(["question,answer", *rows]) + "\n")
 
@@ -80,7 +80,7 @@ def test_lora_adapters(reader: CommandLine) -> None:
     base = save_tiny_model(folder / "models" / "base", 0)
     for seed, name in enumerate(("ja", "math")):
         save_adapter(folder / "adapters" / name, base, seed)
-    save_questions(folder / "problems.csv", 160)
+    save_questions(folder / "problems.csv")
     said = do("guides/adapters.md", reader)
     assert "Gap of " in said[-2]
     model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), folder / "my-adapter")
