@@ -8,6 +8,7 @@ from evomerge_optuna.evaluation.user_code import allow, code_of
 from evomerge_optuna.models.catalog import check_exists
 from evomerge_optuna.report.dashboard import describe_study
 from evomerge_optuna.search.samplers import check_sampler
+from evomerge_optuna.search.user_sampler import rehearse
 from evomerge_optuna.spec import StudySpec
 from evomerge_optuna.store.store import Store
 from evomerge_optuna.study.creation import create_study, with_merged
@@ -23,7 +24,7 @@ def make_study(store: Store, spec: StudySpec, say: Say) -> MergeStudy:
     _check_models(with_merged(store, spec))
     if remark := check_sampler(spec.sampler):
         say(remark)
-    created = create_study(store, spec, say=say)
+    created = create_study(store, spec, say=say, check=rehearse)
     describe_study(created)
     return created
 

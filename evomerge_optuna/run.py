@@ -90,6 +90,11 @@ class Limits:
             return self.no_better_in or None
         return None if spec.stop is None else spec.stop.no_better_in
 
+    @property
+    def patience_from(self) -> str:
+        """The option or the key of the spec that says it."""
+        return "stop.no_better_in" if self.no_better_in is None else "--no-better-in"
+
 
 def run_study(
     store: Store,
@@ -129,7 +134,7 @@ def run_study(
     following(opened, partial(describe_study, opened))
     ended = following(opened, opened.read)
     _require_a_score(opened.name, ended, wanted)
-    converged = ended.have_converged(limits.patience(opened.spec))
+    converged = limits.patience_from if ended.have_converged(limits.patience(opened.spec)) else ""
     face.say(outcome_line(opened.name, ended, wanted, face.command(opened), converged=converged))
     if remark := convergence_remark(opened, ended):
         face.say(remark)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from evomerge_optuna.engines.diffusers import Builder
+from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.run import Limits, run_study
 from evomerge_optuna.spec import parse_spec
 from evomerge_optuna.store.open import open_store
@@ -96,6 +97,19 @@ def test_two_scorers_are_two_objectives(run: Run) -> None:
         assert scores["pictures.red"].n == 12
     front = [trial.values for trial in study.front()]
     assert front and not any(a[0] > b[0] and a[1] > b[1] for a in front for b in front)
+
+
+def test_merges_with_nothing_to_search_draw_too(run: Run) -> None:
+    """Of several sources, and of a single one, whose kinds of tensors no language model has."""
+    red = [{"maximize": "pictures.red"}]
+    several = run("several", trials=1, objectives=red)
+    names = [row.name for row in FinalScorer(several).final_scores(several.trials()[0])]
+    merges = ["uniform merge", "model_stock merge", "karcher merge"]
+    assert names == ["base_model", "a", "b", *merges, "trial 0"]
+    models = {"a": several.spec.models["a"]}
+    one = run("one", trials=1, objectives=red, models=models)
+    names = [row.name for row in FinalScorer(one).final_scores(one.trials()[0])]
+    assert names == ["base_model", "a", "uniform merge", "arcee_fusion merge", "trial 0"]
 
 
 def test_raced_pictures_are_scored_block_by_block(run: Run) -> None:

@@ -56,11 +56,12 @@ def give_chat_template(
 
 
 def with_chat_template(
-    source: MergeRecipe, merge: MergeRecipe, open_model: OpenModel = OpenedModel
+    source: MergeRecipe, merge: Recipe, open_model: OpenModel = OpenedModel
 ) -> MergeRecipe:
-    """The recipe of a source model alone, which gets the merge's chat template if it has none.
+    """The recipe of other models, which gets the merge's chat template if it has none.
 
     Args:
+        merge: a merge, or a stack of one.
         open_model: opens the recipes' models by their names.
     """
     with suppress(SpecError):  # it has no tokenizer

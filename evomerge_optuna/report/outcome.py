@@ -27,7 +27,7 @@ def best_so_far(trials: Trials) -> str:
 
 
 def outcome_line(
-    study: str, trials: Trials, wanted: int, command: str, *, converged: bool = False
+    study: str, trials: Trials, wanted: int, command: str, *, converged: str = ""
 ) -> str:
     """Says in one line what came of a run.
 
@@ -35,7 +35,8 @@ def outcome_line(
         study: its name.
         wanted: trials in all.
         command: the one that continues the study.
-        converged: did the run stop since nothing was better in so many trials as it was to wait?
+        converged: the option or key by which the run stopped since so many trials were no better;
+            '' where it did not.
     """
     failed = sum(ERROR in trial.user_attrs for trial in trials.counted)
     parts = [f"{study}: {trials.finished} trials", best_so_far(trials)]
@@ -43,7 +44,7 @@ def outcome_line(
         name = shlex.quote(study)
         parts.append(f"{failed} failed (evomerge-optuna study show {name} --json)")
     if trials.finished < wanted and converged:
-        parts.append(f"it stops here (stop.no_better_in); go on with: {command} --no-better-in 0")
+        parts.append(f"it stops here ({converged}); go on with: {command} --no-better-in 0")
     elif trials.finished < wanted:
         parts.append(f"the time is up; continue with: {command}")
     return "; ".join(parts)

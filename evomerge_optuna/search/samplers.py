@@ -188,11 +188,12 @@ def _around_the_middle(distribution: BaseDistribution, draws: np.random.Generato
     """A value near the middle of a range; of a list of choices any."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[draws.integers(len(distribution.choices))]
-    if isinstance(distribution, FloatDistribution) and distribution.log:
-        return from_unit(distribution, draws.normal(1 / 2, 1 / 6))
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = distribution.low, distribution.high
-    drawn = float(np.clip(draws.normal((low + high) / 2, (high - low) / 6), low, high))
+    if distribution.log:
+        drawn = from_unit(FloatDistribution(low, high, log=True), draws.normal(1 / 2, 1 / 6))
+    else:
+        drawn = float(np.clip(draws.normal((low + high) / 2, (high - low) / 6), low, high))
     return drawn if isinstance(distribution, FloatDistribution) else round(drawn)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
@@ -39,6 +40,10 @@ class JointSpace(SearchSpace):
             name: merge | values for name, values in self.stack.starts().items()
         }
 
+    def values(self, searched: Values) -> Values:
+        """Those of the merge, fixed ones too, and those of the stack."""
+        return searched | self.merge.values(searched)
+
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """A merge with the identity path; a stack with its first model in the merge's place."""
         if not isinstance(recipe, StackRecipe):
@@ -53,7 +58,7 @@ class JointSpace(SearchSpace):
         stack = self.stack.values_of(parameters, in_place)
         return None if merge is None or stack is None else merge | stack
 
-    def unsearched(self) -> dict[str, Recipe]:
+    def unsearched(self) -> dict[str, MergeRecipe]:
         """Those of the merge, all layers once."""
         return self.merge.unsearched()
 

@@ -30,7 +30,7 @@ class ParameterSpace(SearchedSpace[MergeSearchSpec]):
         }
         return MergeRecipe(configuration=configuration, seed=self.spec.sampler.seed)
 
-    def unsearched(self) -> dict[str, Recipe]:
+    def unsearched(self) -> dict[str, MergeRecipe]:
         """All source models merged by each method that has nothing to search and takes them."""
         found = {row.name: baseline_configuration(self.spec, row) for row in BASELINES.values()}
         return {

@@ -5,7 +5,7 @@ the methods that were not drawn are idle. Samplers then see one space whatever i
 and a Gaussian process need it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,27 @@ class Place:
     @property
     def name(self) -> str:
         """As the sampler knows it."""
-        return f"{self.owner}.{self.key}.{self.group.at(self.point)}"
+        return self._named(self.key)
+
+    def names(self, methods: Iterable[Method]) -> Iterator[str]:
+        """As samplers of other studies may know it, too, which have other methods beside its own.
+
+        The names are those that `Places.key` gives; what means another thing has none of them.
+
+        Args:
+            methods: all that there are.
+        """
+        alike = {
+            f"{method.name}-{self.parameter.name}"
+            for method in methods
+            for other in (*method.parameters, *(option.searched for option in method.options))
+            if (other.name, other.description) == (self.parameter.name, self.parameter.description)
+        }
+        yield from map(self._named, sorted({self.parameter.name, *alike} - {self.key}))
+        yield self.name
+
+    def _named(self, key: str) -> str:
+        return f"{self.owner}.{key}.{self.group.at(self.point)}"
 
 
 @dataclass(frozen=True)

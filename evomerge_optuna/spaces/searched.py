@@ -1,7 +1,7 @@
 """The space of a merge, whatever is merged: values of parameters at places, the same for all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -137,13 +137,13 @@ class SearchedSpace(SearchSpace, Generic[_Spec]):
         flags = {flag: self.spec.models[alias] in models for flag, alias in self.flags().items()}
         given = self.baseline() | self.discrete(method) | flags
         for place in self.searched_places:
-            for found in (place.name, replace(place, key=place.parameter.name).name):
+            for found in place.names(self.spec.merge.table.values()):
                 if found in parameters:
                     given[place.name] = parameters[found]
         return given
 
     def values(self, searched: Values) -> Values:
-        """Every parameter that the recipe of these has, by name, those too that the spec fixes."""
+        """Those that the spec fixes, too; what is idle is not among them."""
         places = self.places.of(self.method_of(searched), self.included(searched))
         return {place.name: searched.get(place.name, place.dimension.first) for place in places}
 

@@ -12,6 +12,7 @@ from optuna.distributions import (
 )
 
 from evomerge_optuna.methods import Value
+from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spec import Choices, Dimension
 
@@ -49,19 +50,23 @@ class SearchSpace(ABC):
         """Parameters that people try by hand, by name, those worth most first."""
         return {}
 
+    def values(self, searched: Values) -> Values:
+        """Every parameter that the recipe of these has, by name, those too that the spec fixes."""
+        return searched
+
     @abstractmethod
     def values_of(self, parameters: Values, recipe: Recipe) -> Values | None:
         """Where the recipe of another study lies in this space.
 
         Args:
-            parameters: that study's parameters of the recipe.
+            parameters: the recipe's `values` in the space of that study.
 
         Returns:
             Parameters of this space, each moved into its range; None where the recipe does not lie
             in it.
         """
 
-    def unsearched(self) -> dict[str, Recipe]:
+    def unsearched(self) -> dict[str, MergeRecipe]:
         """Merges of the source models by methods that have nothing to search, by name."""
         return {}
 

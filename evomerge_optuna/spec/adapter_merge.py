@@ -85,6 +85,12 @@ class AdapterStudySpec(StudySpec):
             raise ValueError(
                 "vision: adapters are merged for language models of text alone; leave it out"
             )
+        kinds = {task.type for task in self.tasks.values()}
+        if "trained" in self.baselines and not kinds & {"generate", "choice", "perplexity"}:
+            raise ValueError(
+                f"baselines: there is nothing to train on in tasks of type {', '.join(kinds)}; "
+                "leave trained out"
+            )
         return self
 
     @field_serializer("models")

@@ -15,6 +15,7 @@ from evomerge_optuna.families.diffusion.lora import fingerprint_lora
 from evomerge_optuna.models.opened import OpenedModels
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.of_spec import make_space
+from evomerge_optuna.spaces.space import SearchSpace
 from evomerge_optuna.spec import StagedStudySpec, StudySpec
 from evomerge_optuna.store.lock import hold
 from evomerge_optuna.store.store import Store
@@ -54,13 +55,19 @@ from evomerge_optuna.study.unchanged import model_fingerprints, versions_of
 
 
 def create_study(
-    store: Store, spec: StudySpec, say: Callable[[str], None] = lambda _: None
+    store: Store,
+    spec: StudySpec,
+    say: Callable[[str], None] = lambda _: None,
+    check: Callable[[StudySpec, SearchSpace], None] = lambda *_: None,
 ) -> MergeStudy:
     """Makes a study: checks of models and data, fingerprints, then the rows in the database.
 
     The baseline of the search space is its first trial; of a genetic algorithm's population the
     sources are, too. Then come the points that people try by hand, and the best recipes of
     `warm_start`.
+
+    Args:
+        check: of the search, which this layer knows nothing of; it raises what it refuses.
 
     Raises:
         SpecError: models or data do not fit; nothing was stored.
@@ -79,6 +86,7 @@ def create_study(
     space, day = make_space(spec, architecture.layers), date.today()
     prompts = prompts_of(spec, space, tasks, models, day)
     check_space(space, spec.sampler.row)
+    check(spec, space)
     for line in description(spec, tasks, architecture, space):
         say(line)
     if why:

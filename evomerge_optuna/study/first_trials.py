@@ -7,7 +7,6 @@ from evomerge_optuna.errors import UsageError
 from evomerge_optuna.families.base import Architecture
 from evomerge_optuna.merging.tokenizer import with_chat_template
 from evomerge_optuna.models.opened import OpenedModels
-from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.spaces.parameter import ParameterSpace
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spec import StudySpec
@@ -44,14 +43,15 @@ def warm_starts(store: Store, spec: StudySpec, space: SearchSpace) -> dict[str, 
     """
     found = {}
     for name in spec.warm_start:
-        best = open_study(store, name).best()
+        other = open_study(store, name)
+        best = other.best()
         if best is None:
             raise UsageError(f"warm_start: study '{name}' has no scored trial; run it first")
-        values = space.values_of(best.params, recipe_of(best))
+        values = space.values_of(other.space.values(best.params), recipe_of(best))
         if values is None:
             raise UsageError(
                 f"warm_start: the best recipe of study '{name}' is none of this search space; "
-                "name studies of the same models"
+                "name studies of the same models, merge methods and layer groups"
             )
         found[f"best of {name}"] = values
     return found
@@ -68,10 +68,7 @@ def unsearched(
     if spec.host is None:
         merge = space.recipe(space.baseline())
         found = {
-            name: with_chat_template(recipe, merge, models.named)
-            if isinstance(recipe, MergeRecipe) and isinstance(merge, MergeRecipe)
-            else recipe
-            for name, recipe in found.items()
+            name: with_chat_template(recipe, merge, models.named) for name, recipe in found.items()
         }
     return {name: recipe.model_dump(mode="json") for name, recipe in found.items()}
 

@@ -129,6 +129,30 @@ def test_a_report_of_two_studies(store: Store, make_spec: SpecMaker, tmp_path: P
     assert "no common first objective" in refusal([*studies, other])
 
 
+def test_studies_that_search_the_method_are_compared(
+    store: Store, spec_content: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    merges: dict[str, Any] = {
+        "any": {"method": ["ties", "della", "linear"], "include": "search"},
+        "one": {"method": "ties", "density": [0.2, 0.5, 1], "normalize": [True, False]},
+    }
+    studies = []
+    for name, merge in merges.items():
+        content = spec_content(study=name, merge=merge, sampler="random", trials=6)
+        study = create_study(store, parse_spec(content))
+        run_trials(study, 6)
+        scorer = FinalScorer(study)
+        scorer.score_finalists()
+        scorer.final_scores(find_trial(study, "best"))
+        studies.append(study)
+    comparison = compare(studies)
+    names = [row.name for row in comparison.tested]
+    assert names[:5] == ["a", "b", "uniform merge", "model_stock merge", "karcher merge"]
+    assert [name.split()[0] for name in names[5:]] == ["any", "one"]
+    write_report(comparison, tmp_path / "report.html")
+    assert "model_stock merge" in (tmp_path / "report.html").read_text()
+
+
 def test_models_that_are_called_alike(
     store: Store, spec_content: Callable[..., dict[str, Any]], tiny: Path
 ) -> None:

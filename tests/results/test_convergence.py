@@ -101,8 +101,10 @@ def test_a_run_stops_where_nothing_is_better_any_more(
 
     run_study("tiny")
     assert opened().finished() == 5  # it does not go on by itself
-    run_study("tiny", no_better_in=6)
+    run_study("tiny", no_better_in=6, say=said.append)
     assert opened().finished() == 7
+    (line,) = [line for line in said if line.startswith("tiny: 7 trials")]
+    assert "it stops here (--no-better-in); go on with: " in line
     run_study(spec | {"stop": {"no_better_in": 7}})  # which is stored
     assert opened().finished() == 8
     assert opened().spec.stop == parse_spec(spec | {"stop": {"no_better_in": 7}}).stop

@@ -4,8 +4,11 @@ Covers `spec.samplers`, `search.catcma`, `search.quasi_random`, `search.brute_fo
 `search.unit`, too.
 """
 
+import statistics
+
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.spec import SamplerSpec
@@ -67,6 +70,24 @@ def test_one_parameter_is_searched(name: str) -> None:
     assert min(distances) < 0.02
     assert sum(distances[-24:]) < 0.4 * sum(distances[:24])
     assert len({value for (value,) in found}) > 60
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3"])
+def test_a_first_generation_is_drawn_around_the_middle_of_any_range(name: str) -> None:
+    """The middle of a logarithmic range of integers is that of its logarithms."""
+    ranges = {
+        "whole": IntDistribution(0, 1000),
+        "log": IntDistribution(1, 10000, log=True),
+        "list": CategoricalDistribution(("ties", True, 0.5)),
+    }
+    study = optuna.create_study()
+    drawn = []
+    for position in range(30):
+        study.sampler = make_sampler(SamplerSpec(name=name, seed=1), position)
+        drawn.append(study.ask(ranges).params)
+    assert 400 < statistics.median(trial["whole"] for trial in drawn) < 600
+    assert 50 < statistics.median(trial["log"] for trial in drawn) < 200
+    assert {trial["list"] for trial in drawn} == {"ties", True, 0.5}
 
 
 def test_one_parameter_resumes() -> None:

@@ -12,10 +12,12 @@ from evomerge_optuna.errors import SpecError
 from evomerge_optuna.evaluation.user_code import allow
 from evomerge_optuna.search.samplers import check_sampler
 from evomerge_optuna.spec import SamplerSpec, parse_spec
+from evomerge_optuna.spec.samplers import SAMPLERS
+from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.schema import REPEATS
-from evomerge_optuna.study.studies import open_study
+from evomerge_optuna.study.studies import exists, open_study
 from tests.conftest import CommandLine
-from tests.search.test_every_sampler import Make, drawn, leave, take
+from tests.search.test_every_sampler import Make, drawn, leave, spec_of, take
 from tests.search.test_every_sampler import make as make
 
 OWN = """
@@ -109,6 +111,19 @@ def test_the_class_is_tried_when_a_study_is_created(
     seeded = {"class": "optuna.samplers:TPESampler"}
     create_study(spec_content(study="seeded", sampler=seeded), say=said.append)
     assert sum("takes no seed" in line for line in said) == 1
+
+
+def test_a_class_that_cannot_draw_a_trial_of_the_study_is_refused(
+    home: Path, spec_content: Any, tiny: Path
+) -> None:
+    two = spec_of(SAMPLERS["gp"], tiny) | {"merge": {"method": "ties", "weight": [0, 1]}}
+    with pytest.raises(SpecError, match=r"sampler\.class: .*CmaEsSampler cannot draw a trial of"):
+        create_study(spec_content(**two | {"sampler": {"class": "optuna.samplers:CmaEsSampler"}}))
+    assert not exists(open_store(), "tiny")
+    create_study(spec_content(**two | {"sampler": {"class": "optuna.samplers:NSGAIISampler"}}))
+    grid = {"class": "optuna.samplers:GridSampler", "arguments": {"search_space": {"x": [1]}}}
+    with pytest.raises(SpecError, match=r"GridSampler cannot draw .*weight.g0"):
+        create_study(spec_content(study="grid", sampler=grid))
 
 
 @pytest.mark.parametrize(

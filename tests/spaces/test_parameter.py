@@ -285,6 +285,29 @@ def test_a_merge_by_one_method_has_its_place_among_several(make_spec: SpecMaker)
     assert several.values_of(other.baseline(), other.recipe(other.baseline())) is None
 
 
+@pytest.mark.parametrize("method", ["della", "della_linear", "ties"])
+def test_a_merge_by_several_methods_has_its_place_in_the_space_of_one(
+    make_spec: SpecMaker, method: str
+) -> None:
+    several = ParameterSpace.of(
+        make_spec(merge={"method": ["ram", "ties", "della_linear", "della"]}), LAYERS
+    )
+    own = ParameterSpace.of(make_spec(merge={"method": method}), LAYERS)
+    drawn = several.baseline() | {"merge.method": method, "b.weight.g0": 0.1}
+    drawn |= {name: 0.7 for name in drawn if name.startswith("a.") and "epsilon" in name}
+    found = own.values_of(several.values(drawn), several.recipe(drawn))
+    assert found is not None and own.recipe(found) == several.recipe(drawn)
+    assert found.get("a.epsilon.g0", 0.7) == 0.7
+
+
+def test_a_merge_whose_values_the_spec_fixed_has_its_place(make_spec: SpecMaker) -> None:
+    fixed = ParameterSpace.of(make_spec(merge={"method": "ties", "density": 0.3}), LAYERS)
+    own = ParameterSpace.of(make_spec(merge={"method": "ties"}), LAYERS)
+    drawn = fixed.baseline() | {"a.weight.g0": 0.9}
+    found = own.values_of(fixed.values(drawn), fixed.recipe(drawn))
+    assert found == drawn | {"a.density.g0": 0.3, "b.density.g0": 0.3}
+
+
 def test_a_source_model_alone_leaves_the_others_out(make_spec: SpecMaker) -> None:
     space = ParameterSpace.of(make_spec(merge={"method": "ties", "include": "search"}), LAYERS)
     (part,) = space.recipe(space.sources()["b"]).configuration["slices"]

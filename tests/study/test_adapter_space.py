@@ -5,12 +5,14 @@ report.export_adapter.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -296,3 +298,53 @@ def test_an_adapter_of_another_base_is_refused_or_told(
     assert line.endswith("is right if these are the same model")
     (line,) = told("unsloth/base-bnb-4bit", "quantised")
     assert "has more exact weights than those that it was trained on" in line
+
+
+def test_the_example_of_the_page(spec_content: Content) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    parts = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(parts) == 2
+    spec = parse_spec(spec_content(**parts[0], **parts[1]))
+    again = parse_spec(spec.model_dump(mode="json", by_alias=True))
+    assert again == spec and yaml.safe_load(spec.to_yaml())["models"] == parts[0]["models"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"models": {"x": "zoo:ja+./x"}}, "models.x: is an adapter of zoo:ja, and base_model is"),
+        ({"base_model": "a+b"}, "base_model: a.b has an adapter itself"),
+        ({"merge": {"space": "weights", "method": "cat"}}, "merge.space: should be 'adapter'"),
+        ({"merge": {"space": "adapter", "method": "cat", "density": 1}}, "cat has no parameter"),
+        ({"evaluation": {"merger": "checkpoint"}}, "an adapter is merged in memory"),
+        (
+            {
+                "models": {"x": "./x"},
+                "merge": {"space": "adapter", "method": "cat", "include": "search"},
+            },
+            "merge.include: there is one adapter",
+        ),
+        (
+            {
+                "tasks": {
+                    "words": {
+                        "type": "lm_eval",
+                        "task": "wikitext",
+                        "metric": "word_perplexity",
+                        "data": {"search": "[:9]"},
+                    }
+                },
+                "objectives": [{"minimize": "words.word_perplexity"}],
+            },
+            "baselines: there is nothing to train on in tasks of type lm_eval",
+        ),
+    ],
+)
+def test_a_spec_that_says_something_else_is_refused(
+    change: dict[str, Any], words: str, spec_content: Content
+) -> None:
+    given = {"models": {"x": "./x", "y": "./y"}, "baselines": ["trained"]}
+    merge = {"space": "adapter", "method": "cat"}
+    assert parse_spec(spec_content(**given, merge=merge))
+    with pytest.raises(SpecError, match=words):
+        parse_spec(spec_content(**{**given, "merge": merge, **change}))

@@ -1,6 +1,7 @@
 """A chat study over a base model without a chat template, whose sources have one or not."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from evomerge_optuna.report.export import export
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import StudySpec
+from evomerge_optuna.spec import StudySpec, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from tests.conftest import WORDS, SpecMaker, save_tiny_model
@@ -19,7 +20,9 @@ from tests.conftest import WORDS, SpecMaker, save_tiny_model
 TEMPLATE = "{% for m in messages %}word9 {{ m['content'] }} {% endfor %}"
 
 
-def a_study(make_spec: SpecMaker, folder: Path, with_template: str, **merge: str) -> StudySpec:
+def a_study(
+    make_spec: SpecMaker, folder: Path, with_template: Iterable[str], **merge: str
+) -> StudySpec:
     base = save_tiny_model(folder / "base", 0)
     models = {n: str(save_tiny_model(folder / n, i, base)) for i, n in enumerate("ab", 1)}
     for name in with_template:
@@ -59,6 +62,20 @@ def test_searched_scored_and_exported(
     assert [row.name for row in rows] == ["a", "b", *others, f"trial {best.number}"]
     export(study, best, tmp_path / "out")
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == TEMPLATE
+
+
+def test_a_search_of_both_spaces_scores_what_nothing_was_searched_for(
+    make_spec: SpecMaker, tmp_path: Path, home: Path
+) -> None:
+    """Those without a chat template get that of the merge below the stack."""
+    spec = a_study(make_spec, tmp_path, ["base"])
+    content = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    content |= {"stage": "ps+dfs", "stack": {"repeats": 2}, "sampler": {"name": "nsga2"}}
+    study = create_study(open_store(), parse_spec(content))
+    run_trials(study, 1)
+    rows = FinalScorer(study).final_scores(find_trial(study, "best"))
+    merges = ["uniform merge", "model_stock merge", "karcher merge"]
+    assert [row.name for row in rows] == ["a", "b", *merges, "trial 0"]
 
 
 def test_without_one_the_cure_is_told(make_spec: SpecMaker, tmp_path: Path, home: Path) -> None:
