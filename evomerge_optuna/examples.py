@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from evomerge_optuna.errors import UsageError
+from evomerge_optuna.explain import did_you_mean
 
 _HERE = Path(__file__).parent
 
@@ -24,7 +25,8 @@ def copy_example(name: str, folder: Path) -> Path:
     import yaml
 
     if name not in (known := examples()):
-        raise UsageError(f"there is no example '{name}'; there are {', '.join(known)}")
+        near = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise UsageError(f"there is no example '{name}'{near}")
     spec = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     tasks = [task for task in spec["tasks"].values() if isinstance(task, str)]
     contents = {file: (_folder() / file).read_bytes() for file in (f"{name}.yaml", *tasks)}

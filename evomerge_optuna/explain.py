@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -58,11 +59,21 @@ def _complaint(first: Any, has_path: bool, kind: type[BaseModel], location: list
         return f".type: missing; write type: {_listed(_types_at(kind, location))}"
     if first["type"] == "union_tag_invalid":
         known = [repr(name) for name in _types_at(kind, location)]
-        return f".type: should be {_listed(known)}, not {value(given['type'])}"
+        meant = did_you_mean(given["type"], _types_at(kind, location))
+        return f".type: should be {_listed(known)}, not {value(given['type'])}{meant}"
     message = first["msg"].replace("Input should be", "should be")
     message = re.sub("a valid dictionary.*", "a mapping", message).replace("valid tuple", "list")
     message = re.sub("a valid boolean.*", "true or false", message)
-    return f": {message}, not {value(given)}"
+    meant = ""
+    if first["type"] == "literal_error":
+        meant = did_you_mean(given, re.findall(r"'([^']+)'", message))
+    return f": {message}, not {value(given)}{meant}"
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """What ends a message about a name that nothing has; '' if none of the known is near it."""
+    close = difflib.get_close_matches(str(given), list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _is_misspelt(unknown: tuple[int | str, ...], missing: tuple[int | str, ...]) -> bool:
@@ -72,8 +83,7 @@ def _is_misspelt(unknown: tuple[int | str, ...], missing: tuple[int | str, ...])
 
 def _suggestion(kind: type[BaseModel], location: list[int | str]) -> str:
     known = sorted(_keys_at(kind, location[:-1]))
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known keys are {', '.join(known)}"
+    return did_you_mean(location[-1], known) or f"; known keys are {', '.join(known)}"
 
 
 def _types_at(kind: type[BaseModel], location: list[int | str]) -> list[str]:

@@ -12,6 +12,8 @@ from evomerge_optuna.cli.results import (
     study_export,
     study_figure,
     study_list,
+    study_push,
+    study_report,
     study_show,
     study_test,
 )
@@ -22,6 +24,7 @@ from evomerge_optuna.cli.studies import (
     study_example,
     study_retry,
     study_run,
+    study_watch,
 )
 from evomerge_optuna.errors import EvomergeError
 from evomerge_optuna.quiet import be_quiet
@@ -79,12 +82,17 @@ _STUDY = [
     study_example,
     study_create,
     study_run,
+    study_watch,
     study_list,
+    study_push,
+    study_report,
     study_show,
     study_test,
     study_answers,
     study_compare,
+    study_report,
     study_export,
+    study_push,
     study_figure,
     study_retry,
     study_delete,

@@ -2,8 +2,9 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evomerge_optuna.study.studies import MergeStudy
+    from evomerge_optuna.study.trials import Trials
+
+    # Is given a study's name, its trials as they are now, and how many are wanted in all.
+    Update = Callable[[str, Trials, int], None]
+
+_PARTS = 10  # of a run, after each of which a line is printed where there is no terminal
+_MINUTE = 60.0
 
 
 @cache
@@ -42,38 +50,81 @@ def print_result(result: object) -> None:
 
 @contextmanager
 def progress_line(merge_study: "MergeStudy", wanted: int) -> Iterator[Callable[[], None]]:
-    """Shows a progress line with the best score so far; yields a function that updates it."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    """Shows how far a study is while the block runs; yields a function that updates it.
 
-    from evomerge_optuna.report.outcome import best_so_far
+    In a terminal that is a bar, and below it how the study stands; elsewhere a line now and then.
+    """
+    with _bar() if _console().is_terminal else _now_and_then() as update:
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[best]}"),
-    )
-    with Progress(*columns, console=_console()) as progress:
-        task = progress.add_task(merge_study.name, total=wanted, best="")
+        def read() -> None:
+            update(merge_study.name, merge_study.read(), wanted)
 
-        def show() -> None:
-            trials = merge_study.read()
-            progress.update(
-                task,
-                description=merge_study.name,
-                completed=trials.finished,
-                best=best_so_far(trials),
-            )
+        read()
+        yield read
 
-        show()
-        yield show
+
+def standing() -> AbstractContextManager["Update"]:
+    """Shows how a study stands in a terminal; elsewhere a line whenever a trial has ended."""
+    return _bar() if _console().is_terminal else nullcontext(_on_change())
+
+
+@contextmanager
+def _bar() -> Iterator["Update"]:
+    from rich.console import RenderableType
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.text import Text
+
+    from evomerge_optuna.report.live import standing_line
+
+    class Bar(Progress):
+        below = ""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            yield Text(self.below)
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=_console()) as progress:
+        task = progress.add_task("", total=1)
+
+        def update(name: str, trials: "Trials", wanted: int) -> None:
+            progress.below = standing_line(trials, wanted)
+            progress.update(task, description=name, completed=trials.finished, total=wanted)
+
+        yield update
+
+
+@contextmanager
+def _now_and_then() -> Iterator["Update"]:
+    """A line after each tenth of the trials, and once a minute if there is anything new."""
+    show = _on_change()
+    shown, at = -1, 0.0
+
+    def update(name: str, trials: "Trials", wanted: int) -> None:
+        nonlocal shown, at
+        finished, now = trials.finished, time.monotonic()
+        is_first = shown < 0
+        is_next = finished * _PARTS // wanted > shown * _PARTS // wanted
+        if is_first or is_next or (finished > shown and now - at > _MINUTE):
+            shown, at = finished, now
+            if not is_first:
+                show(name, trials, wanted)
+
+    yield update
+
+
+def _on_change() -> "Update":
+    from evomerge_optuna.report.live import counted_line
+
+    shown = -1
+
+    def update(name: str, trials: "Trials", wanted: int) -> None:
+        nonlocal shown
+        if trials.finished != shown:
+            shown = trials.finished
+            say(counted_line(name, trials, wanted))
+
+    return update
 
 
 def print_line(line: str) -> None:

@@ -26,8 +26,16 @@ def study_list(storage: str | None, as_json: bool) -> None:
     from evomerge_optuna.report.study_list import studies_json, studies_table
     from evomerge_optuna.study.studies import list_studies
 
-    summaries = list_studies(open_to_read(storage), say=partial(click.echo, err=True))
-    print_result(studies_json(summaries) if as_json else studies_table(summaries))
+    store = open_to_read(storage)
+    summaries = list_studies(store, say=partial(click.echo, err=True))
+    if summaries or as_json:
+        print_result(studies_json(summaries) if as_json else studies_table(summaries))
+        return
+    click.echo(
+        f"There is no study in {store} yet. Begin with an example:\n"
+        "  evomerge-optuna study example quickstart\n"
+        "  evomerge-optuna study run quickstart.yaml"
+    )
 
 
 @click.command("show")
@@ -187,6 +195,22 @@ def study_compare(
         click.echo(f"The report is in {html}", err=True)
 
 
+@click.command("report")
+@click.argument("name")
+@click.argument("html", type=click.Path(path_type=Path))
+@storage_option
+def study_report(name: str, html: Path, storage: str | None) -> None:
+    """Write a study as one HTML page, to be sent to somebody.
+
+    It has scores, recipe, figures, answers or pictures, and how to reproduce them.
+    """
+    from evomerge_optuna.report.study_page import write_study_page
+    from evomerge_optuna.study.studies import open_study
+
+    write_study_page(open_study(open_to_read(storage), name), html)
+    click.echo(f"The report is in {html}")
+
+
 @click.command("export")
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
@@ -214,6 +238,30 @@ def study_export(
     chosen = find_trial(merge_study, trial)
     digest = export(merge_study, chosen, out, say, merged=merged, single_file=single_file)
     click.echo(f"Exported trial {chosen.number} to {out} (sha256 {digest[:12]}, as scored)")
+    if remark := choice_remark(merge_study, trial):
+        say(remark)
+
+
+@click.command("push")
+@click.argument("name")
+@click.argument("repository", metavar="USER/REPOSITORY")
+@trial_option
+@click.option("--public", is_flag=True, help="Let everybody see a repository that is made now.")
+@storage_option
+def study_push(name: str, repository: str, trial: str, public: bool, storage: str | None) -> None:
+    """Export the model of a trial to a private repository of the Hugging Face hub.
+
+    The token is read from HF_TOKEN, or is that of `hf auth login`.
+    """
+    from evomerge_optuna.report.outcome import choice_remark
+    from evomerge_optuna.report.push import push
+    from evomerge_optuna.results.chosen_trial import find_trial
+    from evomerge_optuna.study.studies import open_study
+
+    merge_study = open_study(open_storage(storage), name).as_read()
+    chosen = find_trial(merge_study, trial)
+    address = push(merge_study, chosen, repository, public=public, say=say)
+    click.echo(f"Trial {chosen.number} is at {address}")
     if remark := choice_remark(merge_study, trial):
         say(remark)
 

@@ -1,4 +1,5 @@
-"""Commands that make, run and delete studies: `example`, `create`, `run`, `retry`, `delete`."""
+"""Commands that make, run and delete studies: `example`, `create`, `run`, `watch`,
+`retry`, `delete`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evomerge_optuna.cli.options import code_option, open_storage, storage_option
-from evomerge_optuna.cli.output import progress_line, say
+from evomerge_optuna.cli.output import progress_line, say, standing
 
 if TYPE_CHECKING:
     from evomerge_optuna.study.studies import MergeStudy
@@ -73,6 +74,26 @@ def study_run(name_or_spec: str, allow_code: bool, storage: str | None, **limits
     study = load_spec(Path(name_or_spec)) if is_file else name_or_spec
     face = Face(say, progress_line, _the_same_command)
     run_study(open_storage(storage), study, within, allow_code=allow_code, face=face)
+
+
+@click.command("watch")
+@click.argument("name")
+@storage_option
+def study_watch(name: str, storage: str | None) -> None:
+    """Show how a study stands that runs elsewhere, until it ends or you press Ctrl-C.
+
+    It reads the database, and neither writes nor locks anything.
+    """
+    from evomerge_optuna.report.watch import watch
+    from evomerge_optuna.study.studies import open_study
+
+    watched = open_study(open_storage(storage), name)
+    try:
+        with standing() as show:
+            last = watch(watched, show, say)
+        click.echo(last)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped watching {watched.name}; its run goes on wherever it is.")
 
 
 @click.command("retry")

@@ -182,7 +182,7 @@ def answer_view(asked: Sequence[Asked]) -> Group:
         titles, rows = _without_empty(
             ["model", "answer", "read", "verdict"],
             [
-                [model, _shown(answered.answer), answered.read or "", answered.verdict]
+                [model, shown_answer(answered.answer), answered.read or "", answered.verdict]
                 for model, answered in problem.answers.items()
             ],
         )
@@ -204,7 +204,7 @@ def count_line(asked: Sequence[Asked]) -> str:
     return f"{len(asked)} problems" + (f"; right: {right}" if has_verdicts else "")
 
 
-def _shown(answer: str | None) -> str:
+def shown_answer(answer: str | None) -> str:
     return _NO_ANSWER if answer is None else answer or "(empty)"
 
 
@@ -239,7 +239,7 @@ def answers_note(tasks: Tasks, split: str, rows: Rows, whose: str) -> str:
                 f"{problem.task} {problem.number}",
                 problem.prompt,
                 problem.reference or "",
-                _shown(answered.answer),
+                shown_answer(answered.answer),
                 answered.read or "",
                 answered.verdict,
             )

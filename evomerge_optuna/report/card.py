@@ -1,7 +1,7 @@
 """The model card of an export: Hugging Face front matter, scores, recipe and lineage."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe
+from evomerge_optuna.report.card_metadata import card_metadata, evaluation_results
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS, AdapterStudySpec, Generated, MergeSearchSpec, StudySpec
+from evomerge_optuna.spec import SPLITS, AdapterStudySpec, MergeSearchSpec, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -53,11 +54,13 @@ def model_card(
     """
     recipe = recipe_of(trial)
     spec = of_recipe(merge_study.spec, recipe)
-    front = front_matter(spec)
+    bases, own = list(spec.model_ids().values()), dict[str, str]()
+    if isinstance(recipe, AdapterRecipe) and not merged:
+        bases, own = [recipe.base_model], _OF_ADAPTERS
+    results = evaluation_results(merge_study, trial)
+    front = card_metadata(spec, bases, merge_study.name, results) | own
     if isinstance(recipe, AdapterRecipe):
         front["tags"].remove("mergekit")
-        if not merged:
-            front |= {"base_model": [_shown(recipe.base_model).partition("@")[0]], **_OF_ADAPTERS}
     versions = merge_study.attributes()[VERSIONS]
     return f"""---
 {to_yaml(front)}---
@@ -107,7 +110,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
         return (
             f"The adapters are merged by `{recipe.method}`{like} "
             f"({made_with}), every group of modules with its own values. The result has "
-            f"{remarks[0]}.\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+            f"{remarks[0]}.\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
         )
     family = family_of_host(recipe.host)
     command, *others = recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program)
@@ -115,7 +118,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
     if remarks:
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
-    return f"{how}\n\n```yaml\n{recipe.located(_shown).to_yaml()}```"
+    return f"{how}\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
 
 
 def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
@@ -132,19 +135,6 @@ def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
     models = {alias: m for alias, m in spec.models.items() if m in used or m == spec.host}
     row = spec.merge.model_copy(update={"method": method}) if method in METHODS else spec.merge
     return spec.model_copy(update={"merge": row, "models": models or spec.models})
-
-
-def front_matter(spec: StudySpec) -> dict[str, Any]:
-    """What the hub reads of a model card."""
-    languages = {t.language for t in spec.tasks.values() if isinstance(t, Generated)}
-    return {
-        "base_model": list(dict.fromkeys(_parts(spec))),
-        "base_model_relation": "merge",
-        **({"language": sorted(filter(None, languages))} if any(languages) else {}),
-        "library_name": family_of_host(spec.host).engine,
-        "pipeline_tag": family_of_host(spec.host).pipeline_tag,
-        "tags": ["mergekit", "merge", "evomerge-optuna", spec.method.replace(" ", "-")],
-    }
 
 
 def _score_table(merge_study: MergeStudy, trial: FrozenTrial) -> str:
@@ -172,7 +162,7 @@ def _lineage(merge_study: MergeStudy, spec: StudySpec) -> str:
     return table(
         ["role", "model", "weights (sha256)"],
         (
-            [key, _shown(model), f"`{fingerprints[key]['weights'][:16]}`"]
+            [key, shown_model(model), f"`{fingerprints[key]['weights'][:16]}`"]
             for key, model in spec.model_ids().items()
         ),
     )
@@ -191,20 +181,24 @@ def _kept(spec: StudySpec) -> str:
     if spec.host is None:
         return ""
     kept = family_of_host(spec.host).kept_part
-    return f";\nits {kept} are those of {_shown(spec.host)}, bit for bit"
+    return f";\nits {kept} are those of {shown_model(spec.host)}, bit for bit"
 
 
 def _listed(spec: StudySpec) -> str:
-    return ", ".join(_shown(model) for model in spec.models.values())
+    return ", ".join(shown_model(model) for model in spec.models.values())
 
 
-def _parts(spec: StudySpec) -> Iterator[str]:
-    """Every model and every adapter, each by itself as the hub links them, without a revision."""
-    for model in spec.model_ids().values():
-        yield from (part.partition("@")[0] for part in _shown(model).split("+"))
-
-
-def _shown(model: str) -> str:
+def shown_model(model: str) -> str:
     """Hub ids and zoo names as they are; of a local path the last folder, not the whole disk."""
     parts = re.split(r"(\+|(?<=\.safetensors)@)", model)
     return "".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
+
+
+def without_places(part: Any) -> Any:
+    """A spec or recipe without where files lie on this machine, as it can be sent."""
+    if isinstance(part, dict):
+        return {without_places(key): without_places(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [without_places(value) for value in part]
+    is_place = isinstance(part, str) and re.match(r"/|\S+\+/", part) is not None
+    return shown_model(part) if is_place else part

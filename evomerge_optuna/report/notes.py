@@ -39,8 +39,11 @@ def study_note(merge_study: MergeStudy, pictures: Sequence[str] = ()) -> str:
         f"{', '.join(spec.models)}: {objectives(spec)} on the search split.",
     ]
     if best is not None:
-        how = "the best on search and dev" if is_chosen_on_dev(merge_study) else "the best"
+        on_dev = is_chosen_on_dev(merge_study)
+        how = "the best on search and dev" if on_dev else "the best"
         parts.append(_scores(spec, merge_study.read(), (f"trial {best.number}, {how}", best)))
+        if remark := _other_best(merge_study, best):
+            parts.append(remark)
         if final := stored_final_scores(merge_study, best):
             parts += [
                 "Scores on the splits so far, with 95% intervals:",
@@ -59,6 +62,18 @@ def study_note(merge_study: MergeStudy, pictures: Sequence[str] = ()) -> str:
             f"`evomerge-optuna study export {name} OUT --trial knee`"
         )
     return "\n\n".join([*parts, f"```yaml\n{spec.to_yaml()}```"]) + "\n"
+
+
+def _other_best(merge_study: MergeStudy, chosen: FrozenTrial) -> str:
+    """Where the dashboard calls another trial the best than the commands do; '' elsewhere."""
+    on_search = merge_study.best()
+    if len(merge_study.spec.objectives) > 1 or on_search is None or on_search == chosen:
+        return ""
+    return (
+        f"The *Best Trial* of this page is trial {on_search.number}, the best on search alone. "
+        f"The study's result is trial {chosen.number}: dev has chosen it among the best few, and "
+        "`study export`, `show` and `test` take it."
+    )
 
 
 def trial_note(merge_study: MergeStudy, trial: FrozenTrial, before: Trials) -> str:

@@ -38,3 +38,17 @@ def show_score(score: Score | None, metric: Metric) -> str:
 def show_score_and_n(score: Score | None, metric: Metric) -> str:
     """'69.2% (65.0 to 73.1), n=500': for a table whose rows may be of different problems."""
     return show_score(score, metric) + ("" if score is None else f", n={score.n}")
+
+
+def show_seconds(seconds: float) -> str:
+    """'0.84 s', '12 s', '5 min', '2 h 05 min', '3 days 4 h'."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} days {hours} h"

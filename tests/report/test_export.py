@@ -24,7 +24,8 @@ from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.digest import digest_files
 from evomerge_optuna.new_folder import new_folder
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.report.card import front_matter, of_recipe
+from evomerge_optuna.report.card import of_recipe
+from evomerge_optuna.report.card_metadata import card_metadata
 from evomerge_optuna.report.export import export, mergekit_yaml
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
@@ -78,7 +79,7 @@ def test_export(finished: MergeStudy, tmp_path: Path) -> None:
 
     front, _, body = (out / "README.md").read_text().removeprefix("---\n").partition("---\n")
     assert yaml.safe_load(front)["tags"] == ["mergekit", "merge", "evomerge-optuna", "dare_ties"]
-    assert yaml.safe_load(front)["base_model"] == ["base", "a", "b"]
+    assert "base_model" not in yaml.safe_load(front)  # the hub would link strangers' models
     assert digest in body
     assert f"{scores['test']['words.perplexity'].value:.3f}" in body
     assert "- model: a\n" in body
@@ -99,7 +100,7 @@ def test_hub_ids_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_the_hub_links_models_without_their_revisions(make_spec: SpecMaker) -> None:
     spec = make_spec(base_model="o/base@v1", models={"a": "o/base@v1+o/x@v2", "b": "o/b"})
-    assert front_matter(spec)["base_model"] == ["o/base", "o/x", "o/b"]
+    assert card_metadata(spec, spec.model_ids().values())["base_model"] == ["o/base", "o/x", "o/b"]
 
 
 def test_a_card_names_the_method_and_the_models_that_were_chosen(make_spec: SpecMaker) -> None:
@@ -108,8 +109,11 @@ def test_a_card_names_the_method_and_the_models_that_were_chosen(make_spec: Spec
     space = ParameterSpace.of(spec, LAYERS)
     drawn = {"merge.method": "della", "a.include": False}
     chosen = of_recipe(spec, space.recipe(space.baseline() | drawn))
-    assert front_matter(chosen)["base_model"] == ["o/base", "o/b"]
-    assert chosen.method == "della" and "della" in front_matter(chosen)["tags"]
+    assert card_metadata(chosen, chosen.model_ids().values())["base_model"] == ["o/base", "o/b"]
+    assert (
+        chosen.method == "della"
+        and "della" in card_metadata(chosen, chosen.model_ids().values())["tags"]
+    )
 
 
 def test_a_union_is_repeated_from_the_exported_tokenizer(tmp_path: Path, home: Path) -> None:

@@ -24,7 +24,7 @@ from evomerge_optuna.models.original_layout import in_original_layout
 from evomerge_optuna.models.pipelines import is_pipeline
 from evomerge_optuna.models.single_file import write_single_file
 from evomerge_optuna.recipes.merge import MergeRecipe
-from evomerge_optuna.report.card import _shown
+from evomerge_optuna.report.card import shown_model
 from evomerge_optuna.report.export import export
 from evomerge_optuna.run import Limits, run_study
 from evomerge_optuna.spec import EvaluationSpec, StudySpec, load_spec, parse_spec
@@ -98,8 +98,8 @@ def test_a_study_of_files_takes_the_configuration_of_its_base(
 
 
 def test_a_card_names_files_and_their_pipelines_without_the_disk() -> None:
-    assert _shown("/home/me/a.safetensors@/home/me/sd") == "a.safetensors@sd"
-    assert _shown("/home/me/a.safetensors@org/sd") == "a.safetensors@org/sd"
+    assert shown_model("/home/me/a.safetensors@/home/me/sd") == "a.safetensors@sd"
+    assert shown_model("/home/me/a.safetensors@org/sd") == "a.safetensors@org/sd"
 
 
 def test_files_without_a_pipeline_among_the_models_are_left_to_the_hub() -> None:
