@@ -15,8 +15,13 @@ RUN pip install --no-cache-dir --constraint constraints-vllm.txt \
 USER 1000
 
 FROM files
-# The CPU build of torch; https://pypi.org/simple has the one for CUDA, several gigabytes larger.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url "$TORCH_INDEX" '.[grpc,lm-eval,postgres,s3,vision]'
+# torch's build, cpu or cuda; the one for CUDA is several gigabytes larger.
+ARG TORCH=cpu
+RUN case "$TORCH" in \
+      cpu) set -- --extra-index-url https://download.pytorch.org/whl/cpu ;; \
+      cuda) set -- ;; \
+      *) echo "TORCH is cpu or cuda, not '$TORCH'" >&2; exit 2 ;; \
+    esac; \
+    pip install --no-cache-dir --constraint constraints.txt "$@" \
+    '.[grpc,images,lm-eval,postgres,s3,vision]'
 USER 1000

@@ -59,3 +59,14 @@ def test_the_python_example(
     ran = runpy.run_path("example.py", run_name="__main__")
     assert ran["study"].finished() == 3
     assert ran["digest"] == result_of(ran["best"]).sha256 == digest_files(Path("merged-model"))
+
+
+def test_every_program_of_the_comparison_says_what_was_read() -> None:
+    page, _, sources = (DOCS / "comparison.md").read_text().partition("<!--")
+    read, _, does = page.partition("## What each of them does")
+    row = re.compile(r"^\| \[([^]]+)\]\(http[^|]*\|[^|]*\|([^|]*)\|$", re.MULTILINE)
+    programs = dict(row.findall(read))
+    rows = re.findall(r"^\| ([^|]+?) \|", does.partition("\n## ")[0], re.MULTILINE)
+    assert [name for name in rows if name not in ("evomerge-optuna", "---")] == list(programs)
+    assert all(re.search(r"`[0-9a-f]{7}`", said) for said in programs.values())
+    assert [name for name in programs if f"\n{name}: " not in sources.lower() + sources] == []

@@ -1,9 +1,8 @@
-"""What docs/extending.md adds is added to a copy of the package, and studies run with it."""
+"""What the pages on extending add is added to a copy of the package, and studies run with it."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,38 +13,20 @@ import pytest
 import yaml
 
 from tests.conftest import WORDS
+from tests.pages import DOCS, ROOT, extend
 from tests.vision import save_tiny_llava
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "extending.md").read_text()
+PAGES = ("extending.md", "guides/research.md")
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-BLOCK = re.compile(r'^```(py|diff) title="([^"]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package as the page changes it, and the page's other files."""
+    """A folder with the package as the pages change it, and their other files."""
     folder = tmp_path_factory.mktemp("extended")
-    skipped = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "evomerge_optuna", folder / "evomerge_optuna", ignore=skipped)
-    for kind, name, content in BLOCK.findall(PAGE):
-        file = folder / name
-        if kind == "diff":
-            file.write_text(changed(file.read_text(), content))
-        else:
-            assert not file.exists()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
+    extend(folder, *PAGES)
     return folder
-
-
-def changed(text: str, difference: str) -> str:
-    """The text after a difference in the unified form, without the numbers of its lines."""
-    lines = difference.splitlines(keepends=True)
-    before, after = ("".join(x[1:] for x in lines if x[0] in kept) for kept in (" -", " +"))
-    assert text.count(before) == 1, f"these lines are there {text.count(before)} times:\n{before}"
-    return text.replace(before, after)
 
 
 RUN = """
@@ -88,7 +69,8 @@ def trials(extended: Path, spec_content: Callable[..., dict[str, Any]], tiny: Pa
         },
         "Another": {"tasks": {"t": task}, "objectives": [{"maximize": "t.accuracy"}]},
     }
-    for name, text in SECTION.findall(PAGE):
+    sections = [found for page in PAGES for found in SECTION.findall((DOCS / page).read_text())]
+    for name, text in sections:
         if found := YAML.search(text):
             parts[name] = yaml.safe_load(found[1])
     specs = [spec_content(study=name, trials=6) | part for name, part in parts.items()]

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from evomerge_optuna.cli.begin import study_import, study_init
 from evomerge_optuna.cli.models import evaluate, stack_import, zoo_build
 from evomerge_optuna.cli.results import (
     study_answers,
@@ -80,6 +81,8 @@ def main(debug: bool) -> None:
 _ZOO = [zoo_build]
 _STUDY = [
     study_example,
+    study_init,
+    study_import,
     study_create,
     study_run,
     study_watch,

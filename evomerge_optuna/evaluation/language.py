@@ -1,5 +1,7 @@
 """Which language is a text in? fastText's lid.176, as in the paper, bundled and offline."""
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -35,3 +37,17 @@ def is_language(text: str, language: str) -> bool:
 def known_languages() -> frozenset[str]:
     """The language codes that lid.176 knows."""
     return frozenset(result["lang"] for result in _detector().detect("a", k=176))
+
+
+def language_of(texts: Sequence[str]) -> str | None:
+    """The ISO 639 code of the language that most of these texts are in; None: of no one language.
+
+    A text counts for the language that it is likeliest in, if that is likely enough.
+    """
+    found = Counter[str]()
+    for text in texts:
+        for result in _detector().detect(" ".join(text.split()) or " ", k=1):
+            if result["score"] > THRESHOLD:
+                found[str(result["lang"])] += 1
+    best, count = next(iter(found.most_common(1)), (None, 0))
+    return best if 2 * count > len(texts) else None

@@ -9,6 +9,7 @@ from evomerge_optuna.spec.files import (
     is_spec_file,
     load_spec,
     parse_spec,
+    read_mapping,
     spec_at,
 )
 from evomerge_optuna.spec.images import FunctionScorer, HumanScorer, ImageTask
@@ -98,5 +99,6 @@ __all__ = [
     "is_spec_file",
     "load_spec",
     "parse_spec",
+    "read_mapping",
     "spec_at",
 ]

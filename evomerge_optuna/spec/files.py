@@ -37,7 +37,7 @@ def load_spec(path: Path) -> StudySpec:
     Raises:
         SpecError: a file cannot be read, is not YAML, or the whole is not a valid spec.
     """
-    content = _read(path, "a spec is a mapping of keys; see evomerge-optuna study example")
+    content = read_mapping(path, "a spec is a mapping of keys; see evomerge-optuna study example")
     return spec_at(path.absolute().parent, content, origin=str(path))
 
 
@@ -55,11 +55,19 @@ def spec_at(folder: Path, content: dict[str, object], origin: str = "spec") -> S
 def _task_of(file: str, folder: Path) -> dict[str, object]:
     """A task that is kept in a file, so that studies share it."""
     path = folder / os.path.expanduser(file)
-    content = _read(path, "a task is a mapping of keys; see studies/tasks")
+    content = read_mapping(path, "a task is a mapping of keys; see studies/tasks")
     return _with_absolute_paths(content, path.parent)
 
 
-def _read(path: Path, otherwise: str) -> dict[str, object]:
+def read_mapping(path: Path, otherwise: str) -> dict[str, object]:
+    """The content of a YAML file of keys.
+
+    Args:
+        otherwise: what to say of a file of anything else.
+
+    Raises:
+        SpecError: it cannot be read, or is no such file.
+    """
     place = one_line(path)
     try:
         text = path.read_text(encoding="utf-8")
