@@ -20,7 +20,7 @@ from evomerge_optuna.report.markdown import objectives, table
 from evomerge_optuna.report.numbers import show_score, worth_showing
 from evomerge_optuna.report.sheets import Sheet
 from evomerge_optuna.results.final_scores import FinalScores, stored_final_scores
-from evomerge_optuna.spec import SPLITS, MergeSearchSpec, StudySpec
+from evomerge_optuna.spec import SPLITS, AdapterStudySpec, MergeSearchSpec, StudySpec
 from evomerge_optuna.study.result import result_of
 from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
@@ -106,8 +106,9 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
             f"\n```yaml\n{recipe.to_yaml()}```"
         )
     if isinstance(recipe, AdapterRecipe):
+        like = "" if recipe.method == "lorahub" else " as peft's `add_weighted_adapter` does"
         return (
-            f"The adapters are merged by `{recipe.method}` as peft's `add_weighted_adapter` does "
+            f"The adapters are merged by `{recipe.method}`{like} "
             f"({made_with}), every group of modules with its own values. The result has "
             f"{remarks[0]}.\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
         )
@@ -124,7 +125,9 @@ def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
     """The spec with the method and the source models of this recipe, where they are searched."""
     if isinstance(recipe, AdapterRecipe):
         models = {alias: m for alias, m in spec.models.items() if m in recipe.adapters}
-        return spec.model_copy(update={"models": models})
+        assert isinstance(spec, AdapterStudySpec)
+        own = spec.merge.model_copy(update={"method": recipe.method})
+        return spec.model_copy(update={"models": models, "merge": own})
     if not isinstance(spec, MergeSearchSpec):
         return spec
     merge = recipe if isinstance(recipe, MergeRecipe) else next(iter(recipe.merges.values()))
