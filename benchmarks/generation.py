@@ -34,7 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from evomerge_optuna.engines import load_engine
 from evomerge_optuna.engines.base import Greedy, TextEngine
 from evomerge_optuna.engines.live import live_model
-from evomerge_optuna.engines.vllm import VllmEngine, frame_of
+from evomerge_optuna.engines.vllm_engine import VllmEngine, frame_of
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.models.shards import read_tensors

@@ -18,6 +18,7 @@ SMALL = {
     "storage": "--parameters 24 --existing 2 --workers 1 --trials 2",
     "search": "--seeds 1 --trials 2",
     "generation": "--shape tiny --repeats 1 --problems 8",
+    "adapters_at_once": "--shape tiny --problems 2 --candidates 2",
     "gpu": "--shape tiny --device cpu --repeats 1",
 }
 # One installs mergekit-evolve in an environment of its own, one a package that has a real model,

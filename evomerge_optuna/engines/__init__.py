@@ -21,7 +21,7 @@ def _transformers() -> EngineKind:
 
 
 def _vllm() -> EngineKind:
-    from evomerge_optuna.engines.live import check_vllm, memory_of_vllm
+    from evomerge_optuna.engines.installed_vllm import check_vllm, memory_of_vllm
     from evomerge_optuna.engines.vllm import Builder, load_engine  # imports torch
 
     return EngineKind(Builder, load_engine, check_vllm, memory_of_vllm)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from evomerge_optuna.engines.stops import Text
 from evomerge_optuna.errors import SpecError
@@ -245,6 +245,25 @@ class CandidateBuilder(Protocol):
         Raises:
             CandidateError: the recipe cannot be built, or a weight is NaN or infinite.
             OSError: a file cannot be read or written.
+        """
+        ...
+
+
+@runtime_checkable
+class JoiningBuilder(CandidateBuilder, Protocol):
+    """Builds candidates of which several are valid at a time, and are asked at once.
+
+    Attributes:
+        room: how many of those that were built last are valid.
+    """
+
+    room: int
+
+    def join(self, engines: Sequence[Engine]) -> TextEngine:
+        """An engine that asks each of these candidates as much, in one call.
+
+        Of n texts that it is given, the first n / len(engines) are for the first candidate, as many
+        behind them for the second, and so on.
         """
         ...
 

@@ -19,18 +19,29 @@ _PREFIX = "evomerge-candidate-"
 def written(tensors: Iterable[NamedTensor], size: int) -> Iterator[Path]:
     """A folder with the tensors as a checkpoint has them, which is removed after the block.
 
-    It is in memory where there is room for it, else among temporary files.
-
     Args:
         size: of the tensors, in bytes.
 
     Raises:
         OSError: they cannot be written.
     """
+    with folder_in_memory(size) as folder:
+        write_tensors(folder, tensors)
+        yield folder
+
+
+@contextmanager
+def folder_in_memory(size: int) -> Iterator[Path]:
+    """An empty folder, which is removed after the block.
+
+    It is in memory where there is room for so many bytes, else among temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     place = _SHARED if _has_room(size) else None
     name = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place)
     try:
-        write_tensors(Path(name), tensors)
         yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)

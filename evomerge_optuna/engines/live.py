@@ -1,20 +1,20 @@
 """vLLM itself: one model in this process, whose weights are replaced by streams of tensors.
 
-All that is taken of vLLM is in this module.
+All that is taken of vLLM is in this module, `installed_vllm`, `beside` and `grouped`.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from evomerge_optuna.devices import memory_of, torch_device
-from evomerge_optuna.engines.base import EngineMemory
+from evomerge_optuna.devices import torch_device
+from evomerge_optuna.engines.beside import AdapterRoom, Beside
 from evomerge_optuna.engines.handover import remove_leftovers, written
-from evomerge_optuna.engines.spread import check_spread, device_ids, spread
+from evomerge_optuna.engines.installed_vllm import default_arguments, installed_vllm
+from evomerge_optuna.engines.spread import device_ids, spread
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.models.digest import is_finite
@@ -24,18 +24,13 @@ from evomerge_optuna.quiet import quiet
 from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
     from vllm import RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
 
-# What vLLM looks at when it is imported; what the environment says stays, but for the first.
-_IN_THIS_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-_VARIABLES = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # workers of one machine would bind to the same cores
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process whose threads compute may hang
-}
-_CACHE_ON_CPU = 2 * 2**30  # bytes of keys and values; vLLM itself would take most of the memory
+    Adapters = Sequence[LoRARequest | None]  # of each text its own, or all None
+
 # Of a configuration, what does not change the network.
 _NOT_THE_NETWORK = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 
@@ -64,13 +59,17 @@ class LiveModel:
     Args:
         network: of the model.
         spec: names the arguments and the largest batch.
+        room: for adapters; None: it has none.
 
     Raises:
         SpecError: vLLM cannot run the model.
     """
 
-    def __init__(self, network: Network, spec: EvaluationSpec) -> None:
-        vllm = _vllm()
+    def __init__(
+        self, network: Network, spec: EvaluationSpec, room: AdapterRoom | None = None
+    ) -> None:
+        vllm = installed_vllm()
+        for_adapters = {} if room is None else room.prepare()
         self.turn = 0  # counts what was put in
         self.is_closed = False
         self._asked = 0  # texts, in all
@@ -90,13 +89,15 @@ class LiveModel:
                     max_num_seqs=spec.batch_size,
                     generation_config="vllm",
                     device_ids=device_ids(spec),
-                    **_defaults() | spec.engine_args,
+                    **for_adapters,
+                    **default_arguments() | spec.engine_args,
                 )
         except Exception as error:  # what it cannot run, vLLM says in many ways
             _clean_up()
             raise SpecError(
                 f"evaluation.engine: vLLM does not start: {kind_and_message(error)}"
             ) from error
+        self._beside = None if room is None else Beside(self._llm.llm_engine, room)
         self._modules = self._llm.apply_model(_module_names)[0]
         if self._is_spread:  # which read files, and by the format of the start none
             as_files = {"load_config": {"load_format": "safetensors"}}
@@ -114,6 +115,8 @@ class LiveModel:
             Exception: what the stream raises; the model is closed then.
         """
         self.turn += 1
+        if self._beside is not None:
+            self._beside.forget()
         stream = self._with_tied(tensors)
         with self._closed_on_error():
             self._llm.apply_model(_forget_what_is_not_finite)
@@ -124,6 +127,27 @@ class LiveModel:
                     path = {"weights_path": str(folder)}
                     self._llm.collective_rpc("reload_weights", kwargs=path)
             self._llm.reset_prefix_cache()
+
+    def put_beside(
+        self, tensors: "Mapping[str, torch.Tensor]", settings: Mapping[str, Any]
+    ) -> "LoRARequest":
+        """Takes an adapter beside those that are there; see `Beside.put`."""
+        assert self._beside is not None
+        adapter = self._beside.put(tensors, settings)
+        self._llm.apply_model(_forget_what_is_not_finite)
+        self._llm.reset_prefix_cache()
+        return adapter
+
+    def has(self, adapters: "Adapters") -> bool:
+        """Are these adapters still there?"""
+        return all(
+            one is None or (self._beside is not None and one in self._beside) for one in adapters
+        )
+
+    @property
+    def is_finite(self) -> bool:
+        """Has no text left NaN or infinities in the cache, which others of its batch would read?"""
+        return all(self._llm.apply_model(_is_cache_finite))
 
     def _with_tied(self, tensors: Iterable[NamedTensor]) -> Iterator[NamedTensor]:
         """The tensors, and each that is tied to another under its own name, too.
@@ -142,6 +166,7 @@ class LiveModel:
     def continuations(
         self,
         prompts: Sequence[list[int]],
+        adapters: "Adapters",
         max_new_tokens: int,
         ends: Iterable[int],
         has_ended: Callable[[list[int]], bool],
@@ -151,16 +176,21 @@ class LiveModel:
 
         Args:
             prompts: of one token or more each.
+            adapters: of each prompt.
             ends: ids that end any text.
             has_ended: is this continuation complete? Asked after each of its tokens.
             on_pass: is called before each pass of the model.
         """
         params = _params(max_tokens=max_new_tokens, stop_token_ids=sorted(ends))
-        found = self._run([(prompt, params) for prompt in prompts], has_ended, on_pass)
+        requests = [(prompt, params, own) for prompt, own in zip(prompts, adapters, strict=True)]
+        found = self._run(requests, has_ended, on_pass)
         return [list(output.outputs[0].token_ids) for output in found]
 
     def log_probabilities(
-        self, texts: Sequence[tuple[list[int], int]], on_pass: Callable[[], None]
+        self,
+        texts: Sequence[tuple[list[int], int]],
+        adapters: "Adapters",
+        on_pass: Callable[[], None],
     ) -> list[list[tuple[float, int]]]:
         """The log p(token | tokens before), in nats, of each text's tokens behind its first ones.
 
@@ -168,6 +198,7 @@ class LiveModel:
 
         Args:
             texts: each the token ids of a text, and how many of them are given: one or more.
+            adapters: of each text.
         """
         # The last token is the one that is generated, so that a text may have all positions.
         requests = [
@@ -180,8 +211,9 @@ class LiveModel:
                     # Without them, a prompt that others begin with is run once.
                     prompt_logprobs=0 if given < len(tokens) - 1 else None,
                 ),
+                own,
             )
-            for tokens, given in texts
+            for (tokens, given), own in zip(texts, adapters, strict=True)
             if given < len(tokens)
         ]
         found = iter(self._run(requests, lambda _: False, on_pass))
@@ -202,7 +234,7 @@ class LiveModel:
 
     def _run(
         self,
-        requests: "Sequence[tuple[list[int], SamplingParams]]",
+        requests: "Sequence[tuple[list[int], SamplingParams, LoRARequest | None]]",
         has_ended: Callable[[list[int]], bool],
         on_pass: Callable[[], None],
     ) -> "list[RequestOutput]":
@@ -212,8 +244,9 @@ class LiveModel:
         self._asked += len(requests)
         done: dict[int, RequestOutput] = {}
         with self._closed_on_error():
-            for number, (tokens, params) in enumerate(requests, start=first):
-                engine.add_request(str(number), {"prompt_token_ids": tokens}, params)
+            for number, (tokens, params, adapter) in enumerate(requests, start=first):
+                prompt = {"prompt_token_ids": tokens}
+                engine.add_request(str(number), prompt, params, lora_request=adapter)
             while engine.has_unfinished_requests():
                 on_pass()
                 for output in engine.step():
@@ -237,7 +270,9 @@ class LiveModel:
 _live: tuple[str, LiveModel] | None = None  # and the key of what it was started for
 
 
-def live_model(network: Network, spec: EvaluationSpec) -> LiveModel:
+def live_model(
+    network: Network, spec: EvaluationSpec, room: AdapterRoom | None = None
+) -> LiveModel:
     """The model in vLLM of this process: started if there is none of this network, else kept.
 
     There is one at a time, since each takes a large part of the memory.
@@ -246,12 +281,12 @@ def live_model(network: Network, spec: EvaluationSpec) -> LiveModel:
         SpecError: vLLM cannot run the model.
     """
     global _live
-    started_for = [network.key(), torch_device(spec.device), spec.batch_size, spec.engine_args]
-    key = json.dumps(started_for, default=str)
+    device, args = torch_device(spec.device), spec.engine_args
+    key = json.dumps([network.key(), device, spec.batch_size, args, repr(room)], default=str)
     if _live is not None and _live[0] == key and not _live[1].is_closed:
         return _live[1]
     close()
-    model = LiveModel(network, spec)
+    model = LiveModel(network, spec, room)
     _live = key, model
     return model
 
@@ -262,73 +297,6 @@ def close() -> None:
     if _live is not None:
         _live[1].close()
         _live = None
-
-
-def check_vllm(spec: EvaluationSpec) -> None:
-    """Checks that vLLM is here, runs on the spec's device and knows its arguments.
-
-    Raises:
-        SpecError: it is not so.
-    """
-    vllm = _vllm()
-    with quiet():
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.platforms import current_platform
-
-    device, own = torch_device(spec.device), current_platform.device_type
-    if device.partition(":")[0] != own:
-        raise SpecError(
-            f"evaluation.device: the installed vLLM {vllm.__version__} runs on {own}, not on "
-            f"{device}; write {own}, or engine: transformers"
-        )
-    unknown = sorted(spec.engine_args.keys() - EngineArgs.__dataclass_fields__.keys())
-    if unknown:
-        raise SpecError(
-            f"evaluation.engine_args: vLLM {vllm.__version__} has no argument {unknown[0]}; "
-            "remove it"
-        )
-    check_spread(spec)
-
-
-def memory_of_vllm(spec: EvaluationSpec, _: int = 0) -> EngineMemory:
-    """What vLLM takes when it starts: a part of a GPU, or so much for keys and values."""
-    _vllm()
-    with quiet():
-        from vllm.engine.arg_utils import EngineArgs
-
-    given = _defaults() | spec.engine_args
-    if (cache := given.get("kv_cache_memory_bytes")) is not None:
-        return EngineMemory(cache=int(cache))
-    usual = EngineArgs.__dataclass_fields__["gpu_memory_utilization"].default
-    share = float(given.get("gpu_memory_utilization", usual))
-    whole = memory_of(torch_device(spec.device))[1]
-    return EngineMemory(engine=int(share * whole), devices=spread(spec))
-
-
-def _vllm() -> Any:
-    os.environ.update(_IN_THIS_PROCESS)
-    for variable, value in _VARIABLES.items():
-        os.environ.setdefault(variable, value)
-    try:
-        with quiet():
-            import vllm
-    except ImportError as error:
-        raise SpecError(
-            f"evaluation.engine: needs vLLM ({error}); pip install 'evomerge-optuna[vllm]', or "
-            "write engine: transformers"
-        ) from error
-    return vllm
-
-
-def _defaults() -> dict[str, Any]:
-    """Arguments where the spec gives none."""
-    from vllm.platforms import current_platform
-
-    # As many positions as the model has, or as there is memory for.
-    common = {"max_model_len": -1, "seed": 0}
-    if not current_platform.is_cpu():
-        return common
-    return common | {"enforce_eager": True, "kv_cache_memory_bytes": _CACHE_ON_CPU}
 
 
 def _params(**given: Any) -> "SamplingParams":
@@ -356,10 +324,17 @@ def _forget_what_is_not_finite(model: Any) -> None:
     Places that are masked count nothing, unless what is there is NaN: zero times NaN is NaN. What
     is not finite in any layer's cache makes that of the last layer so.
     """
-    caches = [layer.kv_cache for layer in model.modules() if hasattr(layer, "kv_cache")]
-    if not all(map(is_finite, caches[-1:])):
-        for cache in caches:
+    if not _is_cache_finite(model):
+        for cache in _caches(model):
             cache.zero_()
+
+
+def _is_cache_finite(model: Any) -> bool:
+    return all(map(is_finite, _caches(model)[-1:]))
+
+
+def _caches(model: Any) -> list[Any]:
+    return [layer.kv_cache for layer in model.modules() if hasattr(layer, "kv_cache")]
 
 
 def _clean_up() -> None:

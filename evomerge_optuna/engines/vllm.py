@@ -1,20 +1,19 @@
-"""The engine of vLLM: one model in the worker for a whole study, into which candidates are put."""
+"""The engine of vLLM: one model in the worker for a whole study, into which candidates are put.
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+Candidates that are adapters are put beside their base model: `vllm_adapters`.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from evomerge_optuna.engines.base import Candidate, Greedy, Likelihood, RawModel, no_raw_model
-from evomerge_optuna.engines.costs import model_costs
-from evomerge_optuna.engines.encoding import encode_pairs, encode_texts
-from evomerge_optuna.engines.endings import Ends
-from evomerge_optuna.engines.live import LiveModel, Network, check_vllm, live_model, memory_of_vllm
-from evomerge_optuna.engines.stops import Text
-from evomerge_optuna.errors import SpecError
+from evomerge_optuna.engines.base import Candidate, Engine
+from evomerge_optuna.engines.installed_vllm import check_vllm, memory_of_vllm
+from evomerge_optuna.engines.live import LiveModel, live_model
+from evomerge_optuna.engines.vllm_engine import Frame, VllmEngine, frame_of
 from evomerge_optuna.merging.filling import deeper, filled_up
 from evomerge_optuna.merging.mergekit_merger import MergekitMerger
 from evomerge_optuna.merging.merger import MergeMerger
@@ -22,125 +21,16 @@ from evomerge_optuna.merging.plan import mergekit_errors
 from evomerge_optuna.merging.recipe_merger import RecipeMerger
 from evomerge_optuna.merging.resident import ResidentMerger
 from evomerge_optuna.models.architectures import stack_names
-from evomerge_optuna.models.ends import GENERATION_CONFIG, end_ids
-from evomerge_optuna.models.layout import meta_model
 from evomerge_optuna.models.loading import complete_model
-from evomerge_optuna.models.positions import positions
-from evomerge_optuna.models.reader import Reader
 from evomerge_optuna.models.shards import NamedTensor, read_tensors
 from evomerge_optuna.models.stream import Stream
 from evomerge_optuna.recipes.adapter import AdapterRecipe
-from evomerge_optuna.recipes.recipe import Recipe
+from evomerge_optuna.recipes.recipe import Recipe, WholeRecipe
 from evomerge_optuna.recipes.stack import StackRecipe
-from evomerge_optuna.spec import Cut, EvaluationSpec
+from evomerge_optuna.spec import EvaluationSpec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Frame:
-    """All of a checkpoint but its weights.
-
-    Attributes:
-        positions: how many tokens the model has positions for; None: no bound is known.
-        eos: the ids that end its texts.
-        costs: see `Engine.costs`.
-    """
-
-    network: Network
-    tokenizer: "PreTrainedTokenizerBase"
-    positions: int | None
-    eos: tuple[int, ...]
-    costs: dict[str, float]
-
-
-class VllmEngine:
-    """A model in vLLM that answers, until another is put into its place; see `TextEngine`.
-
-    vLLM forms the batches by itself. Texts are encoded and ended as for every other engine.
-    """
-
-    def __init__(self, live: LiveModel, frame: Frame) -> None:
-        self._live = live
-        self._turn = live.turn
-        self._frame = frame
-        most = live.positions if frame.positions is None else min(frame.positions, live.positions)
-        self._reader = Reader(frame.tokenizer, most)
-        self._on_pass: list[Callable[[], None]] = []
-
-    @property
-    def reader(self) -> Reader:
-        return self._reader
-
-    def generate(
-        self, prompts: Sequence[str], how: Greedy, images: Sequence[bytes] | None = None
-    ) -> list[Text | None]:
-        if images is not None:
-            raise SpecError("evaluation.engine: vllm is not asked about images; write transformers")
-        ends = Ends(self._reader.tokenizer, self._frame.eos, prompts, how.stop, how.thinking)
-        encoded = encode_texts(self._reader, prompts, how.max_new_tokens, how.too_long)
-        if not all(encoded):
-            raise SpecError("a prompt has no tokens, and vLLM continues none; give it a text")
-        found = self._current.continuations(
-            encoded, how.max_new_tokens, ends.tokens, ends.reached, self._count
-        )
-        return [ends.text(tokens) for tokens in found]
-
-    def log_likelihoods(
-        self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
-    ) -> list[float]:
-        encoded = encode_pairs(self._reader, pairs, too_long)
-        return [found.total for found in self.likelihoods(encoded)]
-
-    def likelihoods(self, texts: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
-        found = self._current.log_probabilities(texts, self._count)
-        return [
-            Likelihood(float(sum(one for one, _ in values)), all(rank == 1 for _, rank in values))
-            for values in found
-        ]
-
-    def negative_log_likelihoods(
-        self, texts: Sequence[str], too_long: Cut | None = None
-    ) -> list[tuple[float, int]]:
-        encoded = encode_texts(self._reader, texts, 0, too_long)
-        found = self._current.log_probabilities([(tokens, 1) for tokens in encoded], self._count)
-        sums = [sum(one for one, _ in values) for values in found]
-        return [
-            (-total, len(values)) if values else (0.0, 0)
-            for total, values in zip(sums, found, strict=True)
-        ]
-
-    def costs(self) -> dict[str, float]:
-        return self._frame.costs
-
-    @property
-    def has_raw(self) -> bool:
-        return False
-
-    def raw(self, who: str) -> RawModel:
-        raise no_raw_model("vllm", who)
-
-    @contextmanager
-    def counting(self, on_pass: Callable[[], None]) -> Iterator[None]:
-        self._on_pass.append(on_pass)
-        try:
-            yield
-        finally:
-            self._on_pass.remove(on_pass)
-
-    def close(self) -> None:
-        """Does nothing: the next model takes the place of this one in vLLM."""
-
-    @property
-    def _current(self) -> LiveModel:
-        if self._live.is_closed or self._live.turn != self._turn:
-            raise RuntimeError("vLLM has failed, or another model has taken this one's place")
-        return self._live
-
-    def _count(self) -> None:
-        for on_pass in self._on_pass:
-            on_pass()
+    from evomerge_optuna.engines.vllm_adapters import AdapterCandidates
 
 
 class Builder:
@@ -159,15 +49,18 @@ class Builder:
         self._structure = ""
         self._frame: Frame | None = None
         self._depth = 0  # layers of the deepest stack
+        self.room = spec.candidates or 1
 
     def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
         """Starts vLLM, too: behind what the merger keeps, since it takes of what is left."""
-        assert not isinstance(recipe, AdapterRecipe)  # `lacks` says so
+        if isinstance(recipe, AdapterRecipe):
+            return self._adapters.load(recipe)
         self._merger.load(recipe, layers_of)
         self._live_for(recipe, self._frame_of(self._merger.stream(recipe)))
 
     def build(self, recipe: Recipe) -> Candidate:
-        assert not isinstance(recipe, AdapterRecipe)
+        if isinstance(recipe, AdapterRecipe):
+            return self._adapters.build(recipe)
         stream = self._merger.stream(recipe)
         frame = self._frame_of(stream)
         live = self._live_for(recipe, frame)
@@ -175,7 +68,10 @@ class Builder:
         digest = stream.digest()
         return Candidate(VllmEngine(live, frame), lambda: digest)
 
-    def _live_for(self, recipe: Recipe, frame: Frame) -> LiveModel:
+    def join(self, engines: Sequence[Engine]) -> VllmEngine:
+        return self._adapters.join(engines)
+
+    def _live_for(self, recipe: WholeRecipe, frame: Frame) -> LiveModel:
         """What a recipe's model is put into; of stacks one as deep as the deepest so far."""
         network = frame.network
         if isinstance(recipe, StackRecipe):
@@ -184,7 +80,7 @@ class Builder:
         return live_model(network, self._spec)
 
     def _filled_up(
-        self, recipe: Recipe, frame: Frame, tensors: Iterable[NamedTensor]
+        self, recipe: WholeRecipe, frame: Frame, tensors: Iterable[NamedTensor]
     ) -> Iterable[NamedTensor]:
         if not isinstance(recipe, StackRecipe):
             return tensors
@@ -198,6 +94,12 @@ class Builder:
                 self._frame = frame_of(Path(name), self._spec)
             self._structure = stream.structure
         return self._frame
+
+    @cached_property
+    def _adapters(self) -> "AdapterCandidates":
+        from evomerge_optuna.engines.vllm_adapters import AdapterCandidates
+
+        return AdapterCandidates(self._spec, self.room)
 
     @cached_property
     def _merger(self) -> RecipeMerger:
@@ -221,22 +123,3 @@ def load_engine(folder: Path, spec: EvaluationSpec) -> VllmEngine:
     live = live_model(frame.network, spec)
     live.put_in(read_tensors(folder))
     return VllmEngine(live, frame)
-
-
-def frame_of(folder: Path, spec: EvaluationSpec) -> Frame:
-    """What the files of a checkpoint say beside its weights."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if (folder / GENERATION_CONFIG).is_file():
-        generation = GenerationConfig.from_pretrained(folder)
-    else:
-        generation = GenerationConfig.from_model_config(config)
-    dtype = spec.dtype or str(config.dtype or "float32").removeprefix("torch.")
-    return Frame(
-        network=Network(config, dtype),
-        tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-        positions=positions(config),
-        eos=tuple(end_ids(generation.to_dict())),
-        costs=model_costs(meta_model(config, "config.json")),
-    )

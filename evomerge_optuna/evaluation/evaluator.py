@@ -124,19 +124,44 @@ class Evaluator:
         without_images: bool = False,
     ) -> list[Evaluation]:
         """The same of each of these blocks of a split, whose problems are run together."""
-        found: list[list[Outcome]] = [[] for _ in blocks]
+        (found,) = self._evaluate([engine], engine, split, blocks, without_images)
+        return found
+
+    def evaluate_joined(
+        self, engines: Sequence[Engine], joined: Engine, split: str, blocks: Sequence[Block]
+    ) -> list[list[Evaluation]]:
+        """As `evaluate_blocks` of each engine, which are asked at once where a task can be.
+
+        Args:
+            joined: asks all of them; see `JoiningBuilder.join`.
+        """
+        return self._evaluate(engines, joined, split, blocks, without_images=False)
+
+    def _evaluate(
+        self,
+        engines: Sequence[Engine],
+        joined: Engine,
+        split: str,
+        blocks: Sequence[Block],
+        without_images: bool,
+    ) -> list[list[Evaluation]]:
+        found: list[list[list[Outcome]]] = [[[] for _ in blocks] for _ in engines]
         for runner in self._runners.values():
             if split not in runner.splits:
                 continue
             if not without_images:
-                runner.check_reader(engine.reader)
+                runner.check_reader(joined.reader)
             parts = [block.of(runner.problems(split)) for block in blocks]
             problems = list(chain.from_iterable(parts))
             with on_day(self._day):
-                outcomes = iter(runner.run(engine, problems))
-            for own, part in zip(found, parts, strict=True):
-                own += islice(outcomes, len(part))
-        return [self._score(split, outcomes) for outcomes in found]
+                if runner.asks_in_order:
+                    outcomes = iter(runner.run(joined, problems * len(engines)))
+                else:
+                    outcomes = chain.from_iterable(runner.run(one, problems) for one in engines)
+                for own in found:
+                    for block, part in zip(own, parts, strict=True):
+                        block += islice(outcomes, len(part))
+        return [[self._score(split, outcomes) for outcomes in own] for own in found]
 
     def join(self, blocks: Sequence[Evaluation]) -> Evaluation:
         """The evaluation of these blocks of a split as one, its outcomes block by block."""

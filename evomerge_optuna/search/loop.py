@@ -84,10 +84,15 @@ def run_trials(
                     return told_to_stop() or time.monotonic() >= deadline
 
                 load = partial(_load, objective)
-                take = partial(worker.next_trial, trials, load, no_better_in, is_over, say)
+                at_once = objective.at_once
+                take = partial(
+                    worker.next_trials, trials, load, no_better_in, is_over, say, at_once
+                )
                 take = partial(following, merge_study, take)
+                left: list[Taken] = []  # of those taken together; cleared, they are queued again
                 lost = 0  # trials in a row
-                while (taken := persistently(rdb, take, say)) is not None:
+                while left or (left := _asked(objective, persistently(rdb, take, say))):
+                    taken = left.pop(0)
                     try:
                         finished = _run_trial(merge_study, objective, taken)
                     except optuna.exceptions.UpdateFinishedTrialError:
@@ -95,8 +100,10 @@ def run_trials(
                     except KeyError:
                         if not follow(merge_study):
                             raise
+                        left.clear()
                         continue  # its copy is repeated
                     except database_failures() as error:
+                        left.clear()
                         if not is_lost_connection(error):
                             if not follow(merge_study):
                                 raise
@@ -141,6 +148,12 @@ def _load(objective: Objective) -> None:
         raise EvomergeError(_about_the_machine(error)) from error
     except Exception:
         pass  # a trial meets it again, and tells of it
+
+
+def _asked(objective: Objective, batch: list[Taken]) -> list[Taken]:
+    """The trials, whose candidates have been asked at once if they are several."""
+    objective.ask_ahead(batch)
+    return batch
 
 
 def _run_trial(merge_study: MergeStudy, objective: Objective, taken: Taken) -> FrozenTrial:

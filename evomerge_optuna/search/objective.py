@@ -2,21 +2,26 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from evomerge_optuna.engines import candidate_builder
-from evomerge_optuna.engines.base import CandidateBuilder, Engine
-from evomerge_optuna.errors import CandidateError
+from evomerge_optuna.engines.base import Engine, JoiningBuilder
+from evomerge_optuna.errors import CandidateError, EvomergeError
 from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.evaluation.person import person
+from evomerge_optuna.explain import kind_and_message
 from evomerge_optuna.recipes.recipe import Recipe, parse_recipe
 from evomerge_optuna.search.deaths import begin, counted_passes
+from evomerge_optuna.search.joined import Asked, candidates_at_once, score_joined
 from evomerge_optuna.search.racing import Race
+from evomerge_optuna.search.scored import Scored, build_and_score
 from evomerge_optuna.search.trial_page import TrialPage
+from evomerge_optuna.search.worker import Taken
 from evomerge_optuna.study.answers import keep_answers
 from evomerge_optuna.study.foreign import check_enqueued
 from evomerge_optuna.study.quarters import dev_blocks, parts_of
@@ -24,15 +29,6 @@ from evomerge_optuna.study.result import Result, result_of, store_result
 from evomerge_optuna.study.schema import BASELINE, RECIPE, RESULT, SAME_AS, STOPPED
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials, is_feasible
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A candidate's engine, valid until the next is built, its answers, and what is recorded."""
-
-    engine: Engine
-    evaluation: Evaluation
-    result: Result
 
 
 class Objective:
@@ -43,12 +39,16 @@ class Objective:
     ) -> None:
         self._study = merge_study
         self._say = say
-        self._builder = candidate_builder(merge_study.spec.evaluation, say)
+        spec, space = merge_study.spec, merge_study.space
+        self.at_once = candidates_at_once(spec, len(space.ranges()))
+        self._builder = candidate_builder(spec.evaluation.with_candidates(self.at_once), say)
         self._evaluator = Evaluator(merge_study.spec, merge_study.day, merge_study.tasks)
         racing = merge_study.spec.racing
         self._recipes: dict[int, str] = {}  # digests, by the trial's number
         self._race = None if racing is None else Race(merge_study, racing, self._evaluator)
         self._remarked: set[str] = set()  # tasks
+        self._ahead: dict[int, Scored] = {}  # by the numbers of the trials that are run next
+        self._asks_singly = False
 
     def load(self) -> None:
         """Reads models and data, which a trial would have to wait for.
@@ -69,17 +69,13 @@ class Objective:
         Raises:
             CandidateError: the candidate cannot be built or scored.
         """
-        if trial.number < len(before.everything):  # it was queued
-            check_enqueued(before.everything[trial.number], self._study.space.ranges())
-        recipe = self._study.space.suggest(trial)
-        if RECIPE in trial.user_attrs:  # it was drawn, or queued as a source model
-            recipe = parse_recipe(trial.user_attrs[RECIPE])
-        else:
-            trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
-        if (alike := self._scored_alike(recipe, before)) is not None:
-            return self._repeat(trial, alike)
-        begin(trial)
-        scored = build_and_score(recipe, self._builder, partial(self._score, trial, before))
+        if (scored := self._ahead.pop(trial.number, None)) is None:
+            recipe = self._recipe(trial, before)
+            seen = before if self.at_once == 1 else self._study.read()  # with those of its batch
+            if (alike := self._scored_alike(recipe, seen)) is not None:
+                return self._repeat(trial, alike)
+            begin(trial)
+            scored = build_and_score(recipe, self._builder, partial(self._score, trial, before))
         self._tell_remarks(trial, scored.evaluation)
         result = scored.result
         values = self._values(trial, result)
@@ -95,6 +91,39 @@ class Objective:
         if is_best or self._is_shown(trial):
             keep_answers(self._study, trial, scored.evaluation, self._say)
         return values
+
+    def ask_ahead(self, batch: Sequence[Taken]) -> None:
+        """Scores the candidates of these trials at once, before each of the trials is run.
+
+        A candidate that fails is left to its trial, which tells why; and so are all of them where
+        they cannot be asked at once.
+        """
+        self._ahead = {}
+        if not isinstance(self._builder, JoiningBuilder) or len(batch) < 2:
+            return
+        try:
+            asked: dict[str, Asked] = {}  # of equal candidates the first, which the others repeat
+            for trial, before in ((taken.trial, taken.before) for taken in batch):
+                with suppress(CandidateError):
+                    recipe = self._recipe(trial, before)
+                    if self._scored_alike(recipe, before) is None:
+                        asked.setdefault(recipe.digest(), Asked(trial, before.best, recipe))
+            together = list(asked.values())
+            self._ahead = score_joined(together, self._builder, self._evaluator, self._race)
+        except Exception as error:  # whatever it is, a trial meets it again
+            if not self._asks_singly:
+                reason = str(error) if isinstance(error, EvomergeError) else kind_and_message(error)
+                self._say(f"these candidates are asked one by one: {reason}")
+            self._asks_singly = True
+
+    def _recipe(self, trial: optuna.Trial, before: Trials) -> Recipe:
+        if trial.number < len(before.everything):  # it was queued
+            check_enqueued(before.everything[trial.number], self._study.space.ranges())
+        recipe = self._study.space.suggest(trial)
+        if RECIPE in trial.user_attrs:  # it was drawn, or queued as a source model
+            return parse_recipe(trial.user_attrs[RECIPE])
+        trial.set_user_attr(RECIPE, recipe.model_dump(mode="json"))
+        return recipe
 
     def _scored_alike(self, recipe: Recipe, trials: Trials) -> FrozenTrial | None:
         """A scored trial of the same recipe: the same weights, so the same scores."""
@@ -165,31 +194,3 @@ class Objective:
             if task not in self._remarked:
                 self._remarked.add(task)
                 self._say(f"trial {trial.number}: {remark}")
-
-
-def build_and_score(
-    recipe: Recipe, builder: CandidateBuilder, score: Callable[[Engine], Evaluation]
-) -> Scored:
-    """Builds the recipe's model and scores it.
-
-    Raises:
-        CandidateError: the candidate cannot be built, or a score is not finite.
-    """
-    import torch
-
-    start = time.perf_counter()
-    candidate = builder.build(recipe)
-    built = time.perf_counter()
-    evaluation = score(candidate.engine)
-    evaluation.require_finite()
-    digest = candidate.digest  # taken meanwhile
-    scored = time.perf_counter()
-    result = Result(
-        recipe.digest(),
-        digest,
-        torch.get_num_threads(),
-        evaluation.scores,
-        candidate.engine.costs(),
-        {"merge": round(built - start, 4), "score": round(scored - built, 4)},
-    )
-    return Scored(candidate.engine, evaluation, result)

@@ -7,6 +7,8 @@ value is its score so far.
 """
 
 import warnings
+from collections.abc import Generator, Sequence
+from typing import TypeAlias, cast
 
 import optuna
 from optuna.pruners import WilcoxonPruner
@@ -18,6 +20,9 @@ from evomerge_optuna.evaluation.evaluator import Evaluation, Evaluator
 from evomerge_optuna.spec import RacingSpec
 from evomerge_optuna.study.schema import STOPPED
 from evomerge_optuna.study.studies import MergeStudy
+
+# Gives the blocks that are to be run next, takes their evaluations, and comes to that of the whole.
+Course: TypeAlias = Generator[list[Block], Sequence[Evaluation] | None, Evaluation]
 
 
 class Race:
@@ -36,25 +41,38 @@ class Race:
     def score(self, trial: optuna.Trial, engine: Engine, best: FrozenTrial | None) -> Evaluation:
         """The evaluation on all problems, or on those before the candidate was stopped.
 
+        Raises:
+            CandidateError: a block cannot be scored, or its score is not finite.
+        """
+        course = self.course(trial, best)
+        blocks = next(course)
+        while True:
+            found = self._evaluator.evaluate_blocks(engine, "search", blocks)
+            try:
+                blocks = course.send(found)
+            except StopIteration as end:
+                return cast(Evaluation, end.value)
+
+    def course(self, trial: optuna.Trial, best: FrozenTrial | None) -> Course:
+        """The race of a candidate, whoever asks it.
+
         Every block's score is reported; a stopped trial's attribute says after how many problems.
 
         Args:
             best: the trial to race against; None: there is none yet.
 
         Raises:
-            CandidateError: a block cannot be scored, or its score is not finite.
+            CandidateError: a block's score is not finite.
         """
         target = self._study.spec.objective.target
         scored: list[Evaluation] = []
         reported: dict[int, float] = {}
         for blocks in self._run_together(best):
-            for block, found in zip(
-                blocks, self._evaluator.evaluate_blocks(engine, "search", blocks), strict=True
-            ):
+            for block, found in zip(blocks, (yield blocks) or (), strict=True):
                 found.require_finite()
                 scored.append(found)
                 reported[block.number] = found.scores[target].value
-                trial.report(reported[block.number], block.number)
+                _report(trial, reported[block.number], block)
             so_far = self._evaluator.join(scored)
             if len(scored) == len(self._blocks) or best is None:
                 continue
@@ -80,3 +98,10 @@ class Race:
         )
         running = create_trial(state=TrialState.RUNNING, intermediate_values=reported)
         return self._pruner.prune(race, running)
+
+
+def _report(trial: optuna.Trial, score: float, block: Block) -> None:
+    with warnings.catch_warnings():
+        # Where several candidates were asked at once and one failed, the others run once more.
+        warnings.filterwarnings("ignore", "The reported value is ignored")
+        trial.report(score, block.number)

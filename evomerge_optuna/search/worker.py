@@ -1,7 +1,7 @@
 """A worker takes the next trial of a study, which it may share with workers on any machine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -12,7 +12,7 @@ from evomerge_optuna.search.next_trial import add_drawn_trial, start_waiting_tri
 from evomerge_optuna.search.requeue import requeue_dead, requeue_running
 from evomerge_optuna.search.samplers import make_sampler
 from evomerge_optuna.store.lock import Lease, hold, new_worker
-from evomerge_optuna.study.schema import BASELINE, START, WORKER
+from evomerge_optuna.study.schema import BASELINE, DIED_AT, START, WORKER
 from evomerge_optuna.study.studies import MergeStudy
 from evomerge_optuna.study.trials import Trials, lease_of
 
@@ -28,22 +28,23 @@ class Taken:
 
 
 class Worker:
-    """Takes trials one at a time; all of a study's workers together take no more than wanted."""
+    """Takes trials; all of a study's workers together take no more than wanted."""
 
     def __init__(self, merge_study: MergeStudy, own: Lease) -> None:
         self._study = merge_study
         self._lease = own
         self._has_loaded = False
 
-    def next_trial(
+    def next_trials(
         self,
         wanted: int,
         load: Callable[[], None],
         no_better_in: int | None = None,
         is_over: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
-    ) -> Taken | None:
-        """A trial to run, for which it sets the study's sampler.
+        at_once: int = 1,
+    ) -> list[Taken]:
+        """The next trials to run, `at_once` of them where the study is not at an end before.
 
         None once `wanted` trials are finished, or the search has converged, or it is over. As long
         as others run the last ones it waits, for one of them might die, or be better; and as long
@@ -54,6 +55,8 @@ class Worker:
             no_better_in: trials without a better one by which it has converged; None: it never has.
             load: called once, as soon as there is a trial to take, and before it is taken: who
                 dies while loading dies of no trial.
+            at_once: how many are taken together. Where one of them ends does not hang on where
+                the search was stopped: each but the trials that it begins with is whole.
         """
         said = ""
         while not is_over():
@@ -67,12 +70,15 @@ class Worker:
                 has_converged = trials.have_converged(no_better_in)
                 awaits_start = self._awaits_start(trials)
                 if trials.finished >= wanted or (has_converged and not running):
-                    return None
+                    return []
                 is_there_one = trials.finished + running < wanted and not (
                     has_converged or awaits_start
                 )
                 if is_there_one and self._has_loaded:
-                    return Taken(self._take(trials), trials)
+                    batch = [Taken(self._take(trials), trials)]
+                    while self._has_more(batch, trials := self._study.read(), wanted, at_once):
+                        batch.append(Taken(self._take(trials), trials))
+                    return batch
             if is_there_one:
                 load()
                 self._has_loaded = True
@@ -82,7 +88,25 @@ class Worker:
                 say(f"waiting for the {which} trials, which are with other workers")
                 said = which
             time.sleep(_POLL)
-        return None
+        return []
+
+    def _has_more(self, batch: Sequence[Taken], trials: Trials, wanted: int, at_once: int) -> bool:
+        """Is the next trial one to be taken together with these?
+
+        Which are one batch depends on places in the study alone, of those that it did not begin
+        with: one that was cut short goes on as the same batch. A trial that a worker has died on is
+        run alone, so that it is found to be to blame.
+        """
+        running = len(trials.of(TrialState.RUNNING))
+        if trials.finished + running >= wanted or self._awaits_start(trials):
+            return False
+        waiting = trials.of(TrialState.WAITING)[:1]
+        last_and_next = (batch[-1].trial.user_attrs, *(trial.user_attrs for trial in waiting))
+        if any(DIED_AT in attributes for attributes in last_and_next):
+            return False
+        position = trials.position(waiting[0]) if waiting else trials.next_position
+        begun = sum(BASELINE in trial.user_attrs for trial in trials.counted)
+        return (position - begun) % at_once > 0
 
     def _awaits_start(self, trials: Trials) -> bool:
         """Is a trial running that CMA-ES might begin at, before it has drawn any?"""

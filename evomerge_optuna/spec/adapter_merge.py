@@ -107,6 +107,10 @@ class AdapterStudySpec(StudySpec):
         """That of the base model."""
 
     @property
+    def asks_at_once(self) -> bool:
+        return self.evaluation.row.joins
+
+    @property
     def any_vocabulary(self) -> bool:
         return False
 

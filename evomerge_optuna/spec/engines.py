@@ -19,6 +19,7 @@ class EngineRow:
         name: as a spec names it.
         package: whose version decides scores, beside those that decide every study's.
         takes_args: are there `engine_args` for it?
+        joins: can it be asked for several adapters at once?
         lacks: what it does not give, each with the rest of a sentence that begins with who needs
             it, a task or a kind of model.
     """
@@ -26,6 +27,7 @@ class EngineRow:
     name: str
     package: str | None = None
     takes_args: bool = False
+    joins: bool = False
     lacks: Mapping[Need | None, str] = field(default_factory=dict)
 
 
@@ -38,13 +40,13 @@ _ROWS = (
         "vllm",
         package="vllm",
         takes_args=True,
+        joins=True,
         lacks={
             "a model": "runs code that is given a model of transformers, which vllm does not have",
             "a checkpoint": "with a backend loads a checkpoint, which vllm does not need",
             "sampling": "has answers that are not the most likely ones, which alone vllm gives",
             "sight": "takes images, which vllm is not given yet",
             "drawing": "draws images, and vllm writes texts alone",
-            "adapters": "merges adapters in space: adapter, which vllm is not given yet",
         },
     ),
     EngineRow(

@@ -42,6 +42,10 @@ class EvaluationSpec(Strict):
     memory_limit: ByteSize | None = None
     """How much memory may be kept between trials, for example `16GB`. The default is 70% of the
     free memory."""
+    candidates: Annotated[Integer, Field(ge=1)] | None = None
+    """How many adapters are asked at once in `vllm`, as one large batch. They are drawn before any
+    of them is scored, as by so many workers. The default is a generation of CMA-ES or CatCMA, and 1
+    with other samplers. vLLM keeps memory for so many adapters."""
     max_retries: Annotated[Integer, Field(ge=0)] = 3
     """How often a trial is repeated when its workers die at the same place of it."""
 
@@ -71,6 +75,10 @@ class EvaluationSpec(Strict):
             )
         return self
 
+    def with_candidates(self, count: int) -> Self:
+        """With so many candidates at once."""
+        return self.model_copy(update={"candidates": count})
+
     @property
     def row(self) -> EngineRow:
         """The engine's row of the table."""
@@ -78,8 +86,11 @@ class EvaluationSpec(Strict):
 
     @model_serializer(mode="wrap")
     def _without_the_usual_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A study that transformers runs is stored as it was before there was another engine."""
+        """A study that transformers runs is stored as it was before there was another engine, and
+        one whose candidates are asked one by one as before they could be asked at once."""
         content: dict[str, Any] = handler(self)
         if self.engine == "transformers":
             content = {k: v for k, v in content.items() if k not in ("engine", "engine_args")}
+        if self.candidates is None:
+            content.pop("candidates", None)
         return content

@@ -178,6 +178,15 @@ class StudySpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _several_where_they_can_be(self) -> "StudySpec":
+        if (self.evaluation.candidates or 1) > 1 and not self.asks_at_once:
+            raise ValueError(
+                "evaluation.candidates: only adapters are asked at once, and only by vllm; write "
+                "merge: {space: adapter} and evaluation: {engine: vllm}, or remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vision_of_a_model(self) -> "StudySpec":
         known = [key.removeprefix("models.") for key in self.model_ids()]
         if self.vision is not None and self.vision not in known:
@@ -241,6 +250,11 @@ class StudySpec(Strict):
     def stacking(self) -> StackSpec | None:
         """How layers are stacked; None where they are not."""
         return None
+
+    @property
+    def asks_at_once(self) -> bool:
+        """Can several candidates be asked at once?"""
+        return False
 
     @property
     def any_depth(self) -> bool:

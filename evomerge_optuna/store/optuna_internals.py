@@ -135,7 +135,23 @@ class _GivenTrials:
 
 
 class OpenCmaEsSampler(CmaEsSampler):
-    """Optuna's CMA-ES, whose parts a subclass can replace."""
+    """Optuna's CMA-ES, whose parts a subclass can replace.
+
+    A generation's optimizer is stored with the first trial of it, and is taken from there as soon
+    as it is; Optuna takes it once that trial is scored, and until then computes it again, and draws
+    by another seed. So trials that are drawn at once are those that are drawn one by one.
+    """
+
+    _running: Sequence[FrozenTrial] = ()
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        self._running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return super().sample_relative(study, trial, search_space)
 
     def restore(self, state: str) -> "CMA":
         """The optimizer of a stored state, a pickle in hexadecimal digits.
@@ -154,7 +170,8 @@ class OpenCmaEsSampler(CmaEsSampler):
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> "CMA | None":
         first = f"{self._attr_key_optimizer}:0"
-        carriers = [t.system_attrs for t in completed_trials if first in t.system_attrs]
+        trials = (*completed_trials, *self._running)
+        carriers = [t.system_attrs for t in trials if first in t.system_attrs]
         if not carriers:
             return None
         latest = max(carriers, key=lambda attributes: attributes[self._attr_key_generation])

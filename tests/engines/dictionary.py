@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -108,6 +109,60 @@ class DictionaryBuilder:
         knows = int(recipe.digest(), 16) % 2
         self._engine.texts = self._answers if knows else {}
         return Candidate(self._engine, recipe.digest)
+
+
+@dataclass
+class JoinedDictionaries:
+    """Several dictionaries that are asked at once: each for as large a part of the texts."""
+
+    engines: Sequence[DictionaryEngine]
+
+    @property
+    def reader(self) -> Reader:
+        return self.engines[0].reader
+
+    def generate(self, prompts: Sequence[str], how: Greedy) -> list[Text | None]:
+        return [t for one, part in self._parts(prompts) for t in one.generate(part, how)]
+
+    def log_likelihoods(
+        self, pairs: Sequence[tuple[str, str]], too_long: Cut | None = None
+    ) -> list[float]:
+        return [n for one, part in self._parts(pairs) for n in one.log_likelihoods(part, too_long)]
+
+    def negative_log_likelihoods(
+        self, texts: Sequence[str], too_long: Cut | None = None
+    ) -> list[tuple[float, int]]:
+        parts = self._parts(texts)
+        return [n for one, part in parts for n in one.negative_log_likelihoods(part, too_long)]
+
+    def _parts(self, texts: Sequence[Any]) -> list[tuple[DictionaryEngine, Sequence[Any]]]:
+        size, rest = divmod(len(texts), len(self.engines))
+        assert not rest
+        return [(e, texts[n * size : (n + 1) * size]) for n, e in enumerate(self.engines)]
+
+
+@dataclass
+class JoiningDictionaries:
+    """Builds dictionaries of which several can be asked at once. A recipe knows some answers."""
+
+    reader: Reader
+    answers: Mapping[str, str]
+    room: int
+    built: int = 0
+    joined: list[int] = field(default_factory=list)  # how many were asked at once
+
+    def load(self, recipe: Recipe, layers_of: Collection[str] = ()) -> None:
+        pass
+
+    def build(self, recipe: Recipe) -> Candidate:
+        self.built += 1
+        known = int(recipe.digest(), 16) % (len(self.answers) + 1)
+        texts = dict(list(self.answers.items())[:known])
+        return Candidate(DictionaryEngine(self.reader, texts), recipe.digest)
+
+    def join(self, engines: Sequence[DictionaryEngine]) -> JoinedDictionaries:
+        self.joined.append(len(engines))
+        return JoinedDictionaries(engines)
 
 
 def engine_kind(texts: Mapping[str, str], folder: Path) -> EngineKind:

@@ -39,10 +39,10 @@ def take(study: MergeStudy, wanted: int, most: int = 99) -> None:
     """Runs trials as a worker does; each is scored by its parameters, not by a model."""
     with working(study) as own:
         for _ in range(most):
-            taken = own.next_trial(wanted, load=lambda: None)
-            if taken is None:
+            taken = own.next_trials(wanted, load=lambda: None)
+            if not taken:
                 return
-            finish(study, taken.trial)
+            finish(study, taken[0].trial)
 
 
 def finish(study: MergeStudy, trial: optuna.Trial, *values: float) -> None:
@@ -63,7 +63,7 @@ def scores(params: dict[str, Any]) -> list[float]:
 def leave(study: MergeStudy) -> None:
     """A worker that takes a trial and dies."""
     with working(study) as own:
-        assert own.next_trial(TRIALS, load=lambda: None) is not None
+        assert own.next_trials(TRIALS, load=lambda: None)
 
 
 def drawn(study: MergeStudy) -> list[dict[str, Any]]:
@@ -218,13 +218,12 @@ def test_the_search_begins_once_all_starts_are_scored(
     said: list[str] = []
     with working(study) as other, working(study) as own:
         take(study, 1)
-        last = other.next_trial(4, load=lambda: None)
-        assert last is not None
-        assert own.next_trial(4, load=lambda: None, is_over=looks.__next__, say=said.append) is None
+        (last,) = other.next_trials(4, load=lambda: None)
+        assert not own.next_trials(4, load=lambda: None, is_over=looks.__next__, say=said.append)
         assert said == ["waiting for the first trials, which are with other workers"]
         finish(study, last.trial, -1.0)
-        drawn = own.next_trial(4, load=lambda: None)
-    assert drawn is not None and BASELINE not in drawn.trial.user_attrs
+        (drawn,) = own.next_trials(4, load=lambda: None)
+    assert BASELINE not in drawn.trial.user_attrs
     assert study.start == last.trial.params
 
 

@@ -32,3 +32,10 @@ def test_a_live_engine_is_what_fresh_ones_are_and_does_not_grow(tmp_path: Path) 
         assert row["farthest"] < 1e-5 and row["all texts alike"] == 2
     assert held["open files after"] == held["open files before"]
     assert held["MiB after"] < held["MiB before"] + 30
+
+
+def test_adapters_at_once_answer_as_one_by_one(tmp_path: Path) -> None:
+    size = ["--shape", "tiny", "--problems", "3", "--candidates", "3"]
+    rows = found_by("adapters_at_once.py", tmp_path / "figures.json", *size)["rows"]
+    assert [row["at_once"] for row in rows] == [1, 1, 3, 3]
+    assert all(row["alike"] == 3 and row["a_minute"] > 0 for row in rows)

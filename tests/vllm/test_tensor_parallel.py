@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 
-from evomerge_optuna.engines import candidate_builder, live
+from evomerge_optuna.engines import candidate_builder, installed_vllm, live
 from evomerge_optuna.engines.base import EngineMemory
 from evomerge_optuna.errors import NotFiniteError
 from evomerge_optuna.models.shards import read_tensors
@@ -43,8 +43,8 @@ def test_candidates_in_two_processes(families: Path, tmp_path: Path) -> None:
 
 
 def test_a_plan_is_told_over_how_many_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_defaults", dict)  # as on a GPU
-    monkeypatch.setattr(live, "memory_of", lambda _: (0, 1000))
+    monkeypatch.setattr(installed_vllm, "default_arguments", dict)  # as on a GPU
+    monkeypatch.setattr(installed_vllm, "memory_of", lambda _: (0, 1000))
     given = {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5}
     spec = EvaluationSpec(device="cpu", engine="vllm", engine_args=given)
-    assert live.memory_of_vllm(spec) == EngineMemory(engine=500, devices=2)
+    assert installed_vllm.memory_of_vllm(spec) == EngineMemory(engine=500, devices=2)

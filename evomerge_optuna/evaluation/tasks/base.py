@@ -40,6 +40,9 @@ class TaskRunner(ABC, Generic[T]):
 
     asks: ClassVar[Asked] = "texts"  # of a model
     has_answers: ClassVar[bool] = False  # has something to read in each outcome; see `answered`
+    # Is an engine given the texts of all problems in one call, in the order of the problems, and as
+    # many for a problem wherever it stands? Then several candidates can be asked at once.
+    asks_in_order: ClassVar[bool] = False
 
     def __init__(self, name: str, task: T) -> None:
         self.name = name

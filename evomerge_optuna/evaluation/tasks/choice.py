@@ -44,6 +44,7 @@ class ChoiceRunner(PromptedRunner[ChoiceTask]):
     """Asks for the likelihood of every option."""
 
     has_answers: ClassVar[bool] = True
+    asks_in_order: ClassVar[bool] = True
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = self.text(row, where)

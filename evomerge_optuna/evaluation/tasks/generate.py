@@ -51,6 +51,7 @@ class GenerateRunner(PromptedRunner[GenerateTask]):
     """Generates greedily, and judges each text."""
 
     has_answers: ClassVar[bool] = True
+    asks_in_order: ClassVar[bool] = True
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         right, *others = answers(row, answer or self.task.answer, where)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from evomerge_optuna.engines.base import TextEngine
 from evomerge_optuna.engines.lengths import Given
@@ -25,6 +26,8 @@ class Likelihood(Outcome):
 
 class PerplexityRunner(TaskRunner[PerplexityTask]):
     """Measures how likely the model finds each text."""
+
+    asks_in_order: ClassVar[bool] = True
 
     def problem(self, row: Row, answer: str | None, where: str) -> Problem:
         text = filled(self.task.text, row, where)
