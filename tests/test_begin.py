@@ -20,6 +20,7 @@ import yaml
 
 from evomerge_optuna.spec import load_spec
 from evomerge_optuna.spec.adapter_merge import AdapterStudySpec
+from evomerge_optuna.spec.tasks import GenerateTask
 from tests.conftest import WORDS, CommandLine, save_adapter
 
 
@@ -164,3 +165,29 @@ def test_ctrl_c_leaves_nothing(folder: Path) -> None:
     code, seen = on_a_terminal(folder, ("Models to merge", "\n"), ("Base model [", CTRL_C))
     assert code != 0 and "Aborted!" in seen
     assert sorted(folder.rglob("*")) == before
+
+
+UNKNOWN = "番号,日本語の文,English text,結果の数\n" + "".join(
+    f"{n},りんごが{n}個あります,There are {n} apples on the table,{n + 1}\n" for n in range(40)
+)
+
+
+def test_columns_whose_names_say_nothing_are_asked_for(folder: Path) -> None:
+    (folder / "sums.csv").write_text(UNKNOWN)
+    first = ("Models to merge", "\n" * 3), ("[perplexity]", "generate\n")
+    asked = ("the questions (番号, ", "English text\n"), ("the answers (", "結果の数\n")
+    code, seen = on_a_terminal(folder, *first, *asked, ("Language", "\n"), ("Minutes", "\n"))
+    assert code == 0, seen
+    task = load_spec(folder / "sums-merge.yaml").tasks["sums"]
+    assert isinstance(task, GenerateTask)
+    assert (task.prompt, task.answer) == ("{English text}", "結果の数")
+
+
+def test_columns_are_said_by_options(folder: Path, command_line: CommandLine) -> None:
+    (folder / "sums.csv").write_text(UNKNOWN)
+    arguments = ["study", "init", "--yes", "--no-try", "--goal", "generate"]
+    _, err = command_line.run(*arguments, code=2)
+    assert "no column looks like the question" in err and "give --question COLUMN" in err
+    command_line.run(*arguments, "--question", "日本語の文", "--answer", "結果の数")
+    content = yaml.safe_load((folder / "sums-merge.yaml").read_text())
+    assert content["tasks"]["sums"]["prompt"] == "{日本語の文}"

@@ -9,9 +9,13 @@ import click
 from evomerge_optuna.cli.asked import Asker
 from evomerge_optuna.cli.output import say
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
-from evomerge_optuna.proposal.goals import ANY, CLIP, GOALS, IN_A_LANGUAGE, NONE
+from evomerge_optuna.proposal.goals import ANY, CLIP, GOALS, IN_A_LANGUAGE, IN_ONE_COLUMN, NONE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evomerge_optuna.evaluation.problem import Row
+    from evomerge_optuna.proposal.columns import Columns
     from evomerge_optuna.proposal.facts import ModelFacts
     from evomerge_optuna.proposal.inventory import Inventory
     from evomerge_optuna.proposal.proposed import Wishes
@@ -27,6 +31,9 @@ _MINUTES = 30.0
 @click.option("--base", metavar="MODEL", help="The base model; 'none' for a merge without one.")
 @click.option("--data", metavar="DATA", help="A file, a folder or a hub id with the problems.")
 @click.option("--goal", type=click.Choice(list(GOALS)), help="The type of the task.")
+@click.option("--question", metavar="COLUMN", help="Which column of the data has the questions.")
+@click.option("--answer", metavar="COLUMN", help="Which column of the data has the answers.")
+@click.option("--text", metavar="COLUMN", help="Which column has the texts, or prompts to draw.")
 @click.option("--language", metavar="CODE", help="Answers are to be in it, as ja; or 'any'.")
 @click.option(
     "--judge",
@@ -88,7 +95,7 @@ def _wishes(
     asker: Asker, models: tuple[str, ...], given: dict[str, Any]
 ) -> "tuple[Wishes, ModelFacts, Path]":
     """What the options say, and what the user answers to the rest."""
-    from evomerge_optuna.proposal.columns import columns_of
+    from evomerge_optuna.proposal.columns import ANSWER, QUESTION, TEXT, columns_of
     from evomerge_optuna.proposal.data import read_data
     from evomerge_optuna.proposal.facts import read_models
     from evomerge_optuna.proposal.inventory import look_around
@@ -105,10 +112,12 @@ def _wishes(
     out = Path(given["out"] or f"{study}.yaml")
     folder = out.absolute().parent
     data = read_data(name, folder)
-    columns = columns_of(data.rows)
+    said = {part: given[part] for part in (QUESTION, ANSWER, TEXT) if given[part] is not None}
+    columns = columns_of(data.rows, said)
     goal = asker.text(
         given["goal"], "What the merge is to do", goal_of(columns, facts), "--goal", list(GOALS)
     )
+    columns = _columns(asker, data.rows, said, goal)
     language = None
     if goal in IN_A_LANGUAGE:
         proposal = language_in(data.rows, columns) or ANY
@@ -118,6 +127,18 @@ def _wishes(
         judge = asker.text(given["judge"], "Judge", next(iter(here.judges), CLIP), "--judge")
     wishes = Wishes(study, sources.seen_from(folder), data, columns, goal, language, judge)
     return wishes, facts, out
+
+
+def _columns(asker: Asker, rows: "Sequence[Row]", said: dict[str, str], goal: str) -> "Columns":
+    """The columns of the data, after a question for each that its name does not tell."""
+    from evomerge_optuna.proposal.columns import ANSWER, QUESTION, TEXT, columns_of
+
+    for part in (TEXT,) if goal in IN_ONE_COLUMN else (QUESTION, ANSWER):
+        columns = columns_of(rows, said)
+        if part in columns.guesses and asker.is_there:
+            what = f"Column with the {part}s"
+            said[part] = asker.text(None, what, columns.guessed(part), f"--{part}", columns.texts)
+    return columns_of(rows, said)
 
 
 def _sources(

@@ -3,9 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from evomerge_optuna.errors import UsageError
 from evomerge_optuna.evaluation.problem import Row, column
 from evomerge_optuna.proposal.leaves import Leaf, leaves, spelt
+from evomerge_optuna.spec.data import can_name
+
+QUESTION, ANSWER, TEXT = "question", "answer", "text"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -21,8 +26,8 @@ _QUESTIONS = _words(
 _ANSWERS = _words(
     "answer answers finalanswer correctanswer answerkey correct correctoption rightanswer right "
     "target output response solution label reference gold goldanswer expected expectedanswer "
-    "groundtruth completion result assistant 答え 回答 解答 正解 出力 答案 정답 답변 답 respuesta "
-    "antwort reponse réponse resposta risposta ответ"
+    "groundtruth completion result assistant 答え こたえ 回答 解答 正解 出力 答案 정답 답변 답 "
+    "respuesta antwort reponse réponse resposta risposta ответ"
 )
 _CONTEXTS = _words("context passage article document paragraph premise 文脈 本文 上下文")
 _OPTIONS = _words("choices options endings candidates alternatives 選択肢 选项")
@@ -43,6 +48,8 @@ class Columns:
         answer_as: what it holds, where that is to be said.
         picture: the column with pictures.
         text: a template of texts without answers.
+        guesses: what no name told, though there are several: of `QUESTION`, `ANSWER`, `TEXT`.
+        texts: the columns that hold texts and numbers.
     """
 
     prompt: str | None = None
@@ -52,28 +59,47 @@ class Columns:
     answer_as: str | None = None
     picture: str | None = None
     text: str | None = None
+    guesses: frozenset[str] = frozenset()
+    texts: tuple[str, ...] = ()
+
+    def guessed(self, part: str) -> str | None:
+        """The column that is proposed as the `QUESTION`, `ANSWER` or `TEXT`, if there is one."""
+        found = {QUESTION: self.prompt, ANSWER: self.answer, TEXT: self.text}[part]
+        return None if found is None else found.strip("{}")
 
 
-def columns_of(rows: Sequence[Row]) -> Columns:
-    """What the columns of these rows are, by their names, else by what they hold."""
+def columns_of(rows: Sequence[Row], said: Mapping[str, str] = MappingProxyType({})) -> Columns:
+    """What the columns of these rows are, by their names, else by what they hold.
+
+    Args:
+        said: paths of columns that somebody has named, by `QUESTION`, `ANSWER`, `TEXT`.
+    """
     found = leaves(rows)
     texts = [leaf for leaf in found if leaf.kind == "text"]
     picture = next((leaf.path for leaf in found if leaf.kind == "picture"), None)
     options, of_options = _options(found)
     rest = [leaf for leaf in texts if leaf.path not in of_options]
-    question = _named(_QUESTIONS, rest)
-    others = [leaf for leaf in rest if leaf is not question]
     lists = [leaf for leaf in found if leaf.kind == "list" and leaf.path != options]
-    answer = _named(_ANSWERS, [*others, *lists])
+    told = {part: _said(part, path, [*rest, *lists]) for part, path in said.items()}
+    named = [leaf for leaf in rest if can_name(leaf.path) and leaf is not told.get(ANSWER)]
+    question = told.get(QUESTION) or _named(_QUESTIONS, named)
+    others = [leaf for leaf in rest if leaf is not question]
+    answer = told.get(ANSWER) or _named(_ANSWERS, [*others, *lists])
+    guesses: set[str] = set()
+    if len(rest) > 2:
+        guesses = {part for part, leaf in ((QUESTION, question), (ANSWER, answer)) if leaf is None}
     if question is None and answer is not None:
-        question = max((leaf for leaf in rest if leaf is not answer), key=_length, default=None)
+        question = max((leaf for leaf in named if leaf is not answer), key=_length, default=None)
     if answer is None and question is not None and len(others) == 1 and others[0].is_filled:
         answer = others[0]
-    if question is None and answer is None and len(rest) == 2:
+    if question is None and answer is None and len(rest) == len(named) == 2:
         question, answer = sorted(rest, key=_length, reverse=True)
     if answer is None and (chat := _chat(rows)) is not None:
         return chat
-    only = _named(_TEXTS, rest) or _named(_PROMPTS, rest) or max(rest, key=_length, default=None)
+    only = told.get(TEXT) or _named(_TEXTS, named) or _named(_PROMPTS, named)
+    if only is None:
+        only = max(named, key=_length, default=None)
+        guesses |= {TEXT} if len(named) > 1 else set()
     labels, answer_as = (None, None)
     if options is not None and answer is not None:
         labels, answer_as = _how_answered(rows, options, answer.path, found)
@@ -85,7 +111,17 @@ def columns_of(rows: Sequence[Row]) -> Columns:
         answer_as=answer_as,
         picture=picture,
         text=None if only is None else f"{{{only.path}}}",
+        guesses=frozenset(guesses),
+        texts=tuple(leaf.path for leaf in rest),
     )
+
+
+def _said(part: str, path: str, among: Sequence[Leaf]) -> Leaf:
+    for leaf in among:
+        if leaf.path == path and (part == ANSWER or can_name(path)):
+            return leaf
+    has = ", ".join(leaf.path for leaf in among) or "none"
+    raise UsageError(f"--{part}: there is no column '{path}' with texts; the data has {has}")
 
 
 def _length(leaf: Leaf) -> float:

@@ -8,6 +8,7 @@ GOALS = {  # types of tasks, in words that go on "a merge that is to"
     "image": "draw pictures",
 }
 IN_A_LANGUAGE = ("generate", "vqa")
+IN_ONE_COLUMN = ("perplexity", "image")  # of texts, without answers
 ANY = "any"  # language
 NONE = "none"  # base model
 HUMAN = "human"  # judge

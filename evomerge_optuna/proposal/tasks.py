@@ -88,7 +88,7 @@ def task_of(
         what = "question" if columns.prompt is None else "answer"
         raise UsageError(
             f"--goal: {goal} needs columns with a question and an answer, and no column looks like "
-            f"the {what}; it has {', '.join(rows[0]) if rows else 'none'}: rename one so"
+            f"the {what}; it has {', '.join(rows[0]) if rows else 'none'}: give --{what} COLUMN"
         )
     if goal == "choice":
         return _choice(name, columns, models)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_serializer
 from evomerge_optuna.spec.part import Integer, Strict
 
 SPLITS = ("search", "dev", "test")
+_NO_COLUMN = re.compile(r"""[]["'`{}<>=:;!,*\\\n]""")
 
 
 def _check_encoding(name: str) -> str:
@@ -155,6 +156,15 @@ def columns(template: str) -> list[str]:
     return [name for _, name, _, _ in Formatter().parse(template) if name]
 
 
+def can_name(path: str) -> bool:
+    """Can a template name this column, or path into one? Blanks and most signs may be in it.
+
+    What is refused is what stands between the braces of JSON and of code.
+    """
+    parts = path.split(".")
+    return all(part and part == part.strip() and not _NO_COLUMN.search(part) for part in parts)
+
+
 def _check_template(text: str) -> str:
     try:
         parts = list(Formatter().parse(text))
@@ -162,7 +172,7 @@ def _check_template(text: str) -> str:
         raise ValueError(f"is no template ({error}); write {{{{ and }}}} for braces") from error
     fields = [(name, how, to) for _, name, how, to in parts if name is not None]
     for name, format_spec, conversion in fields:
-        if not all(part.isidentifier() or part.isdecimal() for part in name.split(".")):
+        if not can_name(name):
             raise ValueError(f"'{{{name}}}' names no column; write {{column}}, {{{{ for a brace")
         if format_spec or conversion:
             raise ValueError(f"column '{name}' has a format or conversion; write plain {{{name}}}")

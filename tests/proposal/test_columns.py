@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evomerge_optuna.errors import UsageError
 from evomerge_optuna.proposal.columns import Columns, columns_of
 from evomerge_optuna.proposal.leaves import leaves
 
@@ -108,3 +109,26 @@ def test_a_column_with_empty_cells_is_no_answer() -> None:
     assert columns_of(data).answer == "result"
     filled = {leaf.path: leaf.is_filled for leaf in leaves(data)}
     assert filled == {"question": True, "answer": False, "result": True}
+
+
+UNKNOWN = {"番号": "7", "日本語の文": LONG, "English sentence": LONG + LONG, "こた": "8"}
+
+
+def test_what_no_name_tells_is_a_guess_that_somebody_corrects() -> None:
+    found = columns_of(rows(**UNKNOWN))
+    assert found.guesses == {"question", "answer", "text"} and found.texts == (*UNKNOWN,)
+    assert found.guessed("text") == "English sentence" and found.guessed("answer") is None
+    said = {"question": "日本語の文", "answer": "こた"}
+    found = columns_of(rows(**UNKNOWN), said)
+    assert (found.prompt, found.answer) == ("{日本語の文}", "こた") and found.guesses == {"text"}
+    assert not columns_of(rows(x="8", y=LONG, question=LONG, answer="8")).guesses & {*said}
+    with pytest.raises(
+        UsageError, match=r"--answer: there is no column 'x' .* has 番号, 日本語の文"
+    ):
+        columns_of(rows(**UNKNOWN), {"answer": "x"})
+
+
+def test_a_column_that_no_template_can_name_is_no_question() -> None:
+    found = columns_of(rows(**{"a:b": LONG, "Question (ja)": "x", "Answer: n": "8", "z": "y"}))
+    assert found.text == "{Question (ja)}"
+    assert columns_of(rows(**{"質問": LONG, "id": "1", "こたえ": "8"})).answer == "こたえ"
