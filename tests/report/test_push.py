@@ -134,6 +134,14 @@ def test_places_are_left_out_and_nothing_else() -> None:
     }
 
 
+def test_the_texts_of_a_task_are_no_places() -> None:
+    task = {"type": "choice", "prompt": "/no_think {question}", "data": {"path": "/x/y.jsonl"}}
+    assert without_places({"prompt": task, "system": "/x/model"}) == {
+        "prompt": {**task, "data": {"path": "y.jsonl"}},
+        "system": "model",  # a model that is called so
+    }
+
+
 def test_public_only_where_it_is_asked_for(hub: Hub, pushed: Callable[..., list[str]]) -> None:
     pushed(public=True)
     assert not hub.repos[NAME].private
