@@ -193,6 +193,15 @@ def test_a_study_that_is_not_tested_has_no_results(
     assert b"model-index" not in hub.repos[NAME].files["README.md"]
 
 
+def test_no_folder_to_export_to(
+    hub: Hub, pushed: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "file" / "home"))
+    assert refused(pushed).endswith("Not a directory; the model is exported there first")
+    assert not hub.repos
+
+
 def test_no_token(
     hub: Hub, pushed: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
