@@ -25,7 +25,7 @@ from generation import SHAPES, save_random
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
-from evomerge_optuna.engines import candidate_builder
+from evomerge_optuna.engines import candidate_builder, live
 from evomerge_optuna.engines.base import Greedy, JoiningBuilder
 from evomerge_optuna.recipes.adapter import AdapterRecipe, ModuleGroup
 from evomerge_optuna.spec import EvaluationSpec
@@ -86,11 +86,13 @@ def vllms_own_way() -> Iterator[None]:
     """Within the block vLLM is started with what it has for the CPU by itself."""
     from evomerge_optuna.engines import grouped
 
+    live.close()  # else the engine that is there is kept
     before, grouped.group_adapters_on_cpu = grouped.group_adapters_on_cpu, lambda: None
     restored = grouped.current_platform.__dict__.pop("get_punica_wrapper", None)
     try:
         yield
     finally:
+        live.close()
         grouped.group_adapters_on_cpu = before
         if restored is not None:
             grouped.current_platform.get_punica_wrapper = restored
