@@ -38,6 +38,16 @@ KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "gpt2": (_GPT2, ["c_attn", "c_fc", "wte"]),
     "qwen2": (_SMALL, ["q_proj", "k_proj", "gate_proj"]),  # with biases, tied
     "mistral": (_SMALL, ["o_proj", "up_proj"]),
+    "qwen3": (_SMALL, ["q_proj", "up_proj"]),
+    "phi3": (
+        {key: value for key, value in _SMALL.items() if key != "head_dim"},
+        ["qkv_proj", "gate_up_proj"],
+    ),
+    "gpt_neox": (
+        {k: v for k, v in _SMALL.items() if k not in ("head_dim", "num_key_value_heads")},
+        ["query_key_value", "dense_4h_to_h", "embed_in"],
+    ),
+    "mixtral": (_SMALL | {"num_local_experts": 3, "num_experts_per_tok": 2}, ["q_proj", "v_proj"]),
     "gemma2": (_SMALL, ["q_proj", "down_proj"]),
 }
 

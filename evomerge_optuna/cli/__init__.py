@@ -87,8 +87,6 @@ _STUDY = [
     study_run,
     study_watch,
     study_list,
-    study_push,
-    study_report,
     study_show,
     study_test,
     study_answers,

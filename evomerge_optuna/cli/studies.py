@@ -82,7 +82,7 @@ def study_run(name_or_spec: str, allow_code: bool, storage: str | None, **limits
 def study_watch(name: str, storage: str | None) -> None:
     """Show how a study stands that runs elsewhere, until it ends or you press Ctrl-C.
 
-    It reads the database, and neither writes nor locks anything.
+    It only reads the study, and keeps nobody from working on it.
     """
     from evomerge_optuna.report.watch import watch
     from evomerge_optuna.study.studies import open_study

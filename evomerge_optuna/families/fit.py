@@ -10,7 +10,13 @@ from evomerge_optuna.models.headers import parameter_shapes
 from evomerge_optuna.models.layout import layout_of
 from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.tokens import check_ids
-from evomerge_optuna.spec import MergeSearchSpec, SearchedMerge, StackSpec, StudySpec
+from evomerge_optuna.spec import (
+    AdapterStudySpec,
+    MergeSearchSpec,
+    SearchedMerge,
+    StackSpec,
+    StudySpec,
+)
 from evomerge_optuna.spec.merge import OF_PIPELINES
 
 if TYPE_CHECKING:
@@ -26,6 +32,10 @@ _COMPARED = (
 )
 _MATCHED_BY_MERGEKIT = (
     "set merge.tokenizer_source to base or union and mergekit matches them token by token"
+)
+_MERGED_EACH = (
+    "leave merge.space out, and each adapter is merged into a model of its own first, whose tokens "
+    "merge.tokenizer_source matches"
 )
 _OTHERS_UNUSED = "set stack.head to first, and only the first model's embeddings and head are used"
 
@@ -181,6 +191,8 @@ def _alike(
 
 
 def _match(spec: StudySpec) -> str:
+    if isinstance(spec, AdapterStudySpec):
+        return _MERGED_EACH
     return _MATCHED_BY_MERGEKIT if isinstance(spec, MergeSearchSpec) else _OTHERS_UNUSED
 
 

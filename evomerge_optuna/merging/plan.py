@@ -1,8 +1,6 @@
 """mergekit's own plan of a merge: which tensor is made how, from which, and in which order."""
 
 import json
-import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +37,7 @@ from evomerge_optuna.merging.vocabulary import union_tokenizer
 from evomerge_optuna.models.ends import write_generation_config
 from evomerge_optuna.models.layout import is_tied
 from evomerge_optuna.models.pipeline_part import PART
-from evomerge_optuna.models.shards import NamedTensor, weight_files
+from evomerge_optuna.models.shards import NamedTensor, system_error, weight_files
 from evomerge_optuna.quiet import quiet
 from evomerge_optuna.recipes.merge import MergeRecipe
 
@@ -257,7 +255,6 @@ def translated_errors(place: Path | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         # safetensors reports a full disk as an error of its own.
-        if system := re.search(r"\(os error (\d+)\)", str(error)):
-            number = int(system[1])
-            raise OSError(number, os.strerror(number), str(place) if place else None) from error
+        if refused := system_error(error, place):
+            raise refused from error
         raise CandidateError(f"mergekit cannot build it: {first_line(error)}") from error

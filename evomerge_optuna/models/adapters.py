@@ -1,6 +1,7 @@
 """Adapters: `model+adapter`, mergekit's notation. Does one fit on its base model?"""
 
 import copy
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 Shapes = Mapping[str, list[int]]  # by the tensor's name
@@ -86,14 +88,15 @@ def config_with_adapter(
     for name in sorted(taken.required.keys() | have.keys()):
         want = taken.required.get(name) or taken.optional.get(name)
         if want != have.get(name):
-            added = (
-                ", or, if it added tokens, merge it where it was trained and name the checkpoint"
-                if name.startswith(taken.embeddings)
-                else ""
-            )
+            own = ""
+            if name.startswith(taken.embeddings):
+                own = "added tokens"
+            elif _EXPERT.search(name):  # newer transformers have all of a layer in one tensor
+                own = "is of a model whose experts were modules of their own"
+            or_else = f", or, if it {own}, merge it where it was trained and name the checkpoint"
             raise SpecError(
                 f"{where}: tensor {name} has shape {have.get(name)}, but this base model takes "
-                f"{want}; name the model that it was trained on{added}"
+                f"{want}; name the model that it was trained on{or_else if own else ''}"
             )
     return config
 

@@ -16,9 +16,9 @@ from evomerge_optuna.explain import one_line, value
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from evomerge_optuna.models.digest import is_finite
 from evomerge_optuna.models.headers import ANOTHER_COPY
-from evomerge_optuna.models.layout import layout_of, meta_model
+from evomerge_optuna.models.layout import layout_of, meta_model, other_names
 from evomerge_optuna.models.opened import OpenedModel
-from evomerge_optuna.models.shards import read_tensors
+from evomerge_optuna.models.shards import read_tensors, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +209,9 @@ def check_values(adapter: Path, base: Path, where: str) -> None:
     tied = layout_of(config).tied if getattr(config, "tie_word_embeddings", False) else {}
     named = {name: name.removeprefix(PREFIX).replace(".base_layer.", ".") for name in whole}
     wanted = {own for name in named.values() for own in (name, tied.get(name, name))}
-    have = dict(read_tensors(base, lambda name: name if name in wanted else None))
+    others = other_names(config, weight_files(base))
+    in_files = {there: own for own in wanted for there in (own, *others.get(own, ()))}
+    have = dict(read_tensors(base, in_files.get))
     for name, tensor in whole.items():
         own = have.get(named[name], have.get(tied.get(named[name], "")))
         if own is None or own.shape != tensor.shape or not tensor.equal(own.to(tensor.dtype)):
@@ -274,6 +276,11 @@ def _parts_of(name: str, where: str) -> tuple[str, str, bool] | None:
     found = _TENSOR.fullmatch(name.removeprefix(PREFIX))
     if found is not None:
         return found["module"], found["half"], found["embedding"] is not None
+    if ".lora_A." in name or ".lora_B." in name:
+        raise SpecError(
+            f"{where}: peft does not load the tensor {name}, whose name is not that of its files; "
+            "save it anew with peft's save_pretrained"
+        )
     if name.endswith(".weight"):
         return None
     raise _tensor_beside(name, where)

@@ -1,6 +1,8 @@
 """Checkpoints' weights on disk: named tensors are read and written one after the other."""
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -90,6 +92,29 @@ def read_tensors(
                     yield new, file.get_tensor(name)
 
 
+def write_file(tensors: "dict[str, torch.Tensor]", file: Path) -> None:
+    """Writes one file of tensors that share no memory.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise system_error(error, file) or error from error
+
+
+def system_error(error: Exception, file: Path | None) -> OSError | None:
+    """What a library in Rust, as safetensors, says that the system refused; None: nothing."""
+    if (said := re.search(r"\(os error (\d+)\)", str(error))) is None:
+        return None
+    number = int(said[1])
+    return OSError(number, os.strerror(number), str(file) if file else None)
+
+
 def write_tensors(
     folder: Path, tensors: "Iterable[NamedTensor]", most: int = _SHARD, stem: str = STEM
 ) -> None:
@@ -102,12 +127,10 @@ def write_tensors(
     Raises:
         OSError: a file cannot be written.
     """
-    from safetensors.torch import save_file
-
     numbers: dict[str, int] = {}  # of each tensor's file
     size = count = 0
     for count, shard in enumerate(_in_shards(tensors, most), start=1):
-        save_file(shard, folder / f"{stem}-{count:05}.safetensors", metadata={"format": "pt"})
+        write_file(shard, folder / f"{stem}-{count:05}.safetensors")
         numbers |= dict.fromkeys(shard, count)
         size += sum(tensor.nbytes for tensor in shard.values())
     names = {n: f"{stem}-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)}

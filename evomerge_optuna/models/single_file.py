@@ -21,6 +21,7 @@ from evomerge_optuna.models.fingerprint import sha256_of
 from evomerge_optuna.models.headers import STORED, opened
 from evomerge_optuna.models.original_layout import in_original_layout
 from evomerge_optuna.models.pipelines import pipeline_index, require_diffusers, without_unused
+from evomerge_optuna.models.shards import write_file
 from evomerge_optuna.quiet import quiet
 
 _DENOISER = "model.diffusion_model."  # how the names of its tensors begin, of whatever model
@@ -103,9 +104,8 @@ def write_single_file(folder: Path, file: Path, where: str) -> None:
         OSError: a file cannot be read or written.
     """
     from diffusers import DiffusionPipeline
-    from safetensors.torch import save_file
 
-    save_file(in_original_layout(folder, where), file, metadata={"format": "pt"})
+    write_file(in_original_layout(folder, where), file)
     index = pipeline_index(folder)
     with quiet(), _without_weights(folder) as bare:
         found = _digests(loaded := _load(file, bare, where))

@@ -91,7 +91,7 @@ def ask_both(
     if difference := compare(scored, found):
         raise ExportError(
             f"trial {trial.number}: its export is not the model that was scored: {difference}; "
-            "nothing was exported, please report it"
+            f"nothing was exported, {'leave --merged out' if merged else 'please report it'}"
         )
     return tell(scored, found)
 

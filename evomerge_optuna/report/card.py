@@ -26,6 +26,7 @@ from evomerge_optuna.study.schema import FINGERPRINTS, VERSIONS
 from evomerge_optuna.study.studies import MergeStudy, recipe_of
 
 RECIPE_FILE = "mergekit_config.yml"
+_TEXTS = ("prompt", "system", "stop", "question")  # of a task; they may begin with a slash
 # What the hub reads of the card of an adapter.
 _OF_ADAPTERS = {"base_model_relation": "adapter", "library_name": "peft"}
 
@@ -103,14 +104,14 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
         return (
             "The layers in the order in which a token passes them, with what the residual stream "
             f"is multiplied by before each. The scales are folded into the weights ({made_with}).\n"
-            f"\n```yaml\n{recipe.to_yaml()}```"
+            f"\n```yaml\n{shown_recipe(recipe)}```"
         )
     if isinstance(recipe, AdapterRecipe):
         like = "" if recipe.method == "lorahub" else " as peft's `add_weighted_adapter` does"
         return (
             f"The adapters are merged by `{recipe.method}`{like} "
             f"({made_with}), every group of modules with its own values. The result has "
-            f"{remarks[0]}.\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
+            f"{remarks[0]}.\n\n```yaml\n{shown_recipe(recipe)}```"
         )
     family = family_of_host(recipe.host)
     command, *others = recipe.how_to_repeat(RECIPE_FILE, family.mergekit_program)
@@ -118,7 +119,7 @@ def _how_to_repeat(recipe: Recipe, versions: dict[str, str], remarks: Sequence[s
     if remarks:
         what = "merges the same models, but writes another"
     how = " ".join([f"`{command}` {what} ({made_with}).", *others, *remarks])
-    return f"{how}\n\n```yaml\n{recipe.located(shown_model).to_yaml()}```"
+    return f"{how}\n\n```yaml\n{shown_recipe(recipe)}```"
 
 
 def of_recipe(spec: StudySpec, recipe: Recipe) -> StudySpec:
@@ -194,10 +195,23 @@ def shown_model(model: str) -> str:
     return "".join(Path(part).name if Path(part).is_absolute() else part for part in parts)
 
 
+def shown_recipe(recipe: Recipe) -> str:
+    """A recipe as YAML that names its models as `shown_model` does."""
+    shown = recipe.located(shown_model)
+    if isinstance(recipe, StackRecipe):
+        merges = {name: merge.located(shown_model) for name, merge in recipe.merges.items()}
+        shown = shown.model_copy(update={"merges": merges})
+    return shown.to_yaml()
+
+
 def without_places(part: Any) -> Any:
     """A spec or recipe without where files lie on this machine, as it can be sent."""
     if isinstance(part, dict):
-        return {without_places(key): without_places(value) for key, value in part.items()}
+        texts = _TEXTS if "type" in part else ()
+        return {
+            without_places(key): value if key in texts else without_places(value)
+            for key, value in part.items()
+        }
     if isinstance(part, list):
         return [without_places(value) for value in part]
     is_place = isinstance(part, str) and re.match(r"/|\S+\+/", part) is not None

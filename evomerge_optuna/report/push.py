@@ -2,13 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from optuna.trial import FrozenTrial
 
-from evomerge_optuna.errors import UsageError
+from evomerge_optuna.errors import ExportError, UsageError
 from evomerge_optuna.home import home
 from evomerge_optuna.models.adapters import ADAPTER_CONFIG
 from evomerge_optuna.plain_yaml import to_yaml
@@ -45,7 +46,7 @@ def push(
     Raises:
         UsageError: there is no token, or the repository has something else, or is public and that
             was not asked for.
-        ExportError: see `export`.
+        ExportError: see `export`; or there is no room for it in the home folder.
         EvomergeError: the hub does not answer, or refuses something.
     """
     target = Repository(repository, say)
@@ -57,9 +58,7 @@ def push(
             "the card has no results of test: evomerge-optuna study test "
             f"{merge_study.quoted_name} --trial {trial.number} scores them"
         )
-    home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="push-", dir=home()) as temporary:
-        folder = Path(temporary) / "model"
+    with _room_for("model") as folder:
         export(merge_study, trial, folder, say)
         _leave_out_places(folder)
         if contents is not None:
@@ -70,6 +69,20 @@ def push(
         message = f"Trial {trial.number} of {merge_study.name}, by evomerge-optuna"
         target.fill(folder, public=public, message=message)
     return target.address
+
+
+@contextmanager
+def _room_for(name: str) -> Iterator[Path]:
+    """A folder to come, of this name, which is gone after the block."""
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="push-", dir=home()) as temporary:
+            yield Path(temporary) / name
+    except OSError as error:
+        place = error.filename or home()
+        raise ExportError(
+            f"{place}: {error.strerror}; the model is exported there first"
+        ) from error
 
 
 def _check_visibility(

@@ -1,7 +1,7 @@
 """Figures of how a search went: every trial, the front of two objectives, what mattered. Plotly."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -79,17 +79,25 @@ def _labels(lines: Mapping[str, float], near: float) -> Iterator[tuple[str, floa
         yield ", ".join(names), top
 
 
-def in_percent(figure: "go.Figure", metric: Metric | None) -> None:
-    """Has shares and grades in percent, as tables have them."""
-    if metric is not None and metric.kind in ("share", "grade"):
-        figure.update_yaxes(tickformat=".0%")
+def in_percent(figure: "go.Figure", metric: Metric | None, across: Metric | None = None) -> None:
+    """Has shares and grades in percent, as tables have them.
+
+    Args:
+        metric: of the vertical axis.
+        across: of the horizontal one.
+    """
+    for update, shown in ((figure.update_yaxes, metric), (figure.update_xaxes, across)):
+        if shown is not None and shown.kind in ("share", "grade"):
+            update(tickformat=".0%")
 
 
-def front_figure(trials: Trials, chosen: FrozenTrial, metric: Metric | None) -> "go.Figure":
+def front_figure(
+    trials: Trials, chosen: FrozenTrial, metrics: Sequence[Metric | None]
+) -> "go.Figure":
     """Every scored trial by its two objectives, and the Pareto front among them.
 
     Args:
-        metric: the first objective's; None: it is a cost.
+        metrics: of both objectives; None: it is a cost.
     """
     import plotly.graph_objects as go
 
@@ -102,11 +110,11 @@ def front_figure(trials: Trials, chosen: FrozenTrial, metric: Metric | None) -> 
     figure.add_scatter(**_points(given, "given at the start", _GIVEN, "diamond", 8, (1, 0)))
     figure.add_scatter(
         **_points(front, "Pareto front", LOUD, "circle", 9, (1, 0))
-        | {"mode": "lines+markers", "line": {"shape": _corner(first, second), "color": LOUD}}
+        | {"mode": "lines+markers", "line": {"shape": _corner(second), "color": LOUD}}
     )
     figure.add_scatter(**_points([chosen], "the result", _CHOSEN, "star", 14, (1, 0)))
     figure.update_layout(xaxis_title=second.target, yaxis_title=f"{first.target} on search")
-    in_percent(figure, metric)
+    in_percent(figure, *metrics)
     return figure
 
 
@@ -175,6 +183,10 @@ def _points(
     }
 
 
-def _corner(first: Objective, second: Objective) -> str:
-    """How a front's steps go, so that what they enclose is what they dominate."""
-    return "hv" if first.sign > 0 and second.sign < 0 else "vh" if first.sign > 0 else "hv"
+def _corner(across: Objective) -> str:
+    """How a front's steps go, so that what they enclose is what they dominate.
+
+    Args:
+        across: the objective of the horizontal axis.
+    """
+    return "hv" if across.sign < 0 else "vh"

@@ -9,14 +9,19 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, UsageError
+from evomerge_optuna.evaluation.user_code import code_of
 from evomerge_optuna.families import family_of_host
 from evomerge_optuna.plain_yaml import to_yaml
 from evomerge_optuna.recipes.adapter import AdapterRecipe
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.recipes.recipe import Recipe
-from evomerge_optuna.recipes.stack import StackRecipe
 from evomerge_optuna.report.answers import Asked, answers_of_study, count_line
-from evomerge_optuna.report.card import RECIPE_FILE, shown_model, without_places
+from evomerge_optuna.report.card import (
+    RECIPE_FILE,
+    shown_model,
+    shown_recipe,
+    without_places,
+)
 from evomerge_optuna.report.dashboard import study_figures
 from evomerge_optuna.report.gap import gap_text
 from evomerge_optuna.report.numbers import show_score
@@ -97,19 +102,18 @@ def study_page(merge_study: MergeStudy) -> str:
         ],
         is_tested=any("test" in row.scores for row in rows),
         quoted=merge_study.quoted_name,
+        code=" --allow-code" if code_of(spec) else "",
         gap=gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1])
         if not spec.objective.is_cost
         else "",
-        score_figures=_test_figure(merge_study),
+        score_figures=_test_figure(merge_study, rows[-1].name),
         searched=search_in_words(merge_study),
         chosen=best.number,
         on_dev=is_chosen_on_dev(merge_study),
         words=recipe_in_words(merge_study, best),
         values=_values(merge_study, best),
         about=_about(recipe),
-        recipe=recipe.to_yaml()
-        if isinstance(recipe, StackRecipe)
-        else recipe.located(shown_model).to_yaml(),
+        recipe=shown_recipe(recipe),
         recipe_figures=_recipe_figures(merge_study, best),
         figures=list(_search_figures(merge_study, best, rows)),
         trials_title="The Pareto front" if several else "The best trials on search",
@@ -216,14 +220,12 @@ def _about(recipe: Recipe) -> list[tuple[str, str]]:
     return [("", f"{told} multiplied by:")]
 
 
-def _test_figure(merge_study: MergeStudy) -> Figures:
+def _test_figure(merge_study: MergeStudy, result: str) -> Figures:
     figure, objective = study_figures(merge_study).get("scores"), merge_study.spec.objective
     if figure is None:
         return []
-    count = len(figure.data[0].x)
-    figure.update_traces(
-        marker={"color": [QUIET] * (count - 1) + [LOUD]}, error_y={"color": INK, "thickness": 1.5}
-    )
+    colors = [LOUD if name == result else QUIET for name in figure.data[0].x]
+    figure.update_traces(marker={"color": colors}, error_y={"color": INK, "thickness": 1.5})
     in_percent(figure, merge_study.spec.metric(objective.target))
     return [(f"{objective.target} on test, with 95% intervals", figure_html(figure))]
 
@@ -250,13 +252,13 @@ def _search_figures(
     others = {row.name: row.scores.get("search", {}).get(target) for row in rows[:-1]}
     known = (*spec.models, merge_study.space.baseline_name)
     lines = {name: score.value for name, score in others.items() if score and name in known}
-    metric = None if spec.objective.is_cost else spec.metric(target)
+    metrics = [None if o.is_cost else spec.metric(o.target) for o in spec.objectives]
     yield (
         f"Every trial's {target}, and the best so far",
-        figure_html(history_figure(trials, best, metric, lines)),
+        figure_html(history_figure(trials, best, metrics[0], lines)),
     )
     if len(spec.objectives) == 2:
-        yield "Both objectives of every trial", figure_html(front_figure(trials, best, metric))
+        yield "Both objectives of every trial", figure_html(front_figure(trials, best, metrics))
     if found := importances(trials):
         yield (
             "How much each parameter decides whether a trial is good (PED-ANOVA)",

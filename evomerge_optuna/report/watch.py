@@ -1,4 +1,4 @@
-"""A study that another process runs, watched in its database: nothing is written or locked."""
+"""A study that another process runs, watched in its database: nothing of it is written."""
 
 import time
 from collections.abc import Callable, Iterator

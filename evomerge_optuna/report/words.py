@@ -11,6 +11,7 @@ from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.recipes.stack import StackRecipe, Step
 from evomerge_optuna.spaces.adapter import AdapterSpace
 from evomerge_optuna.spaces.joint import JointSpace
+from evomerge_optuna.spaces.places import OF_THE_MERGE
 from evomerge_optuna.spaces.searched import METHOD, SearchedSpace
 from evomerge_optuna.spaces.space import SearchSpace, Values
 from evomerge_optuna.spaces.stack import StackSpace
@@ -102,8 +103,8 @@ def _ranges(ranges: Mapping[str, Dimension]) -> Iterator[str]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, dimension in ranges.items():
         owner, _, rest = name.partition(".")
-        if owner in _OF_STACKS:
-            found[_OF_STACKS[owner], ""].append(owner)
+        if rest[:1].isdigit():  # a merge's parameters are named, those of a stack are counted
+            found[_OF_STACKS[owner], ""].append(OF_THE_MERGE)
         elif name == METHOD:
             found["the merge method", _choices(dimension)].append(owner)
         elif rest == "include":
@@ -111,7 +112,7 @@ def _ranges(ranges: Mapping[str, Dimension]) -> Iterator[str]:
         else:
             found[f"the {rest.partition('.')[0]}", _choices(dimension)].append(owner)
     for (what, values), owners in found.items():
-        names = [name for name in dict.fromkeys(owners) if name not in ("merge", *_OF_STACKS)]
+        names = [name for name in dict.fromkeys(owners) if name != OF_THE_MERGE]
         names = [] if what == _PART else names
         whose = f" of {listed(names)}" if names else ""
         count = f" ({len(owners)} parameters)" if len(owners) > 1 else ""

@@ -1,5 +1,6 @@
 """How fast a study goes, and how long what is left will take."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -41,11 +42,12 @@ def pace_of(trials: Sequence[FrozenTrial]) -> Pace | None:
         for trial in trials
         if trial.datetime_start and trial.datetime_complete and trial.state.is_finished()
     ]
-    latest = sorted(nlargest(LATEST, spans))
+    latest, before = nlargest(LATEST, spans), nlargest(LATEST + 1, spans)[LATEST:]
     if not latest:
         return None
-    worked, until = 0.0, 0.0
-    for end, begin in latest:
+    worked = 0.0
+    until = before[0][0] if before else -math.inf  # from then on just the latest have ended
+    for end, begin in sorted(latest, key=lambda span: span[1]):
         worked += max(0.0, end - max(begin, until))
         until = max(until, end)
     seconds = sum(end - begin for end, begin in latest) / len(latest)

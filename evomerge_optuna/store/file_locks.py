@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from evomerge_optuna.errors import StorageError
 from evomerge_optuna.store.lock import PATIENCE, Lease, worker_key
 
 
@@ -24,6 +25,12 @@ class FileLocks:
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise StorageError(
+                f"{self._database.parent}: cannot be written ({error.strerror}), and a lock beside "
+                f"{self._database.name} is needed even to read it; have this user write there, or "
+                "keep studies in PostgreSQL"
+            ) from error
         try:
             yield True
         finally:

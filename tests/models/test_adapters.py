@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
+from safetensors.torch import load_file, save_file
 
 from evomerge_optuna.errors import SpecError
 from evomerge_optuna.merging.in_place import ModelInPlace
 from evomerge_optuna.merging.plan import merge_options
 from evomerge_optuna.merging.recipe_merger import write_recipe
 from evomerge_optuna.merging.resident import ResidentMerger
+from evomerge_optuna.models.adapters import ADAPTER_WEIGHTS, config_with_adapter
 from evomerge_optuna.models.catalog import (
     check_exists,
     local_folder,
@@ -28,6 +31,7 @@ from evomerge_optuna.models.opened import OpenedModel
 from evomerge_optuna.models.sources import source_of
 from evomerge_optuna.recipes.merge import MergeRecipe
 from evomerge_optuna.scoring import score_checkpoint
+from tests.adapters import save_base, save_lora
 from tests.checked import checked
 from tests.conftest import SpecMaker, save_adapter, save_tiny_model
 
@@ -207,3 +211,17 @@ def test_names_that_cannot_be(tiny: Path, model: str, message: str) -> None:
     with pytest.raises(SpecError, match=message.replace("+", r"\+")) as error:
         check_exists(model.format(tiny=tiny), "models.a")
     assert str(error.value).startswith("models.a: ")
+
+
+def test_an_adapter_of_experts_that_were_modules(tmp_path: Path) -> None:
+    """As of Mixtral before transformers 5, which has them in one tensor; the gate was elsewhere."""
+    base = save_base(tmp_path / "base", "mixtral")
+    adapter = save_lora(tmp_path / "adapter", base, 0, ["q_proj"])
+    file = adapter / ADAPTER_WEIGHTS
+    expert = "base_model.model.model.layers.0.block_sparse_moe.experts.1.w1"
+    halves = {"lora_A": torch.ones(4, 16), "lora_B": torch.ones(32, 4)}
+    added = {f"{expert}.{half}.weight": tensor for half, tensor in halves.items()}
+    save_file(load_file(file) | added, file)
+    words = "experts.1.w1.lora_A.weight has shape .*experts were modules of their own, merge it"
+    with pytest.raises(SpecError, match=words):
+        config_with_adapter(OpenedModel(str(base)).config, adapter, "models.a")

@@ -119,6 +119,26 @@ def test_embeddings_of_its_own_and_numbers_that_are_none_are_refused(
         check_values(tmp_path, base, "x")
 
 
+def test_embeddings_that_the_base_s_files_call_otherwise_are_the_base_s(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "gpt_neox")
+    assert "embed_out.weight" in load_file(base / "model.safetensors")
+    save_lora(tmp_path / "x", base, 0, ["lm_head", "embed_in"])
+    whole = {name for name in load_file(tmp_path / "x" / ADAPTER_WEIGHTS) if "lora_" not in name}
+    assert "base_model.model.lm_head.base_layer.weight" in whole
+    check_values(tmp_path / "x", base, "x")
+
+
+def test_names_that_peft_does_not_load_are_refused(base: Path, tmp_path: Path) -> None:
+    """As a state dict of a model has them, with the adapter's name in them."""
+    save_lora(tmp_path, base, 0, ["q_proj"])
+    file = tmp_path / ADAPTER_WEIGHTS
+    named = {k.replace(".weight", ".default.weight"): v for k, v in load_file(file).items()}
+    save_file(named, file)
+    words = r"x: peft does not load the tensor .*q_proj.lora_A.default.weight.*save it anew with"
+    with pytest.raises(SpecError, match=words):
+        check_plain(tmp_path, "x")
+
+
 def test_files_that_are_broken_are_told(base: Path, tmp_path: Path) -> None:
     save_lora(tmp_path, base, 0, ["q_proj"])
     file = tmp_path / ADAPTER_WEIGHTS

@@ -1,5 +1,6 @@
 """Which of a folder's files are the checkpoint's."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from evomerge_optuna.models.shards import (
     read_tensors,
     tensor_names,
     weight_files,
+    write_file,
     write_tensors,
 )
 
@@ -70,3 +72,10 @@ def test_weights_that_mergekit_would_not_find(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "weights.safetensors")
     with pytest.raises(SpecError, match=r"has no \*\.safetensors weights by transformers' names"):
         check_exists(str(copy), "models.a")
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
+    file = tmp_path / "none" / SINGLE
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_file({"a": torch.zeros(1)}, file)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, str(file))

@@ -134,6 +134,14 @@ def test_places_are_left_out_and_nothing_else() -> None:
     }
 
 
+def test_the_texts_of_a_task_are_no_places() -> None:
+    task = {"type": "choice", "prompt": "/no_think {question}", "data": {"path": "/x/y.jsonl"}}
+    assert without_places({"prompt": task, "system": "/x/model"}) == {
+        "prompt": {**task, "data": {"path": "y.jsonl"}},
+        "system": "model",  # a model that is called so
+    }
+
+
 def test_public_only_where_it_is_asked_for(hub: Hub, pushed: Callable[..., list[str]]) -> None:
     pushed(public=True)
     assert not hub.repos[NAME].private
@@ -183,6 +191,15 @@ def test_a_study_that_is_not_tested_has_no_results(
     assert f"evomerge-optuna study test tiny --trial {other.number} scores them" in "".join(said)
     assert evaluation_results(seen, other) == []
     assert b"model-index" not in hub.repos[NAME].files["README.md"]
+
+
+def test_no_folder_to_export_to(
+    hub: Hub, pushed: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVOMERGE_HOME", str(tmp_path / "file" / "home"))
+    assert refused(pushed).endswith("Not a directory; the model is exported there first")
+    assert not hub.repos
 
 
 def test_no_token(

@@ -18,14 +18,20 @@ from optuna.trial import create_trial
 from evomerge_optuna.errors import EvomergeError, UsageError
 from evomerge_optuna.evaluation.answered import Answered
 from evomerge_optuna.report.answers import Asked
-from evomerge_optuna.report.search_figures import front_figure, history_figure, importances
+from evomerge_optuna.report.search_figures import (
+    LOUD,
+    QUIET,
+    front_figure,
+    history_figure,
+    importances,
+)
 from evomerge_optuna.report.study_page import study_page, write_study_page
 from evomerge_optuna.report.telling_answers import cut, shown_prompt, telling_problems
 from evomerge_optuna.report.words import listed, recipe_in_words, search_in_words, spoken
 from evomerge_optuna.results.chosen_trial import find_trial
 from evomerge_optuna.results.final_scorer import FinalScorer
 from evomerge_optuna.search.loop import run_trials
-from evomerge_optuna.spec import Objective, parse_spec
+from evomerge_optuna.spec import Metric, Objective, parse_spec
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.study.creation import create_study
 from evomerge_optuna.study.result import result_of
@@ -74,8 +80,9 @@ def tested(
 ) -> Iterator[MergeStudy]:
     """Three trials of a study whose questions and names are up to no good; all is scored."""
     folder = tmp_path_factory.mktemp("page")
+    choices = [*WORDS[:2], f"\u202e\0{WORDS[2]}"]
     rows = [
-        {"question": f"{EVIL} {WORDS[n % 10]} {n}", "answer": WORDS[n % 3], "choices": WORDS[:3]}
+        {"question": f"{EVIL} {WORDS[n % 10]} {n}", "answer": choices[n % 3], "choices": choices}
         for n in range(60)
     ]
     data = {}
@@ -125,6 +132,11 @@ def test_texts_stay_texts(tested: MergeStudy) -> None:
     assert not [script for script in Page(content).scripts if script.startswith("alert")]
 
 
+def test_what_does_not_print_is_written_out(tested: MergeStudy) -> None:
+    content = study_page(tested)
+    assert "\\u202e" in content and not set(content) & {"\x00", "\u202e"}
+
+
 def test_nothing_is_fetched_and_no_place_of_this_machine_is_told(
     tested: MergeStudy, tiny: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +156,7 @@ def test_pictures_are_in_the_page_itself(drawn: MergeStudy) -> None:
 
 
 def test_two_objectives_have_a_front(
-    home: Path, spec_content: Callable[..., dict[str, Any]]
+    home: Path, tiny: Path, spec_content: Callable[..., dict[str, Any]]
 ) -> None:
     parts = {
         "stage": "ps+dfs",
@@ -161,6 +173,19 @@ def test_two_objectives_have_a_front(
     assert "The Pareto front" in text and "Both objectives of every trial" in text
     assert re.search(r"A token passes \d+ layers: layer", text)
     assert "evomerge-optuna study test tiny does it" in text  # nothing is scored on test
+    assert str(tiny) not in text
+
+
+def test_a_result_that_is_not_tested_is_no_bar_among_those_that_are(
+    home: Path, make_spec: SpecMaker
+) -> None:
+    study = create_study(open_store(), make_spec())
+    run_trials(study, 3)
+    *_, worst = study.ranked()
+    FinalScorer(study).final_scores(worst)
+    bars = study_page(study.as_read()).partition("on test, with 95% intervals")[2]
+    bars = bars.partition("</figure>")[0]
+    assert QUIET in bars and LOUD not in bars
 
 
 def test_a_study_without_scores_has_no_page(
@@ -185,6 +210,18 @@ def test_methods_that_are_searched_are_told(home: Path, make_spec: SpecMaker) ->
     assert "the merge method: ties or della" in searched
     assert "which models take part (2 parameters)" in searched
     assert "The merge method is ties." in recipe_in_words(study, study.trials()[0])
+
+
+def test_models_may_be_called_as_parts_of_a_stack_are(
+    home: Path, spec_content: Callable[..., dict[str, Any]]
+) -> None:
+    models = spec_content()["models"]
+    spec = parse_spec(spec_content(models={"layer": models["a"], "scale": models["b"]}))
+    study = create_study(open_store(), spec)
+    assert search_in_words(study)["Searched"] == [
+        "the weight of layer and scale, from 0 to 2 (4 parameters)",
+        "the density of layer and scale, from 0.1 to 1 (4 parameters)",
+    ]
 
 
 def asked(number: int, **right: bool | None) -> Asked:
@@ -257,9 +294,31 @@ def test_a_front_goes_from_best_to_best() -> None:
         found.append(trial)
     trials = Trials(found, (Objective(maximize="t.accuracy"), Objective(minimize="layers")))
     (front,) = [
-        trace for trace in front_figure(trials, found[1], None).data if trace.mode != "markers"
+        trace
+        for trace in front_figure(trials, found[1], [None, None]).data
+        if trace.mode != "markers"
     ]
     assert list(zip(front.x, front.y, strict=True)) == [(2.0, 0.1), (4.0, 0.5), (8.0, 0.9)]
+    assert front.line.shape == "hv"
+
+
+@pytest.mark.parametrize("upwards", [Objective(maximize="t.x"), Objective(minimize="t.x")])
+def test_a_front_encloses_what_it_dominates(upwards: Objective) -> None:
+    """To the left of a trial where more is better, to its right where less is."""
+    trial = create_trial(values=[1.0, 1.0])
+    shapes = [
+        front_figure(Trials([trial], (upwards, across)), trial, [None, None]).data[-2].line.shape
+        for across in (Objective(maximize="t.y"), Objective(minimize="t.y"))
+    ]
+    assert shapes == ["vh", "hv"]
+
+
+def test_shares_are_in_percent_on_both_axes() -> None:
+    share = Metric("accuracy", "share", "high")
+    trial = create_trial(values=[0.5, 0.25])
+    trials = Trials([trial], (Objective(maximize="a.accuracy"), Objective(maximize="b.accuracy")))
+    layout = front_figure(trials, trial, [share, share]).layout
+    assert (layout.xaxis.tickformat, layout.yaxis.tickformat) == (".0%", ".0%")
 
 
 def test_words(make_spec: SpecMaker) -> None:

@@ -32,6 +32,17 @@ def test_several_at_once_finish_in_less_time_each() -> None:
     assert (pace.at_once, pace.left(4)) == (4, 8)
 
 
+def test_a_short_trial_within_a_long_one() -> None:
+    assert pace_of([ran(4, 2), ran(0, 10)]) == Pace(6, 5)
+
+
+def test_a_long_trial_counts_from_the_first_of_the_latest_on() -> None:
+    """Beside it thousands have ended, of which those before the latest count no more."""
+    short = [ran(n, 1) for n in range(1000)]
+    pace = pace_of([*short, ran(0, 1000.5)])
+    assert pace is not None and pace.left(LATEST) == LATEST - 0.5
+
+
 def test_only_the_latest_count() -> None:
     slow = [ran(1000 * n, 500) for n in range(3)]
     fast = [ran(10_000 + n, 1) for n in range(LATEST)]

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from evomerge_optuna.errors import EvomergeError, StorageError, UsageError
 from evomerge_optuna.store.faults import database_errors
+from evomerge_optuna.store.file_locks import FileLocks
 from evomerge_optuna.store.open import open_store
 from evomerge_optuna.store.urls import parse_url, shown, without_secrets
 from tests.conftest import CommandLine
@@ -113,6 +114,16 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the file is damaged or something else"):
         open_store(f"sqlite:///{file}")
     assert file.read_text().startswith("not a database")
+
+
+def test_a_folder_where_no_lock_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    locks = FileLocks(tmp_path / "file" / "studies.db")
+    with (
+        pytest.raises(StorageError, match=r"file: cannot be written .*lock beside studies\.db"),
+        locks.locked("tables", 0.0),
+    ):
+        pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

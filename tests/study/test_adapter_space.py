@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge_optuna.engines.candidates import Builder
-from evomerge_optuna.errors import SpecError, UsageError
+from evomerge_optuna.errors import ExportError, SpecError, UsageError
 from evomerge_optuna.methods import ADAPTER_METHODS
 from evomerge_optuna.models.digest import digest_tensors
 from evomerge_optuna.recipes.adapter import AdapterRecipe
+from evomerge_optuna.report import asking
 from evomerge_optuna.report.dashboard import study_figures
 from evomerge_optuna.report.export import export
 from evomerge_optuna.report.notes import study_note
@@ -178,6 +179,7 @@ def test_embeddings_and_heads_are_exported_too(
     spec_content: Content,
     home: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of tied embeddings, one end of which an adapter changes; in the dtype of the evaluation."""
     base = save_base(tmp_path / "base", kind)
@@ -192,6 +194,11 @@ def test_embeddings_and_heads_are_exported_too(
     digest = export(study, best, tmp_path / "adapter", said.append)
     assert digest == result_of(best).sha256
     export(study, best, tmp_path / "whole", said.append, merged=True)
+    with monkeypatch.context() as patch:  # as if the rounding of the weights were too much
+        patch.setattr(asking, "_MOST", -1.0)
+        with pytest.raises(ExportError, match=r"logits differ by .*; nothing .*leave --merged out"):
+            export(study, best, tmp_path / "no", said.append, merged=True)
+    assert not (tmp_path / "no").exists()
     model = AutoModelForCausalLM.from_pretrained(base)
     wanted = logits(PeftModel.from_pretrained(model, tmp_path / "adapter"))
     found = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole"))
@@ -258,6 +265,19 @@ def test_what_cannot_be_merged_is_refused_by_name(
     content = a_spec(spec_content, adapters, {"method": "linear"} | change.get("merge", {}))
     content |= {"models": named, **{k: v for k, v in change.items() if k == "evaluation"}}
     with pytest.raises(SpecError, match=words):
+        a_study(content)
+
+
+def test_an_adapter_that_added_tokens_is_refused(
+    adapters: Path, spec_content: Content, tiny: Path, home: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny / "base")
+    model.resize_token_embeddings(model.config.vocab_size + 4)
+    config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(tmp_path / "x", save_embedding_layers=True)
+    content = a_spec(spec_content, adapters, {"method": "cat"})
+    content |= {"models": {"x": str(tmp_path / "x"), "y": str(adapters / "y")}}
+    with pytest.raises(SpecError, match=r"models.x: vocabulary of .*; leave merge.space out, and"):
         a_study(content)
 
 

@@ -73,7 +73,7 @@ def test_indicators_are_choices_for_samplers_that_search_them_best(
 
 
 def test_a_stack_is_searched_resumed_scored_and_exported(
-    dfs_study: MergeStudy, tmp_path: Path
+    dfs_study: MergeStudy, tiny: Path, tmp_path: Path
 ) -> None:
     run_trials(dfs_study, 3)
     run_trials(open_study(dfs_study.store, "stack"), 6)
@@ -97,7 +97,8 @@ def test_a_stack_is_searched_resumed_scored_and_exported(
     model, tokenizer = load_model(tmp_path / "out", "cpu")
     assert model.config.num_hidden_layers == len(recipe.steps)
     assert (tmp_path / "out" / STACK_FILE).read_text() == recipe.to_yaml()
-    assert "layer:" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "layer:" in card and str(tiny) not in card
     scores = Evaluator(dfs_study.spec).evaluate(engine_of(model, tokenizer), "test").scores
     exported = scores["words.perplexity"].value
     assert exported == pytest.approx(rows["trial 5"]["words.perplexity"].value, rel=1e-3)

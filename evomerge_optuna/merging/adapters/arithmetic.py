@@ -41,14 +41,17 @@ class Result:
     """A and B of a module of the merge, whose product is added as it is.
 
     Attributes:
-        lost: the squared norm of what was cut off the product.
-        norm: the squared norm of the product before it was cut; None: nothing was cut.
+        lost: the squared norm of what was cut off the product; None: nothing was cut.
     """
 
     a: torch.Tensor
     b: torch.Tensor
-    lost: float = 0.0
-    norm: float | None = None
+    lost: float | None = None
+
+    @property
+    def norm(self) -> float:
+        """The squared norm of the product, which is never made."""
+        return float(((self.b.T @ self.b) * (self.a @ self.a.T)).sum(dtype=torch.float64))
 
 
 def merge_module(
@@ -136,7 +139,7 @@ def _cut(a: torch.Tensor, b: torch.Tensor, rank: int) -> Result:
     left, b_rest = torch.linalg.qr(b)
     right, a_rest = torch.linalg.qr(a.T)
     core = _decomposed(b_rest @ a_rest.T, rank)
-    return Result(core.a @ right.T, left @ core.b, core.lost, core.norm)
+    return Result(core.a @ right.T, left @ core.b, core.lost)
 
 
 def _decomposed(product: torch.Tensor, rank: int) -> Result:
@@ -146,5 +149,4 @@ def _decomposed(product: torch.Tensor, rank: int) -> Result:
         a=vh[:rank],
         b=u[:, :rank] @ torch.diag(s[:rank]),
         lost=float(squares[rank:].sum()),
-        norm=float(squares.sum()),
     )

@@ -111,7 +111,8 @@ class AdapterStream:
         self._base = base
         self._method = ADAPTER_METHODS[recipe.method]
         self._digest = Digest()
-        self._squares = [0.0, 0.0]  # of what was cut off, and of all that was cut
+        self._lost: list[float] = []  # squared norms of what was cut off modules
+        self._kept = 0.0  # that of all that was not
         every = {m: h for adapter in adapters.values() for m, h in adapter.headers.items()}
         modules = sorted(every, key=lambda name: (base.places.get(name, -1), name))
         self.headers = {module: every[module] for module in modules}
@@ -161,8 +162,9 @@ class AdapterStream:
     @property
     def lost(self) -> float | None:
         """The norm of what cutting its rank lost, as a share of the whole; None: it cut nothing."""
-        lost, whole = self._squares
-        return (lost / whole) ** 0.5 if whole else None
+        lost = sum(self._lost)
+        whole = lost + self._kept
+        return (lost / whole) ** 0.5 if self._lost and whole else None
 
     def settings(self, base_model: str) -> dict[str, Any]:
         """The content of the adapter's configuration.
@@ -225,9 +227,9 @@ class AdapterStream:
             # peft takes an embedding's product with a row for each token, too.
             transposed=header.is_embedding or module in self._base.transposed,
         )
-        if found.norm is not None:
-            self._squares[0] += found.lost
-            self._squares[1] += found.norm
+        self._kept += found.norm
+        if found.lost is not None:
+            self._lost.append(found.lost)
         a = torch.zeros(self.rank, found.a.shape[1], dtype=found.a.dtype)
         b = torch.zeros(found.b.shape[0], self.rank, dtype=found.b.dtype)
         a[: found.a.shape[0]] = found.a

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from evomerge_optuna.merging.adapters.merger import AdapterMerger
 from evomerge_optuna.models.adapters import ADAPTER_WEIGHTS
 from evomerge_optuna.models.catalog import mergekit_name
+from evomerge_optuna.models.shards import write_file
 from evomerge_optuna.recipes.adapter import AdapterRecipe
 
 
@@ -44,6 +43,6 @@ def write_adapter(recipe: AdapterRecipe, folder: Path) -> Written:
     """
     folder.mkdir(parents=True, exist_ok=True)
     stream = AdapterMerger().stream(recipe)
-    save_file(dict(stream), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_file(dict(stream), folder / ADAPTER_WEIGHTS)
     stream.write_files_beside_weights(folder, mergekit_name(recipe.base_model))
     return Written(stream.digest(), stream.rank, stream.lost)
