@@ -63,8 +63,16 @@ class VllmEngine:
 
     @classmethod
     def joined(cls, engines: "Sequence[VllmEngine]") -> "VllmEngine":
-        """Asks the candidates of all of these; see `JoiningBuilder.join`."""
+        """Asks the candidates of all of these; see `JoiningBuilder.join`.
+
+        Raises:
+            CandidateError: vLLM was started anew when one of them was built, without the others.
+        """
         first = engines[0]
+        if any(own._live is not first._live for own in engines):
+            raise CandidateError(
+                "vllm was started anew for one with a larger rank, or of other modules"
+            )
         return cls(first._live, first._frame, [one for own in engines for one in own.adapters])
 
     @property

@@ -162,6 +162,14 @@ def test_of_several_the_oldest_goes(recipes: list[AdapterRecipe]) -> None:
         replies(first)
 
 
+def test_candidates_are_not_joined_over_a_new_start(recipes: list[AdapterRecipe]) -> None:
+    builder = candidate_builder(VLLM.with_candidates(2))
+    larger = recipes[0].model_copy(update={"method": "svd", "max_rank": 64})
+    engines = [builder.build(recipe).engine for recipe in (recipes[0], larger)]
+    with pytest.raises(CandidateError, match="started anew for one with a larger rank"):
+        builder.join(engines)
+
+
 def test_an_adapter_that_is_not_finite_fails_alone(
     recipes: list[AdapterRecipe], families: Path, tmp_path: Path
 ) -> None:
