@@ -128,7 +128,8 @@ def run_study(
     except Interrupted as error:
         finished = following(opened, opened.finished)
         raise Interrupted(
-            f"the run was stopped after {finished} trials; all are kept. "
+            f"the run was stopped after {finished} {'trial' if finished == 1 else 'trials'}; "
+            "all are kept. "
             f"Continue with: {face.command(opened)}"
         ) from error
     following(opened, partial(describe_study, opened))
