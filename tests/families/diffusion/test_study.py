@@ -116,7 +116,8 @@ def test_a_study_survives_its_worker_and_ends_in_a_pipeline(
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
     assert digest_tensors(pipeline.unet.state_dict()) == digest == result_of(best).sha256
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "library_name: diffusers\npipeline_tag: text-to-image" in card
+    assert "library_name: diffusers\n" in card
+    assert "pipeline_tag: text-to-image\n" in card
     spec = spec_of(pipelines, tmp_path, "again")
     found = score_checkpoint(str(tmp_path / "out"), spec, "search")
     assert np.isclose(found.scores["look.red"].value, best.values[0], atol=1e-6)
