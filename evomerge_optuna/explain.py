@@ -26,6 +26,11 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     return one_line(f"{path}{_complaint(first, bool(path), kind, location)}")
 
 
+def counted(count: int, what: str) -> str:
+    """'1 trial', '2 trials': a number of things whose plural ends in s."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def one_line(text: object, longest: int = _LONGEST) -> str:
     """The text without line ends and what else does not print, cut where it is too long."""
     line = " ".join(str(text).split())

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from evomerge_optuna.errors import EvomergeError, Interrupted, UsageError
 from evomerge_optuna.evaluation.user_code import allow, allowed
+from evomerge_optuna.explain import counted
 from evomerge_optuna.quiet import be_quiet, is_quiet
 from evomerge_optuna.ready import ready_study
 from evomerge_optuna.report.dashboard import PageUpdates, describe_study, describe_trial
@@ -128,8 +129,7 @@ def run_study(
     except Interrupted as error:
         finished = following(opened, opened.finished)
         raise Interrupted(
-            f"the run was stopped after {finished} {'trial' if finished == 1 else 'trials'}; "
-            "all are kept. "
+            f"the run was stopped after {counted(finished, 'trial')}; all are kept. "
             f"Continue with: {face.command(opened)}"
         ) from error
     following(opened, partial(describe_study, opened))

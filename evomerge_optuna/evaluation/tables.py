@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evomerge_optuna.evaluation.encodings import COMPRESSIONS, decoded
 from evomerge_optuna.evaluation.problem import Row
+from evomerge_optuna.explain import counted
 from evomerge_optuna.spec import DataSource
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -98,8 +99,8 @@ def _separated(content: bytes, source: DataSource, kind: str) -> list[Row]:
     for number, cells in enumerate(lines, 1):
         if len(cells) != len(names):
             raise ValueError(
-                f"row {number} has {_counted(len(cells), 'field')}, the table "
-                f"{_counted(len(names), 'column')}{_other(cells, names, source, delimiter)}"
+                f"row {number} has {counted(len(cells), 'field')}, the table "
+                f"{counted(len(names), 'column')}{_other(cells, names, source, delimiter)}"
             )
     if source.delimiter is None and len(names) == 1 and (hint := _hint(names[0], delimiter)):
         raise ValueError(f"its only column is {names[0][:40]!r}; {hint}")
@@ -111,10 +112,6 @@ def _separated(content: bytes, source: DataSource, kind: str) -> list[Row]:
         }
         for cells in lines
     ]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _other(cells: list[str], names: list[str], source: DataSource, delimiter: str) -> str:

@@ -131,6 +131,10 @@ def _perplexity(name: str, columns: Columns) -> TaskDraft:
     return TaskDraft(content, {"minimize": f"{name}.perplexity"}, notes)
 
 
+def _as_written(columns: str | tuple[str, ...]) -> str | list[str]:
+    return columns if isinstance(columns, str) else list(columns)
+
+
 def _choice(name: str, columns: Columns, models: ModelFacts) -> TaskDraft:
     if columns.options is None:
         raise UsageError(
@@ -139,11 +143,9 @@ def _choice(name: str, columns: Columns, models: ModelFacts) -> TaskDraft:
         )
     content: dict[str, Any] = {"type": "choice", **_asked(columns)}
     if columns.options != "choices":
-        options = columns.options
-        content["options"] = options if isinstance(options, str) else list(options)
+        content["options"] = _as_written(columns.options)
     if columns.labels is not None:
-        labels = columns.labels
-        content["labels"] = labels if isinstance(labels, str) else list(labels)
+        content["labels"] = _as_written(columns.labels)
     if columns.answer_as is not None:
         content["answer_as"] = columns.answer_as
     notes = _add_chat(content, models)

@@ -66,7 +66,7 @@ def export(
             with as_scored(trial):
                 if isinstance(recipe, AdapterRecipe):
                     written = write_found(recipe, temporary, merged=merged)
-                    digest, remarks = written.digest, [written.remark]
+                    digest, remarks = written.digest, [written.in_words()]
                 else:
                     digest = write_recipe(recipe, temporary, merge_study.spec.evaluation.device)
         except CandidateError as error:

@@ -1,10 +1,9 @@
 """An adapter that was found: as an adapter, or merged into its base model."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge_optuna.merging.adapters.written import write_adapter
+from evomerge_optuna.merging.adapters.written import Written, write_adapter
 from evomerge_optuna.models.adapted import write_merged
 from evomerge_optuna.models.catalog import local_folder
 from evomerge_optuna.recipes.adapter import AdapterRecipe
@@ -12,20 +11,7 @@ from evomerge_optuna.recipes.adapter import AdapterRecipe
 ADAPTER_RECIPE = "adapter_recipe.yml"
 
 
-@dataclass(frozen=True)
-class ExportedAdapter:
-    """What was written.
-
-    Attributes:
-        digest: SHA-256 of the adapter's tensors.
-        remark: its rank, and what that costs.
-    """
-
-    digest: str
-    remark: str
-
-
-def write_found(recipe: AdapterRecipe, folder: Path, *, merged: bool) -> ExportedAdapter:
+def write_found(recipe: AdapterRecipe, folder: Path, *, merged: bool) -> Written:
     """Writes a recipe's adapter into an empty folder, or its base model with the adapter in it.
 
     Raises:
@@ -41,4 +27,4 @@ def write_found(recipe: AdapterRecipe, folder: Path, *, merged: bool) -> Exporte
             found = write_adapter(recipe, Path(name))
             write_merged(local_folder(recipe.base_model), Path(name), "the adapter", folder)
     (folder / ADAPTER_RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    return ExportedAdapter(found.digest, found.in_words())
+    return found

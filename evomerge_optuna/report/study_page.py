@@ -87,6 +87,7 @@ def study_page(merge_study: MergeStudy) -> str:
     versions = merge_study.attributes()[VERSIONS]
     asked, models = _answers(merge_study, best), [*spec.models, f"trial {best.number}"]
     several = len(spec.objectives) > 1
+    figures, values = study_figures(merge_study), _values(merge_study, best)
     return page(
         "study.html",
         name=merge_study.name,
@@ -106,15 +107,15 @@ def study_page(merge_study: MergeStudy) -> str:
         gap=gap_text(spec.objective, spec.metric(spec.objective.target), rows[-1])
         if not spec.objective.is_cost
         else "",
-        score_figures=_test_figure(merge_study, rows[-1].name),
+        score_figures=_test_figure(merge_study, figures.get("scores"), rows[-1].name),
         searched=search_in_words(merge_study),
         chosen=best.number,
         on_dev=is_chosen_on_dev(merge_study),
         words=recipe_in_words(merge_study, best),
-        values=_values(merge_study, best),
+        values=values,
         about=_about(recipe),
         recipe=shown_recipe(recipe),
-        recipe_figures=_recipe_figures(merge_study, best),
+        recipe_figures=_recipe_figures(merge_study, figures, has_table=values is not None),
         figures=list(_search_figures(merge_study, best, rows)),
         trials_title="The Pareto front" if several else "The best trials on search",
         trials=rows_of(study_table(merge_study)),
@@ -220,8 +221,8 @@ def _about(recipe: Recipe) -> list[tuple[str, str]]:
     return [("", f"{told} multiplied by:")]
 
 
-def _test_figure(merge_study: MergeStudy, result: str) -> Figures:
-    figure, objective = study_figures(merge_study).get("scores"), merge_study.spec.objective
+def _test_figure(merge_study: MergeStudy, figure: Any | None, result: str) -> Figures:
+    objective = merge_study.spec.objective
     if figure is None:
         return []
     colors = [LOUD if name == result else QUIET for name in figure.data[0].x]
@@ -230,14 +231,16 @@ def _test_figure(merge_study: MergeStudy, result: str) -> Figures:
     return [(f"{objective.target} on test, with 95% intervals", figure_html(figure))]
 
 
-def _recipe_figures(merge_study: MergeStudy, best: FrozenTrial) -> Figures:
+def _recipe_figures(
+    merge_study: MergeStudy, figures: Mapping[str, Any], *, has_table: bool
+) -> Figures:
     titles = {
         "path": "The path of a token through the layers; size: scale of the layer's input",
         "weights": "The merge's values",
         "spread": "The same values in the best trials: a box that fills its range tells nothing",
     }
-    found = study_figures(merge_study)
-    if _values(merge_study, best) is not None:
+    found = dict(figures)
+    if has_table:
         found.pop("weights", None)
     if len(merge_study.ranked()) < _BOXES:
         found.pop("spread", None)

@@ -42,7 +42,8 @@ def pace_of(trials: Sequence[FrozenTrial]) -> Pace | None:
         for trial in trials
         if trial.datetime_start and trial.datetime_complete and trial.state.is_finished()
     ]
-    latest, before = nlargest(LATEST, spans), nlargest(LATEST + 1, spans)[LATEST:]
+    ended = nlargest(LATEST + 1, spans)
+    latest, before = ended[:LATEST], ended[LATEST:]
     if not latest:
         return None
     worked = 0.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evomerge_optuna.methods import ADAPTER_METHODS, Method, Parameter, Value
+from evomerge_optuna.methods import ADAPTER_METHODS, Method, Parameter
 from evomerge_optuna.recipes.adapter import AdapterRecipe, ModuleGroup
 from evomerge_optuna.recipes.recipe import Recipe
 from evomerge_optuna.spaces.groups import LayerGroup, layer_groups
@@ -98,11 +98,7 @@ class AdapterSpace(SearchedSpace[AdapterStudySpec]):
     ) -> float | tuple[float, ...]:
         """One value, or values along the depth where they differ."""
         found = [
-            _number(self.places.values_at(method, alias, group, point, values)[parameter.name])
+            float(self.places.values_at(method, alias, group, point, values)[parameter.name])
             for point in range(self.spec.merge.interpolate or 1)
         ]
         return tuple(found) if len(set(found)) > 1 else found[0]
-
-
-def _number(value: Value) -> float:
-    return float(value)

@@ -12,6 +12,7 @@ from evomerge_optuna.evaluation.asked import check_asked
 from evomerge_optuna.evaluation.data import check_data
 from evomerge_optuna.evaluation.image_prompts import check_image_tasks
 from evomerge_optuna.evaluation.tasks import Tasks, runners
+from evomerge_optuna.explain import counted
 from evomerge_optuna.families import family_of, family_of_host
 from evomerge_optuna.families.adapters import check_adapter_values
 from evomerge_optuna.families.base import Architecture
@@ -89,7 +90,7 @@ def description(
     searched = len(space.ranges())
     yield (
         f"{architecture.name}, {layers}{architecture.parameters / 1e6:,.1f}M parameters; "
-        f"{searched} {'parameter' if searched == 1 else 'parameters'} to search"
+        f"{counted(searched, 'parameter')} to search"
     )
     yield from architecture.remarks
     yield from unusual_directions(spec, tasks)

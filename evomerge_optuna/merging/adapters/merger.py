@@ -237,7 +237,7 @@ class AdapterStream:
         return {"A": a, "B": b}
 
     def _group_of(self, module: str) -> ModuleGroup:
-        layer = self._layer(module, self.headers[module])
+        layer = self._layer(module)
         for group in self._recipe.groups:
             in_layers = group.layers is None or group.layers[0] <= layer < group.layers[1]
             if in_layers and (group.filter is None or group.filter in module):
@@ -249,18 +249,18 @@ class AdapterStream:
     ) -> dict[str, float]:
         """The values of an adapter's parameters in this module."""
         most = max(1, self._recipe.layers - 1)
-        depth = self._layer(module, header) / most
+        depth = self._layer(module) / most
         return {
             name: _between(value, depth) if isinstance(value, tuple) else value
             for name, value in group.values[adapter].items()
         }
 
-    def _layer(self, module: str, header: LoraHeader) -> int:
+    def _layer(self, module: str) -> int:
         """Its layer; embeddings are in the first, and what is behind all layers in the last."""
         layer = layer_of(module)
         if layer is not None:
             return layer
-        return 0 if header.is_embedding else self._recipe.layers - 1
+        return 0 if self.headers[module].is_embedding else self._recipe.layers - 1
 
 
 def merged_rank(
